@@ -1,0 +1,1 @@
+// Gives the precompiled GoogleTest header a home; the tests reuse it.

@@ -1,0 +1,239 @@
+// The reactor: one thread, one io_uring, coroutines. A volume lives on one reactor: its front end, range locks and store
+// are served there without locks, and a request never changes threads.
+//
+// A turn of the loop: what is ready runs; what it asked of the kernel is submitted; end-of-turn hooks run (a front end
+// sends all replies that became ready, after the disk requests are in the kernel); then one enter submits and waits.
+// SQEs are never dropped: a full submission queue is submitted and used again.
+//
+// Owner: the thread that made it. All calls are made on that thread, except post() and stop().
+// Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. See docs/io.md.
+#pragma once
+
+#include <liburing.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <chrono>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "ublkd/base/result.h"
+#include "ublkd/io/sync.h"
+#include "ublkd/io/task.h"
+
+namespace ublkd::io {
+
+class Reactor;
+using Clock = std::chrono::steady_clock;
+
+/// What an SQE's user_data points to. Must stay in place until on_cqe has been called for the last time
+/// (once, or until a CQE without IORING_CQE_F_MORE for multishot requests).
+struct Completion {
+    using Handler = void (*)(Completion* self, int result, std::uint32_t flags) noexcept;
+    Handler on_cqe = nullptr;
+};
+
+/// A file descriptor, and its place in the ring's table of registered files where it has one.
+struct FdRef {
+    int fd = -1;
+    int registered = -1;
+};
+
+/// One request to the kernel as an awaitable; co_await gives the CQE's result: >= 0, or a negative errno.
+/// Made by Reactor's functions; trivially destructible, so it may be a temporary in a co_await expression.
+class Operation : public Completion {
+  public:
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> self) noexcept;
+    int await_resume() const noexcept { return result_; }
+
+  private:
+    friend class Reactor;
+    Operation(Reactor* reactor, const io_uring_sqe& sqe) noexcept;
+
+    Reactor* reactor_;
+    io_uring_sqe sqe_;    // copied into the ring when awaited
+    std::coroutine_handle<> handle_;
+    int result_ = 0;
+};
+
+/// Called at the end of a turn, after the turn's requests were submitted; armed anew each time.
+struct TurnHook {
+    void (*run)(TurnHook* self) noexcept = nullptr;
+    bool armed = false;
+};
+
+struct ReactorOptions {
+    unsigned entries = 1024;            // submission queue; the completion queue has four times as many
+    unsigned registered_files = 1024;
+};
+
+struct ReactorStats {
+    std::uint64_t turns = 0;
+    std::uint64_t enters = 0;    // io_uring_enter calls
+    std::uint64_t completions = 0;
+};
+
+class Reactor {
+  public:
+    /// Errors: kUnsupported (no io_uring, or switched off by sysctl), kExhausted.
+    static Result<std::unique_ptr<Reactor>> create(const ReactorOptions& options = {});
+    Reactor(const Reactor&) = delete;
+    Reactor& operator=(const Reactor&) = delete;
+    ~Reactor();
+
+    /// The reactor of this thread, nullptr where there is none.
+    static Reactor* current() noexcept;
+
+    /// Serves until stop(); then what is ready still runs. Whoever calls stop() has closed its gates before.
+    void run();
+    /// Thread-safe.
+    void stop();
+    /// Runs `task` to its end on this thread, serving all else meanwhile (tests, start-up, shutdown).
+    template <class T>
+    T run_until_complete(Task<T> task);
+
+    /// Runs `function` on the reactor's thread soon. Thread-safe.
+    void post(std::function<void()> function);
+
+    // Requests. Buffers and addresses must stay valid until the result is there. All give bytes or -errno.
+    Operation read(FdRef file, std::span<std::byte> into, std::uint64_t offset_bytes);
+    Operation write(FdRef file, std::span<const std::byte> from, std::uint64_t offset_bytes);
+    Operation fdatasync(FdRef file);
+    Operation fallocate(FdRef file, int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes);
+    Operation accept(FdRef listener);
+    Operation connect(FdRef socket, const sockaddr* address, socklen_t length);
+    Operation receive(FdRef socket, std::span<std::byte> into, int flags = 0);
+    Operation send(FdRef socket, std::span<const std::byte> from, int flags = 0);
+    Operation send_message(FdRef socket, const msghdr* message, int flags = 0);
+    Operation poll(FdRef file, unsigned events);
+    Operation close(int fd);
+    /// A 64-byte SQE filled by the caller (IORING_OP_URING_CMD of front/ublk); user_data is set here.
+    Operation raw(const io_uring_sqe& sqe);
+    /// The same for a completion that is not a coroutine (persistent tags, multishot).
+    void submit(const io_uring_sqe& sqe, Completion* completion);
+    /// Asks the kernel to give up `operation`; it still completes, with -ECANCELED or its own result.
+    void cancel(Completion* operation);
+
+    /// Suspends until `when`. Not cancellable by itself: use Deadline (deadline.h) where that is needed.
+    struct SleepAwaiter;
+    SleepAwaiter sleep_until(Clock::time_point when);
+    SleepAwaiter sleep_for(Clock::duration duration);
+    /// Lets everything else that is ready run first.
+    struct YieldAwaiter {
+        bool await_ready() const noexcept { return false; }
+        void await_suspend(std::coroutine_handle<> self) const { make_ready(self); }
+        void await_resume() const noexcept {}
+    };
+    YieldAwaiter yield() const { return {}; }
+
+    /// A timer that calls on_cqe with 0 when due, unless it is cancelled first.
+    struct Timer : Completion {
+        std::multimap<Clock::time_point, Timer*>::iterator place{};
+        bool armed = false;
+    };
+    void start_timer(Timer* timer, Clock::time_point when);
+    void cancel_timer(Timer* timer);
+
+    void at_turn_end(TurnHook* hook);
+    /// Before a TurnHook that may be armed is destroyed.
+    void remove_hook(TurnHook* hook);
+
+    /// Puts a descriptor into the ring's table; the request path then saves the kernel a look-up.
+    /// Where the table is full the FdRef is returned unregistered, which works as well.
+    FdRef register_fd(int fd);
+    void unregister_fd(FdRef& file);
+
+    bool on_own_thread() const noexcept { return current() == this; }
+    const ReactorStats& stats() const noexcept { return stats_; }
+    void add_ready(std::coroutine_handle<> handle) { ready_.push_back(handle); }
+
+  private:
+    struct WakeRead : Completion {
+        Reactor* reactor = nullptr;
+    };
+    friend class Operation;
+
+    Reactor() = default;
+    Operation prepared(const io_uring_sqe& sqe) { return Operation(this, sqe); }
+    io_uring_sqe* next_sqe();
+    void turn(bool may_wait);
+    void run_ready();
+    void run_hooks();
+    void fire_timers();
+    void enter(bool may_wait);
+    void reap();
+    void arm_wake();
+    void take_posted();
+    void fix_fd(io_uring_sqe& sqe, FdRef file) const;
+
+    io_uring ring_{};
+    bool ring_made_ = false;
+    int wake_fd_ = -1;
+    std::uint64_t wake_value_ = 0;
+    WakeRead wake_read_;
+    std::deque<std::coroutine_handle<>> ready_;
+    std::vector<TurnHook*> hooks_;
+    std::vector<TurnHook*> hooks_running_;
+    std::multimap<Clock::time_point, Timer*> timers_;
+    std::vector<int> free_file_slots_;
+    std::mutex posted_mutex_;
+    std::vector<std::function<void()>> posted_;
+    std::atomic<bool> wake_pending_ = false;
+    std::atomic<bool> stop_requested_ = false;
+    ReactorStats stats_;
+};
+
+struct Reactor::SleepAwaiter {
+    struct SleepTimer : Timer {
+        std::coroutine_handle<> handle;
+    };
+    Reactor* reactor;
+    Clock::time_point when;
+    SleepTimer timer{};
+
+    bool await_ready() const noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> self) {
+        timer.handle = self;
+        timer.on_cqe = [](Completion* fired, int, std::uint32_t) noexcept {
+            static_cast<SleepTimer*>(fired)->handle.resume();
+        };
+        reactor->start_timer(&timer, when);
+    }
+    void await_resume() const noexcept {}
+};
+
+namespace detail {
+template <class T>
+Detached run_to(Task<T> task, std::optional<T>* result) {
+    result->emplace(co_await task);
+}
+inline Detached run_to(Task<void> task, bool* done) {
+    co_await task;
+    *done = true;
+}
+}  // namespace detail
+
+template <class T>
+T Reactor::run_until_complete(Task<T> task) {
+    if constexpr (std::is_void_v<T>) {
+        bool done = false;
+        detail::run_to(std::move(task), &done);
+        while (!done) turn(true);
+    } else {
+        std::optional<T> result;
+        detail::run_to(std::move(task), &result);
+        while (!result) turn(true);
+        return std::move(*result);
+    }
+}
+
+}  // namespace ublkd::io

@@ -1,0 +1,280 @@
+#include "ublkd/io/socket.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace ublkd::io {
+namespace {
+
+Result<sockaddr_un> unix_address(const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.empty() || path.size() >= sizeof address.sun_path)
+        return fail(Errc::kInvalidArgument, "unix socket path (1 to 107 bytes)");
+    std::memcpy(address.sun_path, path.data(), path.size());
+    return address;
+}
+
+struct TcpAddress {
+    sockaddr_storage storage{};
+    socklen_t length = 0;
+};
+
+Result<TcpAddress> tcp_address(const std::string& text, std::uint16_t port) {
+    TcpAddress address;
+    auto* const v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+    if (inet_pton(AF_INET, text.c_str(), &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        address.length = sizeof *v4;
+        return address;
+    }
+    auto* const v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+    if (inet_pton(AF_INET6, text.c_str(), &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        address.length = sizeof *v6;
+        return address;
+    }
+    return fail(Errc::kInvalidArgument, "IP address");
+}
+
+void set_no_delay(int fd) {
+    const int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);    // fails on a unix socket, where it is not needed
+}
+
+/// True where a process still accepts on `address`.
+bool answers(const sockaddr_un& address) {
+    const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe < 0) return true;
+    const int result = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    const bool alive = result == 0 || errno == EAGAIN;
+    close(probe);
+    return alive;
+}
+
+}  // namespace
+
+Socket::Socket(Reactor& reactor, int fd) : reactor_(&reactor), ref_(reactor.register_fd(fd)) { set_no_delay(fd); }
+Socket::Socket(Socket&& other) noexcept
+    : reactor_(std::exchange(other.reactor_, nullptr)), ref_(std::exchange(other.ref_, FdRef{})) {}
+Socket& Socket::operator=(Socket&& other) noexcept {
+    if (this != &other) {
+        close_now();
+        reactor_ = std::exchange(other.reactor_, nullptr);
+        ref_ = std::exchange(other.ref_, FdRef{});
+    }
+    return *this;
+}
+Socket::~Socket() { close_now(); }
+
+void Socket::close_now() noexcept {
+    if (ref_.fd < 0) return;
+    reactor_->unregister_fd(ref_);
+    ::close(ref_.fd);
+    ref_ = FdRef{};
+}
+
+void Socket::shutdown() noexcept {
+    if (ref_.fd >= 0) (void)::shutdown(ref_.fd, SHUT_RDWR);
+}
+
+void Socket::set_buffers(int bytes) noexcept {
+    (void)setsockopt(ref_.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    (void)setsockopt(ref_.fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
+Task<Result<Socket>> Socket::connect_unix(Reactor* reactor, std::string path) {
+    auto address = unix_address(path);
+    if (!address) co_return fail(address.error());
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) co_return fail_errno(errno, "socket");
+    Socket made(*reactor, fd);
+    const int result = co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&*address), sizeof *address);
+    if (result < 0) co_return fail_errno(-result, "connect");
+    co_return made;
+}
+
+Task<Result<Socket>> Socket::connect_tcp(Reactor* reactor, std::string address_text, std::uint16_t port) {
+    auto address = tcp_address(address_text, port);
+    if (!address) co_return fail(address.error());
+    const int fd = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) co_return fail_errno(errno, "socket");
+    Socket made(*reactor, fd);
+    const int result =
+        co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&address->storage), address->length);
+    if (result < 0) co_return fail_errno(-result, "connect");
+    co_return made;
+}
+
+Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
+    for (;;) {
+        const int got = co_await reactor_->receive(ref_, into);
+        if (got == -EINTR || got == -EAGAIN) continue;
+        if (got < 0) co_return fail_errno(-got, "receive");
+        co_return static_cast<std::size_t>(got);
+    }
+}
+
+Task<Result<void>> Socket::receive_all(std::span<std::byte> into) {
+    while (!into.empty()) {
+        const int got = co_await reactor_->receive(ref_, into, MSG_WAITALL);
+        if (got == -EINTR || got == -EAGAIN) continue;
+        if (got < 0) co_return fail_errno(-got, "receive");
+        if (got == 0) co_return fail(Errc::kClosed, "receive");
+        into = into.subspan(static_cast<std::size_t>(got));
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Socket::send_all(std::span<const std::byte> from) {
+    while (!from.empty()) {
+        const int put = co_await reactor_->send(ref_, from);
+        if (put == -EINTR || put == -EAGAIN) continue;
+        if (put < 0) co_return fail_errno(-put, "send");
+        from = from.subspan(static_cast<std::size_t>(put));
+    }
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Socket::wait_readable() {
+    const int result = co_await reactor_->poll(ref_, POLLIN | POLLRDHUP);
+    if (result < 0) co_return fail_errno(-result, "poll");
+    co_return Result<void>{};
+}
+
+Task<Result<void>> Socket::wait_writable() {
+    const int result = co_await reactor_->poll(ref_, POLLOUT);
+    if (result < 0) co_return fail_errno(-result, "poll");
+    co_return Result<void>{};
+}
+
+Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
+    for (;;) {
+        const auto got = ::recv(ref_.fd, into.data(), into.size(), MSG_DONTWAIT);
+        if (got >= 0) return static_cast<std::size_t>(got);
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) return fail(Errc::kBusy, "receive");
+        return fail_errno(errno, "receive");
+    }
+}
+
+Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(parts.data());    // sendmsg(2) does not write to it
+    message.msg_iovlen = parts.size();
+    for (;;) {
+        const auto put = ::sendmsg(ref_.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (put >= 0) return static_cast<std::size_t>(put);
+        if (errno == EINTR) continue;
+        if (errno == EAGAIN || errno == EWOULDBLOCK) return fail(Errc::kBusy, "send");
+        return fail_errno(errno, "send");
+    }
+}
+
+Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path, unsigned mode) {
+    sockaddr_un address{};
+    TRY_ASSIGN(address, unix_address(path));
+    if (access(path.c_str(), F_OK) == 0) {
+        if (answers(address)) return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
+        if (unlink(path.c_str()) != 0) return fail_errno(errno, "remove stale socket");
+    }
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fail_errno(errno, "socket");
+    Listener listener = adopt(reactor, fd);
+    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return fail_errno(errno, "bind");
+    if (chmod(path.c_str(), mode) != 0) return fail_errno(errno, "chmod socket");
+    if (listen(fd, 128) != 0) return fail_errno(errno, "listen");
+    return listener;
+}
+
+Result<Listener> Listener::listen_tcp(Reactor& reactor, const std::string& address_text, std::uint16_t port) {
+    TcpAddress address;
+    TRY_ASSIGN(address, tcp_address(address_text, port));
+    const int fd = ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fail_errno(errno, "socket");
+    Listener listener = adopt(reactor, fd);
+    const int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, reinterpret_cast<const sockaddr*>(&address.storage), address.length) != 0)
+        return fail_errno(errno, "bind");
+    if (listen(fd, 128) != 0) return fail_errno(errno, "listen");
+    return listener;
+}
+
+Listener Listener::adopt(Reactor& reactor, int fd) {
+    Listener listener;
+    listener.reactor_ = &reactor;
+    listener.ref_ = reactor.register_fd(fd);
+    return listener;
+}
+
+Listener::Listener(Listener&& other) noexcept
+    : reactor_(std::exchange(other.reactor_, nullptr)), ref_(std::exchange(other.ref_, FdRef{})) {
+    CHECK(other.accepting_ == nullptr, "a Listener is not moved while it accepts");
+}
+Listener& Listener::operator=(Listener&& other) noexcept {
+    if (this != &other) {
+        CHECK(accepting_ == nullptr && other.accepting_ == nullptr, "a Listener is not moved while it accepts");
+        close_now();
+        reactor_ = std::exchange(other.reactor_, nullptr);
+        ref_ = std::exchange(other.ref_, FdRef{});
+        stopped_ = other.stopped_;
+    }
+    return *this;
+}
+Listener::~Listener() { close_now(); }
+
+void Listener::close_now() noexcept {
+    if (ref_.fd < 0) return;
+    CHECK(accepting_ == nullptr, "shutdown() and the end of accept() come before a Listener is destroyed");
+    reactor_->unregister_fd(ref_);
+    ::close(ref_.fd);
+    ref_ = FdRef{};
+}
+
+Task<Result<Socket>> Listener::accept() {
+    CHECK(accepting_ == nullptr, "one accept() at a time");
+    while (!stopped_) {
+        Operation operation = reactor_->accept(ref_);
+        accepting_ = &operation;
+        const int result = co_await operation;
+        accepting_ = nullptr;
+        if (result >= 0) {
+            Socket socket(*reactor_, result);
+            if (stopped_) break;
+            co_return socket;
+        }
+        if (stopped_) break;
+        if (result == -EINTR || result == -EAGAIN || result == -ECONNABORTED) continue;
+        co_return fail_errno(-result, "accept");
+    }
+    co_return fail(Errc::kCancelled, "accept");
+}
+
+void Listener::shutdown() {
+    stopped_ = true;
+    if (accepting_ != nullptr) reactor_->cancel(accepting_);
+}
+
+std::uint16_t Listener::port() const {
+    sockaddr_storage storage{};
+    socklen_t length = sizeof storage;
+    if (getsockname(ref_.fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return 0;
+    if (storage.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&storage)->sin_port);
+    if (storage.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
+    return 0;
+}
+
+}  // namespace ublkd::io

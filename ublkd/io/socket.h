@@ -1,0 +1,86 @@
+// Stream sockets (TCP and unix) on a reactor. Two ways to move bytes: awaitables through the ring, and try_ calls that go
+// to the kernel directly and never block (a front end batches with these and waits with wait_readable()).
+// Closing: shutdown() makes what is pending end; the destructor closes, after the last request has ended.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "ublkd/base/result.h"
+#include "ublkd/io/reactor.h"
+
+namespace ublkd::io {
+
+class Socket {
+  public:
+    Socket() = default;
+    /// Takes over `fd`, a connected stream socket.
+    Socket(Reactor& reactor, int fd);
+    Socket(Socket&& other) noexcept;
+    Socket& operator=(Socket&& other) noexcept;
+    ~Socket();
+
+    static Task<Result<Socket>> connect_unix(Reactor* reactor, std::string path);
+    /// `address`: an IPv4 or IPv6 literal.
+    static Task<Result<Socket>> connect_tcp(Reactor* reactor, std::string address, std::uint16_t port);
+
+    /// At least one byte; 0 means that the other side has closed.
+    Task<Result<std::size_t>> receive_some(std::span<std::byte> into);
+    /// All of `into`; kClosed where the other side closes before.
+    Task<Result<void>> receive_all(std::span<std::byte> into);
+    Task<Result<void>> send_all(std::span<const std::byte> from);
+    /// Until bytes, the end or an error can be taken by try_receive().
+    Task<Result<void>> wait_readable();
+    Task<Result<void>> wait_writable();
+
+    /// Bytes taken; 0 at the end; kBusy where nothing is there now.
+    Result<std::size_t> try_receive(std::span<std::byte> into);
+    /// Bytes taken by the kernel, perhaps fewer than given; kBusy where it takes none now.
+    Result<std::size_t> try_send(std::span<const iovec> parts);
+
+    void shutdown() noexcept;
+    void close_now() noexcept;
+    bool is_open() const { return ref_.fd >= 0; }
+    int fd() const { return ref_.fd; }
+    FdRef ref() const { return ref_; }
+    Reactor& reactor() const { return *reactor_; }
+    void set_buffers(int bytes) noexcept;    // SO_SNDBUF and SO_RCVBUF
+
+  private:
+    Reactor* reactor_ = nullptr;
+    FdRef ref_;
+};
+
+class Listener {
+  public:
+    /// Makes a listening unix socket with `mode`; a socket left behind by a dead process is replaced, a live one is kBusy.
+    static Result<Listener> listen_unix(Reactor& reactor, const std::string& path, unsigned mode);
+    /// `port` 0: one is chosen, see port().
+    static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address, std::uint16_t port);
+    /// Takes over a listening socket, as given by socket activation (LISTEN_FDS).
+    static Listener adopt(Reactor& reactor, int fd);
+    Listener() = default;
+    Listener(Listener&& other) noexcept;
+    Listener& operator=(Listener&& other) noexcept;
+    ~Listener();
+
+    /// kCancelled after shutdown().
+    Task<Result<Socket>> accept();
+    /// Makes a pending accept() end.
+    void shutdown();
+    std::uint16_t port() const;
+    bool is_open() const { return ref_.fd >= 0; }
+
+  private:
+    void close_now() noexcept;
+    Reactor* reactor_ = nullptr;
+    FdRef ref_;
+    bool stopped_ = false;
+    Operation* accepting_ = nullptr;
+};
+
+}  // namespace ublkd::io
