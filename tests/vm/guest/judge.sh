@@ -1,0 +1,54 @@
+# Runs one test in the guest and judges it: the script's own status, then what a green script may leave behind unseen: lines
+# in the kernel's log that nobody expected, tasks in D state, ublk devices, mounts. Sourced by init.
+
+export bad_kernel_lines='BUG:|WARNING:|Oops|Call Trace|blocked for more than|I/O error|EXT4-fs (error|warning)|XFS .*(orruption|shut|error)|general protection|refcount_t|rcu.*stall|Out of memory|Lost .*write|nvme.*timeout|nbd.*(timed out|Receive control failed)'
+
+# Prints tasks that cannot be interrupted and stay so for five seconds.
+stuck_tasks() {
+    local try pid state
+    for try in 1 2 3 4 5 6; do
+        stuck=''
+        for pid in /proc/[0-9]*; do
+            state=$(sed -n 's/^State:\t\(.\).*/\1/p' "$pid/status" 2>/dev/null)
+            [ "$state" != D ] || stuck="$stuck $(cat "$pid/comm" 2>/dev/null)(${pid#/proc/})"
+        done
+        [ -n "$stuck" ] || return 0
+        sleep 1
+    done
+    echo "in D state:$stuck"
+}
+
+# Prints what the test left behind, nothing if it was tidy.
+leftovers() {
+    grep -E ' (/dev/(ublkb|nbd|mapper|dm-)|/mnt)' /proc/mounts | sed 's/^/still mounted: /'
+    ls /sys/class/ublk-char 2>/dev/null | sed 's/^/ublk device left: /'
+}
+
+# run_test NAME: status 0 if the next test can run in this boot, 1 if the machine is spoiled.
+run_test() {
+    local name=$1 script=/payload/tests/$1 limit expected begin status problems
+    limit=$(sed -n 's/^# timeout: //p' "$script")
+    expected=$(sed -n 's/^# expect-kernel-log: //p' "$script")
+    dmesg -c > /dev/null
+    begin=$(cut -d. -f1 /proc/uptime)
+    echo "@begin $name"
+    timeout -s KILL "$((${limit:-120} * ${SLOWNESS:-1}))" sh -c ". /payload/guest/lib.sh; . $script" 2>&1
+    status=$?
+    dmesg -c > /tmp/kernel.log
+    problems=$(grep -E "$bad_kernel_lines" /tmp/kernel.log | grep -vE "${expected:-^$}" | head -20 | sed 's/^/kernel: /'
+               stuck_tasks
+               [ -z "$LAST" ] || leftovers)
+    if [ $status -ge 128 ] || [ "${problems#*in D state}" != "$problems" ]; then
+        echo "status $status; blocked tasks follow on the console"
+        echo w > /proc/sysrq-trigger
+        echo l > /proc/sysrq-trigger
+        dmesg | tail -150
+        spoiled=1
+    fi
+    if [ -n "$problems" ]; then
+        echo "$problems"
+        [ $status -ne 0 ] || status=99
+    fi
+    echo "@end $name $status $(($(cut -d. -f1 /proc/uptime) - begin))"
+    [ -z "$spoiled" ]
+}
