@@ -1,0 +1,85 @@
+// What a volume is started with and what it tells about itself: plain values, for volume.h and its users (api, tests).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ublkd/base/ids.h"
+#include "ublkd/base/result.h"
+#include "ublkd/base/units.h"
+#include "ublkd/replication/membership.h"
+
+namespace ublkd::volume {
+
+enum class Durability : std::uint8_t {
+    kFlush,    // a write is durable once a flush that follows it has ended (the cache contract of a disk)
+    kWrite,    // each write is durable on all members before it is acknowledged
+};
+
+enum class OnFull : std::uint8_t {
+    kWait,    // a write that finds a pool full waits for space, and is tried again with backoff
+    kFail,    // it fails with kNoSpace, after all members hold the same content again
+};
+
+/// Where a replica lives: the folder that store::ReplicaStore opens.
+struct ReplicaPlace {
+    replication::Member member;
+    std::string folder;
+};
+
+struct VolumeConfig {
+    VolumeId id;
+    std::uint64_t size_bytes = 0;
+    std::uint32_t logical_block_bytes = kSectorBytes;
+    Durability durability = Durability::kFlush;
+    OnFull on_full = OnFull::kWait;
+    std::vector<ReplicaPlace> replicas;     // the local replicas: those of the record, in any order
+    std::string run_dir;                    // lives as long as the boot: the files of R8. Empty: kept in memory alone
+    std::array<std::byte, 16> boot_id{};    // of this boot (R9): /proc/sys/kernel/random/boot_id
+    bool direct = true;                     // O_DIRECT; false only for pools made with --buffered
+    std::uint64_t copy_bytes_per_second = 0;    // of a full copy (R12); 0: as fast as it goes
+};
+
+enum class VolumeState : std::uint8_t {
+    kOk,          // every replica that was wanted is a member, nothing is being copied
+    kDegraded,    // fewer members than replicas known to the volume
+    kSyncing,     // regions or a joining replica are being copied
+    kBlocked,     // some I/O waits: blocked_by and blocked_why say for what
+};
+const char* to_string(VolumeState state) noexcept;    // "ok", "degraded", "syncing", "blocked"
+
+struct MemberStatus {
+    replication::Member member;
+    bool is_primary = false;
+    bool is_member = false;     // of the record: in sync, and needed to acknowledge
+    bool is_joining = false;    // gets new writes, is being copied to
+    std::optional<Error> failure;    // why it left
+};
+
+struct VolumeStatus {
+    std::uint64_t number = 0;
+    std::uint64_t loss_count = 0;
+    bool data_may_be_lost = false;
+    ReplicaId primary;
+    std::vector<MemberStatus> replicas;
+    VolumeState state = VolumeState::kOk;
+    std::string blocked_by;     // the rule, such as "R5"; empty unless kBlocked
+    std::string blocked_why;    // a sentence for a person
+    std::uint64_t sync_done_bytes = 0;     // while kSyncing
+    std::uint64_t sync_total_bytes = 0;
+    std::uint64_t open_requests = 0;
+};
+
+struct VerifyReport {
+    std::uint64_t members = 0;
+    std::uint64_t compared_bytes = 0;
+    std::uint64_t differing_bytes = 0;    // counted in units of 4 KiB
+    std::optional<std::uint64_t> first_difference_bytes;
+    bool equal() const { return differing_bytes == 0; }
+};
+
+}  // namespace ublkd::volume
