@@ -20,8 +20,8 @@ namespace ublkd::metadata {
 struct HostRecord {
     static constexpr const char* kTable = "hosts";
     static constexpr std::size_t kKeyColumns = 1;
-    HostId id;
-    std::string name;  // unique
+    HostId id = {};
+    std::string name = {};  // unique
     std::uint64_t created_ms = 0;
     std::uint64_t revision = 0;
 
@@ -36,8 +36,8 @@ struct HostRecord {
 struct InstanceRecord {
     static constexpr const char* kTable = "instances";
     static constexpr std::size_t kKeyColumns = 1;
-    InstanceId id;
-    HostId host;
+    InstanceId id = {};
+    HostId host = {};
     bool is_host = false;  // the host itself, made by `init`; one per host; never deleted
     std::uint64_t created_ms = 0;
     std::uint64_t revision = 0;
@@ -61,12 +61,13 @@ constexpr std::array<std::string_view, 3> enum_names(PoolState) {
 struct PoolRecord {
     static constexpr const char* kTable = "pools";
     static constexpr std::size_t kKeyColumns = 1;
-    PoolId id;
-    HostId host;
-    std::string path;  // absolute; unique on its host
+    PoolId id = {};
+    HostId host = {};
+    std::string path = {};  // absolute; unique on its host
     PoolKind kind = PoolKind::kFolder;
-    std::string domain;                       // failure domain
-    std::optional<std::uint64_t> size_bytes;  // the cap of `--size`; none: what the file system has
+    std::string domain = {};  // failure domain
+    std::optional<std::uint64_t> size_bytes =
+        {};  // the cap of `--size`; none: what the file system has
     bool buffered = false;
     PoolState state = PoolState::kAvailable;
     std::uint64_t created_ms = 0;
@@ -99,7 +100,7 @@ constexpr std::array<std::string_view, 2> enum_names(OnFull) { return {"wait", "
 struct VolumeRecord {
     static constexpr const char* kTable = "volumes";
     static constexpr std::size_t kKeyColumns = 1;
-    VolumeId id;
+    VolumeId id = {};
     VolumeState state = VolumeState::kCreating;
     std::uint64_t size_bytes = 0;
     std::uint32_t block_bytes = 512;  // logical block: 512 or 4096
@@ -132,9 +133,9 @@ constexpr std::array<std::string_view, 3> enum_names(ReplicaState) {
 struct ReplicaRecord {
     static constexpr const char* kTable = "replicas";
     static constexpr std::size_t kKeyColumns = 1;
-    ReplicaId id;  // the incarnation
-    VolumeId volume;
-    PoolId pool;
+    ReplicaId id = {};  // the incarnation
+    VolumeId volume = {};
+    PoolId pool = {};
     ReplicaState state = ReplicaState::kPreparing;
     std::uint64_t created_ms = 0;
     std::uint64_t revision = 0;
@@ -154,11 +155,11 @@ struct ReplicaRecord {
 struct MembershipRecord {
     static constexpr const char* kTable = "memberships";
     static constexpr std::size_t kKeyColumns = 1;
-    VolumeId volume;
+    VolumeId volume = {};
     std::uint64_t greatest_number = 0;  // ever authorized
     bool retired = false;               // the volume was deleted: nothing is authorized any more
-    std::optional<replication::Membership>
-        membership;  // none where the volume was retired before its first
+    std::optional<replication::Membership> membership =
+        {};  // none where the volume was retired before its first
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -181,11 +182,11 @@ constexpr std::array<std::string_view, 3> enum_names(PermissionState) {
 struct PermissionRecord {
     static constexpr const char* kTable = "permissions";
     static constexpr std::size_t kKeyColumns = 1;
-    std::string resource;
+    std::string resource = {};
     PermissionState state = PermissionState::kGranted;
     std::uint64_t generation = 1;  // raised by each revoke
-    HostId host;                   // the holder; none unless granted
-    ReplicaId incarnation;
+    HostId host = {};              // the holder; none unless granted
+    ReplicaId incarnation = {};
     std::uint64_t changed_ms = 0;
     std::uint64_t revision = 0;
 
@@ -205,9 +206,9 @@ struct PermissionRecord {
 struct PastHolderRecord {
     static constexpr const char* kTable = "past_holders";
     static constexpr std::size_t kKeyColumns = 3;
-    std::string resource;
-    HostId host;
-    ReplicaId incarnation;
+    std::string resource = {};
+    HostId host = {};
+    ReplicaId incarnation = {};
     std::uint64_t generation = 0;  // under which it held
     bool delete_confirmed = false;
     std::uint64_t created_ms = 0;
@@ -234,13 +235,13 @@ constexpr std::array<std::string_view, 2> enum_names(Frontend) { return {"ublk",
 struct AttachmentRecord {
     static constexpr const char* kTable = "attachments";
     static constexpr std::size_t kKeyColumns = 1;
-    AttachmentId id;
-    VolumeId volume;
-    InstanceId instance;
+    AttachmentId id = {};
+    VolumeId volume = {};
+    InstanceId instance = {};
     AttachmentState state = AttachmentState::kAttaching;
     Frontend frontend = Frontend::kUblk;
-    std::optional<std::string> device;         // the label (/dev/sdf); unique in its instance
-    std::optional<std::uint32_t> ublk_number;  // the N of /dev/ublkbN
+    std::optional<std::string> device = {};         // the label (/dev/sdf); unique in its instance
+    std::optional<std::uint32_t> ublk_number = {};  // the N of /dev/ublkbN
     std::uint32_t queues = 1;
     std::uint32_t depth = 128;
     bool read_only = false;
@@ -270,9 +271,9 @@ struct AttachmentRecord {
 struct TagRecord {
     static constexpr const char* kTable = "tags";
     static constexpr std::size_t kKeyColumns = 2;
-    std::string resource;  // any id, as text
-    std::string key;
-    std::string value;
+    std::string resource = {};  // any id, as text
+    std::string key = {};
+    std::string value = {};
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -288,10 +289,10 @@ struct TagRecord {
 struct ClientTokenRecord {
     static constexpr const char* kTable = "client_tokens";
     static constexpr std::size_t kKeyColumns = 2;
-    std::string action;  // "CreateVolume"
-    std::string token;
-    std::string fingerprint;  // of the parameters: the same token with others is refused
-    std::string resource;     // the id that was made
+    std::string action = {};  // "CreateVolume"
+    std::string token = {};
+    std::string fingerprint = {};  // of the parameters: the same token with others is refused
+    std::string resource = {};     // the id that was made
     std::uint64_t created_ms = 0;
     std::uint64_t revision = 0;
 
@@ -311,9 +312,9 @@ struct EventRecord {
     static constexpr std::size_t kKeyColumns = 1;
     std::uint64_t sequence = 0;  // from 1, in the order of the commits
     std::uint64_t time_ms = 0;
-    std::string resource;  // an id, or empty
-    std::string kind;      // "volume.created"
-    std::string text;      // for a person
+    std::string resource = {};  // an id, or empty
+    std::string kind = {};      // "volume.created"
+    std::string text = {};      // for a person
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -329,7 +330,7 @@ struct EventRecord {
 struct CounterRecord {
     static constexpr const char* kTable = "counters";
     static constexpr std::size_t kKeyColumns = 1;
-    std::string name;
+    std::string name = {};
     std::uint64_t value = 0;
     std::uint64_t revision = 0;
 

@@ -69,6 +69,7 @@ template <NamedEnum E>
 Value to_value(E value) {
     return std::string(name_of(value));
 }
+Value to_value(const replication::Membership& membership);
 /// Integers above 2^63-1 have no form: they become null, which encode() refuses.
 template <class T>
     requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
@@ -80,7 +81,6 @@ template <class T>
 Value to_value(const std::optional<T>& item) {
     return item ? to_value(*item) : Value();
 }
-Value to_value(const replication::Membership& membership);
 
 /// The way back; false where `value` is not of that form.
 bool from_value(const Value& value, std::string& text);
@@ -131,18 +131,27 @@ const Table& table_of() {
     return table;
 }
 
-/// kInvalidArgument where an integer has no form.
+/// Whether `field` has a form: an integer above 2^63-1 has none.
+template <class Field>
+bool has_form(const Field& field) {
+    if constexpr (std::is_integral_v<Field>)
+        return std::in_range<std::int64_t>(static_cast<std::uint64_t>(field));
+    return true;
+}
+template <class T>
+bool has_form(const std::optional<T>& field) {
+    return !field || has_form(*field);
+}
+
+/// kInvalidArgument where a field has no form.
 template <class Record>
 Result<Row> encode_row(const Record& record) {
     Row row;
     row.revision = record.revision;
     bool representable = true;
     Record::fields(record, [&](const char*, const auto& field) {
-        using Field = std::remove_cvref_t<decltype(field)>;
         row.values.push_back(to_value(field));
-        if constexpr (std::is_integral_v<Field>)
-            representable =
-                representable && !std::holds_alternative<std::monostate>(row.values.back());
+        representable = representable && has_form(field);
     });
     if (!representable)
         return fail(Errc::kInvalidArgument, "metadata record: a number above 2^63-1");

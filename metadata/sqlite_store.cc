@@ -1,0 +1,380 @@
+#include "metadata/sqlite_store.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <mutex>
+#include <utility>
+
+#include "metadata/migrations.h"
+#include "metadata/sqlite_database.h"
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+
+namespace ublkd::metadata {
+namespace {
+
+constexpr std::int64_t kApplicationId = 0x75626c6b;  // "ublk", in the file's header
+constexpr int kLogPagesMax = 1000;                   // 4 MiB: then the log goes into the database
+
+class Descriptor {
+  public:
+    explicit Descriptor(int number) : number_(number) {}
+    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+    Descriptor& operator=(Descriptor&&) = delete;
+    ~Descriptor() {
+        if (number_ >= 0) ::close(number_);
+    }
+    int get() const { return number_; }
+
+  private:
+    int number_;
+};
+
+Result<Descriptor> take_lock(const std::string& path) {
+    Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (file.get() < 0) return fail_errno(errno, "open metadata lock file");
+    if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+    if (errno == EWOULDBLOCK)
+        return fail(Errc::kBusy, "metadata database: another process has it open");
+    return fail_errno(errno, "lock metadata lock file");
+}
+
+/// Makes the file, empty and readable by its owner alone, where it is missing.
+Result<void> make_file(const std::string& path) {
+    const Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (file.get() < 0) return fail_errno(errno, "open metadata database");
+    auto folder = std::filesystem::path(path).parent_path();
+    if (folder.empty()) folder = ".";
+    const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0) return fail_errno(errno, "open state folder");
+    if (::fsync(directory.get()) != 0) return fail_errno(errno, "sync state folder");
+    return {};
+}
+
+/// Whether this is ours, of a version that we know, and whole; changes nothing. The schema's
+/// number, 0 where empty.
+Result<int> inspect(SqliteDatabase& database) {
+    TRY_ASSIGN(const std::int64_t pages, database.integer("PRAGMA page_count"));
+    if (pages == 0) return 0;
+    TRY_ASSIGN(const std::int64_t application, database.integer("PRAGMA application_id"));
+    TRY_ASSIGN(const std::int64_t schema, database.integer("PRAGMA user_version"));
+    if (application == 0 && schema == 0) {
+        // SQLite gives a file its first page before our first migration is committed.
+        TRY_ASSIGN(const std::int64_t objects,
+                   database.integer("SELECT count(*) FROM sqlite_schema"));
+        if (objects == 0) return 0;
+    }
+    if (application != kApplicationId)
+        return fail(Errc::kUnsupported, "metadata database: made by another program");
+    if (schema > newest_schema())
+        return fail(Errc::kUnsupported,
+                    "metadata database: written by a newer ublkd; install that version or newer");
+    if (schema < 1) return fail(Errc::kCorrupt, "metadata database: schema number");
+    TRY_ASSIGN(const std::string verdict, database.text("PRAGMA quick_check(1)"));
+    if (verdict != "ok") return fail(Errc::kCorrupt, "metadata database: fails its check");
+    return static_cast<int>(schema);
+}
+
+/// Settings that belong to a connection, not to the file.
+Result<void> configure(SqliteDatabase& database) {
+    TRY_ASSIGN(const std::string journal, database.text("PRAGMA journal_mode = WAL"));
+    if (journal != "wal")
+        return fail(Errc::kUnsupported, "metadata database: no write-ahead log here");
+    TRY(database.execute(faults::rule_off("rule.metadata_synchronous")
+                             ? "PRAGMA synchronous = OFF"
+                             : "PRAGMA synchronous = FULL"));
+    TRY(database.execute("PRAGMA foreign_keys = ON"));
+    TRY(database.execute("PRAGMA cell_size_check = ON"));
+    return {};
+}
+
+/// The error to report for a transaction that ends: the first one, unless even the way back fails.
+Error roll_back(SqliteDatabase& database, const Error& first) {
+    const auto ended = database.execute("ROLLBACK");
+    return ended ? first : ended.error();
+}
+
+Result<void> migrate(SqliteDatabase& database, int schema) {
+    const auto steps = migrations();
+    for (auto number = static_cast<std::size_t>(schema); number < steps.size(); ++number) {
+        const std::string header = "PRAGMA application_id = " + std::to_string(kApplicationId) +
+                                   "; PRAGMA user_version = " + std::to_string(number + 1);
+        const std::string step =
+            "BEGIN IMMEDIATE;\n" + std::string(steps[number]) + "\n;" + header + "; COMMIT";
+        if (auto done = database.execute(step.c_str()); !done) {
+            if (database.in_transaction()) return fail(roll_back(database, done.error()));
+            return done;
+        }
+    }
+    TRY_ASSIGN(const std::string verdict, database.text("PRAGMA quick_check(1)"));
+    if (verdict != "ok") return fail(Errc::kCorrupt, "metadata database: fails its check");
+    return {};
+}
+
+bool has_column(const Table& table, std::string_view name) {
+    return std::any_of(table.columns.begin(), table.columns.end(),
+                       [&](const char* column) { return column == name; });
+}
+
+/// "a = ?, b = ?": `columns` joined, each followed by `after`.
+std::string joined(std::span<const char* const> columns, const char* separator,
+                   const char* after = "") {
+    std::string text;
+    for (const char* column : columns) {
+        if (!text.empty()) text += separator;
+        text += column;
+        text += after;
+    }
+    return text;
+}
+
+std::span<const char* const> key_columns(const Table& table) {
+    return std::span<const char* const>(table.columns).first(table.key_columns);
+}
+
+std::string select(const Table& table) {
+    return "SELECT " + joined(table.columns, ", ") + ", revision FROM " + table.name;
+}
+
+Row row_of(std::vector<Value> values) {
+    Row row;
+    row.revision = static_cast<std::uint64_t>(std::get<std::int64_t>(values.back()));
+    values.pop_back();
+    row.values = std::move(values);
+    return row;
+}
+
+Value revision_value(std::uint64_t revision) { return static_cast<std::int64_t>(revision); }
+
+class SqliteTransaction : public Transaction {
+  public:
+    SqliteTransaction(SqliteDatabase& database, bool writing)
+        : database_(database), writing_(writing) {}
+
+    /// The first put() or erase() takes the transaction's revision; 0 while there was none.
+    std::uint64_t revision() const { return revision_; }
+
+  private:
+    Result<std::optional<Row>> get_row(const Table& table, std::span<const Value> key) override {
+        CHECK(key.size() == table.key_columns, "a key has one value for each key column");
+        std::optional<Row> found;
+        const std::string sql =
+            select(table) + " WHERE " + joined(key_columns(table), " AND ", " = ?");
+        TRY(database_.run(sql, key,
+                          [&](std::vector<Value> values) { found = row_of(std::move(values)); }));
+        return found;
+    }
+
+    Result<std::vector<Row>> list_rows(const Table& table, const Query& query) override {
+        std::string sql = select(table) + " WHERE true";
+        std::vector<Value> parameters;
+        for (const Query::Equal& equal : query.where) {
+            CHECK(has_column(table, equal.column), "a query names a column of its record");
+            sql += std::string(" AND ") + equal.column + " IS ?";
+            parameters.push_back(equal.value);
+        }
+        if (!query.after.empty()) {
+            CHECK(query.after.size() == table.key_columns, "after is a whole key");
+            sql += " AND (" + joined(key_columns(table), ", ") + ") > (?";
+            for (std::size_t i = 1; i < table.key_columns; ++i) sql += ", ?";
+            sql += ")";
+            parameters.insert(parameters.end(), query.after.begin(), query.after.end());
+        }
+        sql += " ORDER BY " + joined(key_columns(table), ", ") + " LIMIT ?";
+        parameters.push_back(static_cast<std::int64_t>(
+            std::min<std::size_t>(query.limit, std::numeric_limits<std::int64_t>::max())));
+        std::vector<Row> rows;
+        TRY(database_.run(sql, parameters, [&](std::vector<Value> values) {
+            rows.push_back(row_of(std::move(values)));
+        }));
+        return rows;
+    }
+
+    Result<std::uint64_t> put_row(const Table& table, const Row& row) override {
+        TRY(start_change());
+        std::vector<Value> parameters = row.values;
+        parameters.push_back(revision_value(revision_));
+        if (row.revision == 0) {
+            std::string sql = std::string("INSERT INTO ") + table.name + " (" +
+                              joined(table.columns, ", ") + ", revision) VALUES (?";
+            for (std::size_t i = 0; i < table.columns.size(); ++i) sql += ", ?";
+            TRY(database_.run(sql + ")", parameters));
+            return revision_;
+        }
+        parameters.insert(parameters.end(), row.values.begin(), key_end(table, row));
+        parameters.push_back(revision_value(row.revision));
+        TRY(database_.run(std::string("UPDATE ") + table.name + " SET " +
+                              joined(table.columns, ", ", " = ?") + ", revision = ? WHERE " +
+                              joined(key_columns(table), " AND ", " = ?") + " AND revision = ?",
+                          parameters));
+        if (database_.changes() == 0)
+            return fail(Errc::kConflict, "metadata record: changed meanwhile");
+        return revision_;
+    }
+
+    Result<void> erase_row(const Table& table, const Row& row) override {
+        TRY(start_change());
+        std::vector<Value> parameters(row.values.begin(), key_end(table, row));
+        parameters.push_back(revision_value(row.revision));
+        const auto done =
+            database_.run(std::string("DELETE FROM ") + table.name + " WHERE " +
+                              joined(key_columns(table), " AND ", " = ?") + " AND revision = ?",
+                          parameters);
+        // kNotFound is a foreign key: here the one that others have to this record.
+        if (!done && done.error().code == Errc::kNotFound)
+            return fail(Errc::kBusy, "metadata record: others refer to it");
+        if (!done) return fail(done.error());
+        if (database_.changes() == 0)
+            return fail(Errc::kConflict, "metadata record: changed meanwhile");
+        return {};
+    }
+
+    static std::vector<Value>::const_iterator key_end(const Table& table, const Row& row) {
+        return row.values.begin() + static_cast<std::ptrdiff_t>(table.key_columns);
+    }
+
+    Result<void> start_change() {
+        if (!writing_) return fail(Errc::kReadOnly, "metadata: a change within read()");
+        if (revision_ != 0) return {};
+        TRY_ASSIGN(const std::int64_t last, database_.integer("SELECT revision FROM store"));
+        TRY(database_.run("UPDATE store SET revision = ?", std::vector<Value>{Value(last + 1)}));
+        revision_ = static_cast<std::uint64_t>(last) + 1;
+        return {};
+    }
+
+    SqliteDatabase& database_;
+    bool writing_;
+    std::uint64_t revision_ = 0;
+};
+
+thread_local const SqliteStore* inside_of = nullptr;  // whose transaction this thread runs
+
+class Inside {
+  public:
+    explicit Inside(const SqliteStore* store) : before_(inside_of) {
+        CHECK(inside_of != store, "a transaction's function calls neither write() nor read()");
+        inside_of = store;
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside() { inside_of = before_; }
+
+  private:
+    const SqliteStore* before_;
+};
+
+}  // namespace
+
+int newest_schema() { return static_cast<int>(migrations().size()); }
+
+struct SqliteStore::Impl {
+    Impl(Descriptor lock_file, SqliteDatabase writing, SqliteDatabase reading)
+        : lock(std::move(lock_file)), writer(std::move(writing)), reader(std::move(reading)) {}
+
+    Result<void> usable() {
+        const std::lock_guard guard(failure_mutex);
+        return failure ? Result<void>(fail(*failure)) : Result<void>();
+    }
+    /// Keeps what makes the store unusable for good; hands `error` through. `code`: SQLite's, after
+    /// a failed call.
+    Error note(const Error& error, int code) {
+        const bool sync_failed = code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC;
+        if (sync_failed || (code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB) {
+            const std::lock_guard guard(failure_mutex);
+            if (!failure) failure = error;
+        }
+        return error;
+    }
+    Result<void> commit();
+    Result<void> checkpoint_when_long();
+
+    Descriptor lock;  // released last
+    std::mutex writer_mutex;
+    SqliteDatabase writer;
+    int log_pages = 0;
+    std::mutex reader_mutex;
+    SqliteDatabase reader;
+    std::mutex failure_mutex;
+    std::optional<Error> failure;
+};
+
+Result<void> SqliteStore::Impl::commit() {
+    if (const int error = faults::hit("metadata.before_commit"))
+        return fail_errno(error, "metadata commit");
+    if (auto done = writer.execute("COMMIT"); !done)
+        return fail(note(done.error(), writer.last_code()));
+    faults::hit("metadata.after_commit");
+    return {};
+}
+
+Result<void> SqliteStore::Impl::checkpoint_when_long() {
+    if (log_pages < kLogPagesMax) return {};
+    // The transaction is durable in the log whatever comes of this; but a database file whose sync
+    // failed is not to be trusted with a later one.
+    auto done = writer.checkpoint(SQLITE_CHECKPOINT_PASSIVE);
+    if (!done && done.error().code != Errc::kBusy) note(done.error(), writer.last_code());
+    return {};
+}
+
+SqliteStore::SqliteStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
+    impl_->writer.watch_log(&impl_->log_pages);
+}
+SqliteStore::~SqliteStore() = default;
+
+Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) {
+    TRY_ASSIGN(Descriptor lock, take_lock(path + ".lock"));
+    TRY(make_file(path));
+    TRY_ASSIGN(SqliteDatabase writer, SqliteDatabase::open(path));
+    TRY_ASSIGN(const int schema, inspect(writer));
+    TRY(configure(writer));
+    TRY(migrate(writer, schema));
+    // What an earlier process's failed sync left in the log is written anew, and is durable from
+    // here on.
+    TRY(writer.checkpoint(SQLITE_CHECKPOINT_TRUNCATE));
+    TRY_ASSIGN(SqliteDatabase reader, SqliteDatabase::open(path));
+    TRY(configure(reader));
+    TRY(reader.execute("PRAGMA query_only = ON"));
+    auto impl = std::make_unique<Impl>(std::move(lock), std::move(writer), std::move(reader));
+    return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(impl)));
+}
+
+Result<void> SqliteStore::write(const Work& work) {
+    const Inside inside(this);
+    const std::lock_guard guard(impl_->writer_mutex);
+    TRY(impl_->usable());
+    SqliteDatabase& database = impl_->writer;
+    TRY(database.execute("BEGIN IMMEDIATE"));
+    SqliteTransaction transaction(database, true);
+    auto done = work(transaction);
+    if (done) done = transaction.revision() != 0 ? impl_->commit() : database.execute("COMMIT");
+    if (!done) {
+        impl_->note(done.error(), database.last_code());
+        // A full disk or an I/O error may have ended the transaction already.
+        if (database.in_transaction()) return fail(roll_back(database, done.error()));
+        return done;
+    }
+    return impl_->checkpoint_when_long();
+}
+
+Result<void> SqliteStore::read(const Work& work) {
+    const Inside inside(this);
+    const std::lock_guard guard(impl_->reader_mutex);
+    TRY(impl_->usable());
+    SqliteDatabase& database = impl_->reader;
+    TRY(database.execute("BEGIN"));
+    SqliteTransaction transaction(database, false);
+    auto done = work(transaction);
+    if (!done) impl_->note(done.error(), database.last_code());
+    if (database.in_transaction()) {
+        if (auto ended = database.execute("ROLLBACK"); done && !ended) return ended;
+    }
+    return done;
+}
+
+}  // namespace ublkd::metadata
