@@ -1,0 +1,180 @@
+// The authority (replication R4) over a store, in one process; over kill -9 and with real
+// processes: tests/permission.
+#include "metadata/authority.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <barrier>
+#include <thread>
+
+#include "metadata/permission.h"
+#include "tests/unit/metadata/sqlite_fixture.h"
+#include "ublkd/base/fault_injection.h"
+
+namespace ublkd::metadata::test {
+namespace {
+
+using replication::Member;
+using replication::Membership;
+using replication::Proposal;
+using replication::Verdict;
+
+Member new_member() { return Member{ReplicaId::random(), HostId::random(), PoolId::random()}; }
+
+class AuthorityTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        ASSERT_EQ(authority_.propose(first())->verdict, Verdict::kAuthorized);
+        current_ = first().next;
+    }
+    void TearDown() override { faults::disarm_all(); }
+
+    Proposal first() const {
+        return {primary_.replica, 0, record(1, {primary_, secondary_}, primary_)};
+    }
+    Membership record(std::uint64_t number, std::vector<Member> members,
+                      const Member& primary) const {
+        Membership made;
+        made.volume = volume_;
+        made.number = number;
+        made.members = std::move(members);
+        made.primary = primary.replica;
+        return made;
+    }
+    Verdict propose(const Proposal& proposal) { return authority_.propose(proposal)->verdict; }
+
+    TemporaryFolder folder_;
+    std::unique_ptr<SqliteStore> store_ = *SqliteStore::open(folder_.file("metadata.db"));
+    Authority authority_{store_.get()};
+    VolumeId volume_ = VolumeId::random();
+    Member primary_ = new_member();
+    Member secondary_ = new_member();
+    Membership current_;
+};
+
+TEST_F(AuthorityTest, FirstRecordIsStoredAndReadBack) {
+    EXPECT_EQ(**authority_.current(volume_), current_);
+    EXPECT_EQ(*authority_.current(VolumeId::random()), std::nullopt);
+}
+
+TEST_F(AuthorityTest, NextNumberIsAuthorizedOnce) {
+    const Proposal without_secondary{primary_.replica, 1, record(2, {primary_}, primary_)};
+    const Proposal takeover{secondary_.replica, 1, record(2, {secondary_}, secondary_)};
+    EXPECT_EQ(propose(without_secondary), Verdict::kAuthorized);
+    const auto declined = *authority_.propose(takeover);
+    EXPECT_EQ(declined.verdict, Verdict::kDeclined);
+    EXPECT_EQ(declined.current, without_secondary.next);  // the loser learns who won
+    EXPECT_EQ(propose(without_secondary), Verdict::kAlreadyYours);
+}
+
+TEST_F(AuthorityTest, LowerAndEqualNumbersAreDeclined) {
+    ASSERT_EQ(propose({primary_.replica, 1, record(2, {primary_, secondary_}, primary_)}),
+              Verdict::kAuthorized);
+    ASSERT_EQ(propose({primary_.replica, 2, record(3, {primary_, secondary_}, secondary_)}),
+              Verdict::kAuthorized);
+    EXPECT_EQ(propose({secondary_.replica, 2, record(3, {secondary_}, secondary_)}),
+              Verdict::kDeclined);
+    EXPECT_EQ(propose({secondary_.replica, 1, record(2, {secondary_}, secondary_)}),
+              Verdict::kDeclined);
+    EXPECT_EQ(propose({secondary_.replica, 0, record(1, {secondary_}, secondary_)}),
+              Verdict::kDeclined);
+    EXPECT_EQ(propose(first()), Verdict::kDeclined);
+}
+
+TEST_F(AuthorityTest, OutsiderMayNotPropose) {
+    const Member outsider = new_member();
+    EXPECT_EQ(propose({outsider.replica, 1, record(2, {outsider}, outsider)}), Verdict::kDeclined);
+}
+
+TEST_F(AuthorityTest, MalformedRecordIsAnErrorAndStoresNothing) {
+    Proposal proposal{primary_.replica, 1, record(2, {}, primary_)};
+    EXPECT_EQ(authority_.propose(proposal).error().code, Errc::kInvalidArgument);
+    EXPECT_EQ(**authority_.current(volume_), current_);
+}
+
+TEST_F(AuthorityTest, GreatestNumberOutlivesTheVolumeAndARestart) {
+    ASSERT_EQ(propose({primary_.replica, 1, record(2, {primary_}, primary_)}),
+              Verdict::kAuthorized);
+    ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, volume_); }));
+    store_.reset();
+    store_ = *SqliteStore::open(folder_.file("metadata.db"));
+    authority_ = Authority(store_.get());
+    EXPECT_EQ(*authority_.current(volume_), std::nullopt);
+    EXPECT_EQ((*store_->get<MembershipRecord>(volume_))->greatest_number, 2u);
+    EXPECT_EQ(propose(first()), Verdict::kDeclined);
+    EXPECT_EQ(propose({primary_.replica, 2, record(3, {primary_}, primary_)}), Verdict::kDeclined);
+    EXPECT_TRUE(store_->write(
+        [&](Transaction& tx) { return Authority::retire(tx, volume_); }));  // again: nothing
+}
+
+TEST_F(AuthorityTest, DeletedVolumeComesBackWithTheRuleOff) {
+    ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, volume_); }));
+    const Proposal late{primary_.replica, 1, record(2, {primary_}, primary_)};
+    EXPECT_EQ(propose(late), Verdict::kDeclined);
+    ASSERT_TRUE(faults::arm("rule.retired_volume_declined=off"));
+    EXPECT_EQ(propose(late), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, VolumeDeletedBeforeItsFirstRecordNeverGetsOne) {
+    const VolumeId never = VolumeId::random();
+    ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, never); }));
+    Membership next = record(1, {primary_}, primary_);
+    next.volume = never;
+    EXPECT_EQ(propose({primary_.replica, 0, next}), Verdict::kDeclined);
+}
+
+TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
+    PermissionService permissions(store_.get());
+    const Member joining = new_member();
+    const Holder holder{joining.host, joining.replica};
+    ASSERT_EQ(permissions.request("vol/1", holder)->answer, PermissionAnswer::kGranted);
+    ASSERT_TRUE(permissions.revoke("vol/1", holder));
+    const Proposal add{primary_.replica, 1, record(2, {primary_, secondary_, joining}, primary_)};
+    EXPECT_EQ(propose(add), Verdict::kDeclined);
+    ASSERT_TRUE(faults::arm("rule.past_holder_never_joins=off"));
+    EXPECT_EQ(propose(add), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, ErrorBeforeTheStoreLeavesTheOldRecord) {
+    ASSERT_TRUE(faults::arm("authority.before_store=fail"));
+    const Proposal proposal{primary_.replica, 1, record(2, {primary_}, primary_)};
+    EXPECT_EQ(authority_.propose(proposal).error().code, Errc::kIo);
+    faults::disarm_all();
+    EXPECT_EQ(**authority_.current(volume_), current_);
+    EXPECT_EQ(propose(proposal), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, LostAnswerIsRecognisedByTheSameProposalAlone) {
+    ASSERT_TRUE(faults::arm("authority.after_store=fail@1"));
+    const Proposal mine{primary_.replica, 1, record(2, {primary_}, primary_)};
+    EXPECT_FALSE(authority_.propose(mine));
+    EXPECT_EQ(propose({secondary_.replica, 1, record(2, {secondary_}, secondary_)}),
+              Verdict::kDeclined);
+    EXPECT_EQ(propose(mine), Verdict::kAlreadyYours);
+}
+
+TEST_F(AuthorityTest, ThreadsAtABarrierGetOneAuthorizedARound) {
+    constexpr int kProposers = 4;
+    for (std::uint64_t round = 1; round <= 50; ++round) {
+        std::atomic<int> authorized = 0;
+        std::barrier start(kProposers);
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < kProposers; ++i) {
+            threads.emplace_back([&, i] {
+                Membership next =
+                    record(round + 1, {primary_, secondary_}, i % 2 == 0 ? primary_ : secondary_);
+                next.attachments = {AttachmentId(static_cast<std::uint64_t>(i) + 1)};
+                const Proposal proposal{i % 2 == 0 ? primary_.replica : secondary_.replica, round,
+                                        next};
+                start.arrive_and_wait();
+                if (propose(proposal) == Verdict::kAuthorized) ++authorized;
+            });
+        }
+        threads.clear();
+        ASSERT_EQ(authorized, 1) << "round " << round;
+    }
+}
+
+}  // namespace
+}  // namespace ublkd::metadata::test
