@@ -13,6 +13,8 @@ class MemoryDevice final : public BlockDevice {
   public:
     explicit MemoryDevice(Geometry geometry);
     const Geometry& geometry() const override { return geometry_; }
+    /// Refuses changes from now on.
+    void set_read_only() { geometry_.read_only = true; }
 
   private:
     io::Task<Result<void>> do_read(std::uint64_t offset_bytes, std::span<std::byte> into) override;

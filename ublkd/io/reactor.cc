@@ -124,7 +124,8 @@ void Reactor::arm_wake() {
 
 // ---- the loop
 
-void Reactor::turn(bool may_wait) {
+void Reactor::turn(const bool& may_wait) {
+    in_turn_ = true;
     ++stats_.turns;
     fire_timers();
     run_ready();
@@ -138,6 +139,7 @@ void Reactor::turn(bool may_wait) {
     const bool idle = ready_.empty() && hooks_.empty() && !stop_requested_.load(std::memory_order_acquire);
     enter(may_wait && idle);
     reap();
+    in_turn_ = false;
 }
 
 void Reactor::run_ready() {

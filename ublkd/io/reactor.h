@@ -165,7 +165,7 @@ class Reactor {
     Reactor() = default;
     Operation prepared(const io_uring_sqe& sqe) { return Operation(this, sqe); }
     io_uring_sqe* next_sqe();
-    void turn(bool may_wait);
+    void turn(const bool& may_wait);    // read after what is ready has run
     void run_ready();
     void run_hooks();
     void fire_timers();
@@ -189,6 +189,7 @@ class Reactor {
     std::vector<std::function<void()>> posted_;
     std::atomic<bool> wake_pending_ = false;
     std::atomic<bool> stop_requested_ = false;
+    bool in_turn_ = false;
     ReactorStats stats_;
 };
 
@@ -213,25 +214,29 @@ struct Reactor::SleepAwaiter {
 
 namespace detail {
 template <class T>
-Detached run_to(Task<T> task, std::optional<T>* result) {
+Detached run_to(Task<T> task, std::optional<T>* result, bool* may_wait) {
     result->emplace(co_await task);
+    *may_wait = false;    // the turn that ended the task must not go to sleep
 }
-inline Detached run_to(Task<void> task, bool* done) {
+inline Detached run_to(Task<void> task, bool* done, bool* may_wait) {
     co_await task;
     *done = true;
+    *may_wait = false;
 }
 }  // namespace detail
 
 template <class T>
 T Reactor::run_until_complete(Task<T> task) {
+    CHECK(!in_turn_, "run_until_complete() is not called from a coroutine or handler: await the task");
+    bool may_wait = true;
     if constexpr (std::is_void_v<T>) {
         bool done = false;
-        detail::run_to(std::move(task), &done);
-        while (!done) turn(true);
+        detail::run_to(std::move(task), &done, &may_wait);
+        while (!done) turn(may_wait);
     } else {
         std::optional<T> result;
-        detail::run_to(std::move(task), &result);
-        while (!result) turn(true);
+        detail::run_to(std::move(task), &result, &may_wait);
+        while (!result) turn(may_wait);
         return std::move(*result);
     }
 }

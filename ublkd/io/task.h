@@ -120,7 +120,7 @@ class [[nodiscard]] Task {
     };
     /// Awaited at most once; the Task keeps the frame and must live until the result is taken.
     Awaiter operator co_await() const noexcept {
-        DCHECK(handle_ != nullptr, "an empty Task is not awaited");
+        DCHECK(handle_.operator bool(), "an empty Task is not awaited");
         return Awaiter{handle_};
     }
 
