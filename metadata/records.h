@@ -53,9 +53,10 @@ struct InstanceRecord {
 
 enum class PoolKind { kFolder, kDevice };
 constexpr std::array<std::string_view, 2> enum_names(PoolKind) { return {"folder", "device"}; }
-enum class PoolState { kAvailable, kDraining, kFailed };
-constexpr std::array<std::string_view, 3> enum_names(PoolState) {
-    return {"available", "draining", "failed"};
+/// adding and removing are intents, recorded before the disk is touched.
+enum class PoolState { kAdding, kAvailable, kDraining, kRemoving, kFailed };
+constexpr std::array<std::string_view, 5> enum_names(PoolState) {
+    return {"adding", "available", "draining", "removing", "failed"};
 }
 
 struct PoolRecord {

@@ -33,7 +33,7 @@ CREATE TABLE pools (
     domain TEXT NOT NULL CHECK (domain <> ''),
     size_bytes INTEGER CHECK (size_bytes > 0),
     buffered INTEGER NOT NULL CHECK (buffered IN (0, 1)),
-    state TEXT NOT NULL CHECK (state IN ('available', 'draining', 'failed')),
+    state TEXT NOT NULL CHECK (state IN ('adding', 'available', 'draining', 'removing', 'failed')),
     created_ms INTEGER NOT NULL,
     revision INTEGER NOT NULL,
     UNIQUE (host, path)
