@@ -5,7 +5,7 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 # wait_for SECONDS COMMAND...: runs the command five times a second until it succeeds.
 wait_for() {
-    local end=$(($(cut -d. -f1 /proc/uptime) + $1))
+    local end=$(($(cut -d. -f1 /proc/uptime) + $1 * SLOWNESS))
     shift
     until "$@" > /tmp/wait_for.log 2>&1; do
         if [ "$(cut -d. -f1 /proc/uptime)" -ge "$end" ]; then

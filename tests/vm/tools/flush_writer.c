@@ -1,16 +1,18 @@
-/* Writes to a block device or file and keeps account of what a flush made durable, so that after a power cut `verify` can
- * tell what was lost. The account lives on a second device, which the cut does not touch.
+/* Writes to a block device or file and keeps account of what a flush made durable, so that after a
+ * power cut `verify` can tell what was lost. The account lives on a second device, which the cut
+ * does not touch.
  *
- *   flush_writer write  TARGET RECORD WRITERS [LAST]   writes until killed, or up to write number LAST, flushing now and then
- *   flush_writer claim  TARGET RECORD WRITERS LAST     the same without one flush, and yet recorded as durable: the
- *                                                      loss that `verify` has to find
- *   flush_writer verify TARGET RECORD WRITERS [lost]   exit 0 if each sector holds the last flushed write of it or a later
- *                                                      one; with `lost`: exit 0 if it found that something was lost
+ *   flush_writer write  TARGET RECORD WRITERS [LAST]   writes until killed, or up to write number
+ * LAST, flushing now and then flush_writer claim  TARGET RECORD WRITERS LAST     the same without
+ * one flush, and yet recorded as durable: the loss that `verify` has to find flush_writer verify
+ * TARGET RECORD WRITERS [lost]   exit 0 if each sector holds the last flushed write of it or a
+ * later one; with `lost`: exit 0 if it found that something was lost
  *
- * Each writer is a process with its own region of kRegionSectors. Where its write number N goes, and which bytes it has,
- * follow from (writer, N) alone; so `verify` replays the numbers up to the recorded one, and a writer that was cut off
- * starts again behind it. Of the writes one in sixteen is a FUA write, which is durable alone, and after one in eight
- * comes fdatasync, which makes all before it durable. */
+ * Each writer is a process with its own region of kRegionSectors. Where its write number N goes,
+ * and which bytes it has, follow from (writer, N) alone; so `verify` replays the numbers up to the
+ * recorded one, and a writer that was cut off starts again behind it. Of the writes one in sixteen
+ * is a FUA write, which is durable alone, and after one in eight comes fdatasync, which makes all
+ * before it durable. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -25,13 +27,21 @@
 enum { kSector = 512, kRegionSectors = 4096, kWriteSectorsMax = 24, kRecordBytes = 8192 };
 static const uint64_t kMagic = 0x7265636f72643031;
 
-struct sector { uint64_t magic, writer, index, number, filler[60]; };
-struct record { uint64_t magic, writer, flushed, fua, unused[60]; };
-struct placed { uint64_t first, count; int fua, flush; };
+struct sector {
+    uint64_t magic, writer, index, number, filler[60];
+};
+struct record {
+    uint64_t magic, writer, flushed, fua, unused[60];
+};
+struct placed {
+    uint64_t first, count;
+    int fua, flush;
+};
 
-_Static_assert(sizeof(struct sector) == kSector && sizeof(struct record) == kSector, "one sector each");
+_Static_assert(sizeof(struct sector) == kSector && sizeof(struct record) == kSector,
+               "one sector each");
 
-static void die(const char *what) {
+static void die(const char* what) {
     fprintf(stderr, "flush_writer: %s: %s\n", what, strerror(errno));
     exit(2);
 }
@@ -52,61 +62,65 @@ static struct placed place(uint64_t writer, uint64_t number) {
     return (struct placed){first, count, (hash >> 40) % 16 == 0, (hash >> 44) % 8 == 0};
 }
 
-static void fill(struct sector *s, uint64_t writer, uint64_t index, uint64_t number) {
+static void fill(struct sector* s, uint64_t writer, uint64_t index, uint64_t number) {
     *s = (struct sector){.magic = kMagic, .writer = writer, .index = index, .number = number};
     for (int i = 0; i < 60; ++i) s->filler[i] = mix(number * 64 + i) ^ index;
 }
 
-static void *aligned(size_t bytes) {
-    void *memory = NULL;
+static void* aligned(size_t bytes) {
+    void* memory = NULL;
     if (posix_memalign(&memory, 4096, bytes)) die("memory");
     memset(memory, 0, bytes);
     return memory;
 }
 
-static struct record *read_record(int fd, uint64_t writer) {
-    struct record *r = aligned(kSector);
+static struct record* read_record(int fd, uint64_t writer) {
+    struct record* r = aligned(kSector);
     if (pread(fd, r, kSector, writer * kRecordBytes) != kSector) die("read the record");
     if (r->magic != kMagic) *r = (struct record){.magic = kMagic, .writer = writer};
     return r;
 }
 
-static void write_record(int fd, struct record *record) {
-    if (pwrite(fd, record, kSector, record->writer * kRecordBytes) != kSector) die("write the record");
+static void write_record(int fd, struct record* record) {
+    if (pwrite(fd, record, kSector, record->writer * kRecordBytes) != kSector)
+        die("write the record");
 }
 
-static void run_writer(const char *target, int record_fd, uint64_t writer, uint64_t last, int flushes) {
+static void run_writer(const char* target, int record_fd, uint64_t writer, uint64_t last,
+                       int flushes) {
     int fd = open(target, O_RDWR | O_DIRECT);
     if (fd < 0) die(target);
-    struct record *record = read_record(record_fd, writer);
-    struct sector *data = aligned(kWriteSectorsMax * kSector);
+    struct record* record = read_record(record_fd, writer);
+    struct sector* data = aligned(kWriteSectorsMax * kSector);
     for (uint64_t number = record->flushed + 1; number <= last; ++number) {
         struct placed p = place(writer, number);
         for (uint64_t i = 0; i < p.count; ++i) fill(&data[i], writer, p.first + i, number);
         struct iovec vector = {data, p.count * kSector};
         off_t offset = (off_t)((writer * kRegionSectors + p.first) * kSector);
         int fua = p.fua && flushes;
-        if (pwritev2(fd, &vector, 1, offset, fua ? RWF_DSYNC : 0) != (ssize_t)vector.iov_len) die("write");
+        if (pwritev2(fd, &vector, 1, offset, fua ? RWF_DSYNC : 0) != (ssize_t)vector.iov_len)
+            die("write");
         if (fua) record->fua = number;
         if (flushes && p.flush) {
             if (fdatasync(fd)) die("fdatasync");
             record->flushed = number;
         }
-        if (fua || (flushes && p.flush))
-            write_record(record_fd, record);
+        if (fua || (flushes && p.flush)) write_record(record_fd, record);
     }
     if (!flushes) record->flushed = last;
     if (!flushes) write_record(record_fd, record);
     exit(0);
 }
 
-/* Says how many sectors of the writer's region hold less than was recorded as durable, or bytes that nobody wrote. */
-static uint64_t count_lost(const char *target, int record_fd, uint64_t writer) {
+/* Says how many sectors of the writer's region hold less than was recorded as durable, or bytes
+ * that nobody wrote. */
+static uint64_t count_lost(const char* target, int record_fd, uint64_t writer) {
     int fd = open(target, O_RDONLY | O_DIRECT);
     if (fd < 0) die(target);
-    struct record *record = read_record(record_fd, writer);
+    struct record* record = read_record(record_fd, writer);
     struct sector *region = aligned(kRegionSectors * kSector), expected;
-    if (pread(fd, region, kRegionSectors * kSector, writer * kRegionSectors * kSector) != kRegionSectors * kSector)
+    if (pread(fd, region, kRegionSectors * kSector, writer * kRegionSectors * kSector) !=
+        kRegionSectors * kSector)
         die("read");
     static uint64_t durable[kRegionSectors];
     memset(durable, 0, sizeof durable);
@@ -117,24 +131,34 @@ static uint64_t count_lost(const char *target, int record_fd, uint64_t writer) {
     }
     uint64_t lost = 0, newer = 0;
     for (uint64_t i = 0; i < kRegionSectors; ++i) {
-        struct sector *s = &region[i];
+        struct sector* s = &region[i];
         fill(&expected, writer, i, s->number);
         int blank = s->magic == 0 && s->number == 0;
         if (blank) memset(&expected, 0, sizeof expected);
         struct placed p = place(writer, s->number);
-        int lawful = !memcmp(s, &expected, kSector) && (blank || (p.first <= i && i < p.first + p.count));
-        if (lawful && s->number >= durable[i]) { newer += s->number > record->flushed; continue; }
+        int lawful =
+            !memcmp(s, &expected, kSector) && (blank || (p.first <= i && i < p.first + p.count));
+        if (lawful && s->number >= durable[i]) {
+            newer += s->number > record->flushed;
+            continue;
+        }
         if (lost++ < 5)
-            printf("writer %lu sector %lu: durable write %lu, found %lu%s\n", (unsigned long)writer, (unsigned long)i,
-                   (unsigned long)durable[i], (unsigned long)s->number, lawful ? "" : " (damaged)");
+            printf("writer %lu sector %lu: durable write %lu, found %lu%s\n", (unsigned long)writer,
+                   (unsigned long)i, (unsigned long)durable[i], (unsigned long)s->number,
+                   lawful ? "" : " (damaged)");
     }
-    printf("writer %lu: durable through %lu (fua %lu), %lu sectors newer, %lu lost\n", (unsigned long)writer,
-           (unsigned long)record->flushed, (unsigned long)record->fua, (unsigned long)newer, (unsigned long)lost);
+    printf("writer %lu: durable through %lu (fua %lu), %lu sectors newer, %lu lost\n",
+           (unsigned long)writer, (unsigned long)record->flushed, (unsigned long)record->fua,
+           (unsigned long)newer, (unsigned long)lost);
     return lost;
 }
 
-int main(int argc, char **argv) {
-    if (argc < 5) { fprintf(stderr, "usage: flush_writer write|claim|verify TARGET RECORD WRITERS [LAST|lost]\n"); return 2; }
+int main(int argc, char** argv) {
+    if (argc < 5) {
+        fprintf(stderr,
+                "usage: flush_writer write|claim|verify TARGET RECORD WRITERS [LAST|lost]\n");
+        return 2;
+    }
     int record_fd = open(argv[3], O_RDWR | O_DIRECT | O_DSYNC);
     if (record_fd < 0) die(argv[3]);
     uint64_t writers = strtoull(argv[4], NULL, 10), lost = 0;
