@@ -121,11 +121,14 @@ class ReplicaStore final : public block::BlockDevice {
     /// Puts it out from above (replication decided so).
     void put_out(const Error& why);
 
-    const StoreStats& stats() const;
+    StoreStats stats() const;
+
+    class Impl;    // replica_impl.h
 
   private:
-    class Impl;
     explicit ReplicaStore(std::unique_ptr<Impl> impl);
+    static io::Task<Opened> format_and_take(ReplicaStore* made, Superblock first);
+    static io::Task<Opened> load_and_take(ReplicaStore* made, ReplicaId incarnation);
 
     io::Task<Result<void>> do_read(std::uint64_t offset_bytes, std::span<std::byte> into) override;
     io::Task<Result<void>> do_write(std::uint64_t offset_bytes, std::span<const std::byte> data,

@@ -1,0 +1,62 @@
+// The changes (writes, zeroing) that are under way on a replica, in order of arrival. Most run side by side; an exclusive
+// one (a read-modify-write of a page, a hole) waits for earlier ones that it overlaps, and later ones wait for it.
+// The nodes live in the requests' coroutine frames: no heap. While nothing exclusive is under way a change costs two
+// pointer updates.
+#pragma once
+
+#include <cstdint>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/units.h"
+#include "ublkd/io/sync.h"
+
+namespace ublkd::store {
+
+struct QueuedChange {
+    Range range;    // whole pages
+    bool exclusive = false;
+    QueuedChange* earlier = nullptr;
+    QueuedChange* later = nullptr;
+};
+
+class ChangeQueue {
+  public:
+    ChangeQueue() = default;
+    ChangeQueue(const ChangeQueue&) = delete;
+    ChangeQueue& operator=(const ChangeQueue&) = delete;
+    ~ChangeQueue() { CHECK(newest_ == nullptr, "no request is under way when a store is destroyed"); }
+
+    bool empty() const { return newest_ == nullptr; }
+    void add(QueuedChange* change) {
+        change->earlier = newest_;
+        if (newest_ != nullptr) newest_->later = change;
+        newest_ = change;
+        if (change->exclusive) ++exclusive_;
+    }
+    void remove(QueuedChange* change) {
+        if (change->earlier != nullptr) change->earlier->later = change->later;
+        if (change->later != nullptr) {
+            change->later->earlier = change->earlier;
+        } else {
+            newest_ = change->earlier;
+        }
+        if (change->exclusive) --exclusive_;
+        ended_.pulse();
+    }
+    /// Whether an earlier change stands in the way; then await one_ended() and ask again.
+    bool must_wait(const QueuedChange& change) const {
+        if (exclusive_ == 0) return false;
+        for (const QueuedChange* other = change.earlier; other != nullptr; other = other->earlier) {
+            if ((change.exclusive || other->exclusive) && other->range.overlaps(change.range)) return true;
+        }
+        return false;
+    }
+    io::Event::Awaiter one_ended() { return ended_.wait(); }
+
+  private:
+    QueuedChange* newest_ = nullptr;
+    std::uint64_t exclusive_ = 0;
+    io::Event ended_;
+};
+
+}  // namespace ublkd::store

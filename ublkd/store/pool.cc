@@ -1,0 +1,263 @@
+#include "ublkd/store/pool.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "ublkd/base/bytes.h"
+#include "ublkd/base/crc32c.h"
+#include "ublkd/base/units.h"
+#include "ublkd/store/file_system.h"
+
+namespace ublkd::store {
+namespace {
+
+// docs/format-replica.md, "pool".
+constexpr std::size_t kPoolBytes = kSectorBytes;
+constexpr std::array kMagic{std::byte{'U'}, std::byte{'B'}, std::byte{'L'}, std::byte{'K'},
+                            std::byte{'D'}, std::byte{'P'}, std::byte{'L'}, std::byte{'\n'}};
+constexpr std::uint32_t kPoolVersion = 1;
+constexpr std::size_t kVersionAt = 8;
+constexpr std::size_t kChecksumAt = 12;
+constexpr std::size_t kIdAt = 16;
+constexpr std::size_t kCapAt = 24;
+constexpr std::size_t kFlagsAt = 32;
+constexpr std::size_t kDomainLengthAt = 36;
+constexpr std::size_t kDomainAt = 64;
+constexpr std::uint32_t kFlagBuffered = 1;
+static_assert(kDomainAt + kMaxDomainBytes <= kPoolBytes);
+
+using PoolBytes = std::array<std::byte, kPoolBytes>;
+
+PoolBytes encode(const PoolConfig& config) {
+    PoolBytes bytes{};
+    std::byte* const at = bytes.data();
+    std::memcpy(at, kMagic.data(), kMagic.size());
+    store_le<std::uint32_t>(at + kVersionAt, kPoolVersion);
+    store_le<std::uint64_t>(at + kIdAt, config.id.value());
+    store_le<std::uint64_t>(at + kCapAt, config.size_cap_bytes);
+    store_le<std::uint32_t>(at + kFlagsAt, config.buffered ? kFlagBuffered : 0);
+    store_le<std::uint16_t>(at + kDomainLengthAt, static_cast<std::uint16_t>(config.domain.size()));
+    std::memcpy(at + kDomainAt, config.domain.data(), config.domain.size());
+    store_le<std::uint32_t>(at + kChecksumAt, crc32c(bytes));    // its own field is still zero
+    return bytes;
+}
+
+Result<PoolConfig> decode(std::span<const std::byte> bytes) {
+    if (bytes.size() != kPoolBytes || std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
+        return fail(Errc::kCorrupt, "pool file: magic");
+    PoolBytes copy;
+    std::ranges::copy(bytes, copy.begin());
+    store_le<std::uint32_t>(copy.data() + kChecksumAt, 0);
+    const std::byte* const at = bytes.data();
+    if (load_le<std::uint32_t>(at + kChecksumAt) != crc32c(copy)) return fail(Errc::kCorrupt, "pool file: checksum");
+    if (load_le<std::uint32_t>(at + kVersionAt) != kPoolVersion)
+        return fail(Errc::kUnsupported, "pool file: format version");
+    const auto flags = load_le<std::uint32_t>(at + kFlagsAt);
+    if ((flags & ~kFlagBuffered) != 0) return fail(Errc::kUnsupported, "pool file: unknown flag");
+    PoolConfig config;
+    config.id = PoolId(load_le<std::uint64_t>(at + kIdAt));
+    config.size_cap_bytes = load_le<std::uint64_t>(at + kCapAt);
+    config.buffered = (flags & kFlagBuffered) != 0;
+    const std::size_t domain_bytes = load_le<std::uint16_t>(at + kDomainLengthAt);
+    if (!config.id || domain_bytes > kMaxDomainBytes) return fail(Errc::kCorrupt, "pool file: contradicts itself");
+    config.domain.assign(reinterpret_cast<const char*>(at + kDomainAt), domain_bytes);
+    return config;
+}
+
+/// kUnsupported where files in `folder` cannot be opened with O_DIRECT.
+Result<void> probe_direct(const std::string& folder) {
+    const std::string path = folder + "/probe" + fs::kMaking;
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
+    const int error = errno;
+    if (fd >= 0) ::close(fd);
+    ::unlink(path.c_str());    // some file systems make the file and refuse then
+    if (fd >= 0) return {};
+    if (error == EINVAL) return fail(Errc::kUnsupported, "the pool's file system has no O_DIRECT", error);
+    return fail_errno(error, "probe the pool's file system");
+}
+
+std::string replicas_folder(const std::string& folder) { return folder + "/replicas"; }
+std::string pool_file(const std::string& folder) { return folder + "/pool"; }
+
+std::string without_slash(std::string folder) {
+    while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
+    return folder;
+}
+
+Result<int> lock_pool(const std::string& folder) {
+    const std::string path = folder + "/lock";
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) return fail_errno(errno, "open the pool's lock");
+    struct flock whole {};
+    whole.l_type = F_WRLCK;
+    whole.l_whence = SEEK_SET;
+    // Of the open file, not of the process: a second open in the same daemon is refused as well.
+    if (::fcntl(fd, F_OFD_SETLK, &whole) != 0) {
+        const int error = errno;
+        ::close(fd);
+        if (error == EAGAIN || error == EACCES) return fail(Errc::kBusy, "the pool is in use by another daemon");
+        return fail_errno(error, "lock the pool");
+    }
+    return fd;
+}
+
+bool ends_with_mark(const std::string& name) { return name.ends_with(fs::kMaking) || name.ends_with(fs::kRemoving); }
+
+}  // namespace
+
+std::uint64_t PoolSpace::available_bytes() const {
+    if (cap_bytes == 0) return file_system_free_bytes;
+    return std::min(file_system_free_bytes, cap_bytes > allocated_bytes ? cap_bytes - allocated_bytes : 0);
+}
+
+Pool::Pool(std::string folder, PoolConfig config, int lock_fd)
+    : folder_(std::move(folder)),
+      config_(std::move(config)),
+      lock_fd_(lock_fd),
+      budget_(std::make_shared<AllocationBudget>(config_.size_cap_bytes)) {}
+
+Pool::~Pool() {
+    if (lock_fd_ >= 0) ::close(lock_fd_);
+}
+
+Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolConfig& wanted) {
+    const std::string folder = without_slash(given);
+    if (folder.empty()) return fail(Errc::kInvalidArgument, "a pool needs a folder");
+    if (wanted.domain.size() > kMaxDomainBytes) return fail(Errc::kInvalidArgument, "name of the failure domain");
+    PoolConfig config = wanted;
+    if (!config.id) config.id = PoolId::random();
+    const bool made = !fs::exists(folder);
+    if (made) {
+        TRY(fs::make_folder(folder));
+    } else {
+        if (fs::exists(pool_file(folder))) return fail(Errc::kExists, "there is a pool already");
+        std::vector<std::string> names;
+        TRY_ASSIGN(names, fs::list(folder));
+        // mkfs leaves lost+found at the root of a file system of its own.
+        std::erase(names, "lost+found");
+        if (!names.empty()) return fail(Errc::kBusy, "the folder is not empty");
+    }
+    const auto undo = [&](const Error& error) {
+        ::rmdir(replicas_folder(folder).c_str());
+        ::unlink((folder + "/lock").c_str());
+        if (made) ::rmdir(folder.c_str());
+        return fail(error);
+    };
+    if (!config.buffered) {
+        if (const auto direct = probe_direct(folder); !direct) return undo(direct.error());
+    }
+    const auto lock = lock_pool(folder);
+    if (!lock) return lock.error().code == Errc::kBusy ? fail(lock.error()) : undo(lock.error());
+    std::unique_ptr<Pool> pool(new Pool(folder, config, *lock));
+    if (const auto folders = fs::make_folder(replicas_folder(folder)); !folders) return undo(folders.error());
+    // The pool exists from the moment that its file has its name.
+    if (const auto written = fs::write_file(pool_file(folder), encode(config)); !written) return undo(written.error());
+    if (const auto synced = fs::sync_folder(fs::parent_of(folder)); !synced) {
+        ::unlink(pool_file(folder).c_str());
+        return undo(synced.error());
+    }
+    return pool;
+}
+
+Result<std::unique_ptr<Pool>> Pool::open(const std::string& given) {
+    const std::string folder = without_slash(given);
+    if (!fs::exists(pool_file(folder))) return fail(Errc::kNotFound, "no pool in this folder");
+    int lock_fd = -1;
+    TRY_ASSIGN(lock_fd, lock_pool(folder));
+    std::unique_ptr<Pool> pool(new Pool(folder, PoolConfig{}, lock_fd));
+    std::vector<std::byte> bytes;
+    TRY_ASSIGN(bytes, fs::read_file(pool_file(folder), kPoolBytes));
+    TRY_ASSIGN(pool->config_, decode(bytes));
+    pool->budget_->set_cap_bytes(pool->config_.size_cap_bytes);
+    if (!pool->config_.buffered) {
+        TRY(probe_direct(folder));
+    }
+    TRY(pool->sweep());
+    return pool;
+}
+
+/// Deletes what was half made or half removed, and counts what the replicas have allocated.
+Result<void> Pool::sweep() {
+    const std::string parent = replicas_folder(folder_);
+    std::vector<std::string> names;
+    TRY_ASSIGN(names, fs::list(parent));
+    for (const std::string& name : names) {
+        const std::string path = parent + "/" + name;
+        if (ends_with_mark(name)) {
+            TRY(fs::remove_flat_folder(path));
+            continue;
+        }
+        const auto id = ReplicaId::parse(name);
+        struct stat info {};
+        if (id && ::stat((path + "/data").c_str(), &info) == 0)
+            budget_->set_share(*id, static_cast<std::uint64_t>(info.st_blocks) * 512);
+    }
+    return {};
+}
+
+Result<PoolSpace> Pool::space() const {
+    struct statvfs info {};
+    if (::statvfs(folder_.c_str(), &info) != 0) return fail_errno(errno, "space of the pool");
+    PoolSpace space;
+    space.file_system_bytes = info.f_blocks * info.f_frsize;
+    space.file_system_free_bytes = info.f_bavail * info.f_frsize;
+    space.cap_bytes = budget_->cap_bytes();
+    space.allocated_bytes = budget_->used_bytes();
+    return space;
+}
+
+Result<void> Pool::set_size_cap(std::uint64_t size_cap_bytes) {
+    PoolConfig changed = config_;
+    changed.size_cap_bytes = size_cap_bytes;
+    TRY(fs::write_file(pool_file(folder_), encode(changed)));
+    config_ = changed;
+    budget_->set_cap_bytes(size_cap_bytes);
+    return {};
+}
+
+std::string Pool::replica_folder(ReplicaId id) const { return replicas_folder(folder_) + "/" + id.to_string(); }
+
+Result<std::vector<ReplicaEntry>> Pool::replicas() const {
+    std::vector<std::string> names;
+    TRY_ASSIGN(names, fs::list(replicas_folder(folder_)));
+    std::vector<ReplicaEntry> entries;
+    for (const std::string& name : names) {
+        if (const auto id = ReplicaId::parse(name)) entries.push_back(ReplicaEntry{*id, replica_folder(*id)});
+    }
+    return entries;
+}
+
+Result<void> Pool::remove_replica(ReplicaId id) {
+    const std::string path = replica_folder(id);
+    if (!fs::exists(path)) return {};
+    int lock_fd = -1;
+    TRY_ASSIGN(lock_fd, fs::lock_folder(path));
+    const bool renamed = ::rename(path.c_str(), (path + fs::kRemoving).c_str()) == 0;
+    const int error = errno;
+    ::close(lock_fd);
+    if (!renamed) return fail_errno(error, "remove replica");
+    // Gone for good before anything of it is deleted; what is left after a crash is swept.
+    TRY(fs::sync_folder(replicas_folder(folder_)));
+    budget_->forget(id);
+    return fs::remove_flat_folder(path + fs::kRemoving);
+}
+
+Result<void> Pool::destroy() {
+    std::vector<ReplicaEntry> left;
+    TRY_ASSIGN(left, replicas());
+    if (!left.empty()) return fail(Errc::kBusy, "the pool has replicas");
+    if (::unlink(pool_file(folder_).c_str()) != 0) return fail_errno(errno, "delete pool file");
+    ::rmdir(replicas_folder(folder_).c_str());
+    ::unlink((folder_ + "/lock").c_str());
+    ::rmdir(folder_.c_str());
+    return fs::sync_folder(fs::parent_of(folder_));
+}
+
+}  // namespace ublkd::store

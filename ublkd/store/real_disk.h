@@ -1,0 +1,56 @@
+// DiskFile and DiskFolder over the kernel: files of one replica through the reactor's ring.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ublkd/io/file.h"
+#include "ublkd/store/disk_file.h"
+
+namespace ublkd::store {
+
+class RealDiskFile final : public DiskFile {
+  public:
+    explicit RealDiskFile(io::File file) : file_(std::move(file)) {}
+
+    std::uint32_t alignment_bytes() const override { return file_.alignment_bytes(); }
+    Result<std::uint64_t> size_bytes() const override { return file_.size_bytes(); }
+    Result<void> set_size(std::uint64_t size_bytes) override;
+    Result<Range> next_data(std::uint64_t from_bytes) const override;
+    io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into) override {
+        return file_.read(offset_bytes, into);
+    }
+    io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> from,
+                                 Durability durability) override {
+        return durability == Durability::kCached ? file_.write(offset_bytes, from)
+                                                 : write_durable(offset_bytes, from);
+    }
+    io::Task<Result<void>> sync() override { return file_.sync(); }
+    io::Task<Result<void>> zero(ZeroMode mode, Range range) override;
+
+  private:
+    io::Task<Result<void>> write_durable(std::uint64_t offset_bytes, std::span<const std::byte> from);
+    io::File file_;
+};
+
+/// `<parent>/<name>`; while it is made `<parent>/<name>.making`. Locked by flock(2) on the folder from the first open() on.
+class RealDiskFolder final : public DiskFolder {
+  public:
+    RealDiskFolder(io::Reactor& reactor, std::string path);
+    ~RealDiskFolder() override;
+
+    Result<std::unique_ptr<DiskFile>> open(const char* name, OpenMode mode) override;
+    Result<void> begin_making() override;
+    Result<void> publish() override;
+    void abandon() noexcept override;
+
+  private:
+    Result<void> lock(const std::string& path);
+
+    io::Reactor* reactor_;
+    std::string path_;
+    bool making_ = false;
+    int lock_fd_ = -1;
+};
+
+}  // namespace ublkd::store

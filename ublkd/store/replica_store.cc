@@ -1,0 +1,384 @@
+#include "ublkd/store/replica_store.h"
+
+#include <algorithm>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/store/file_system.h"
+#include "ublkd/store/real_disk.h"
+#include "ublkd/store/replica_impl.h"
+
+namespace ublkd::store {
+namespace {
+
+std::uint64_t regions_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kRegionBytes); }
+std::uint64_t units_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kDirtyUnitBytes); }
+std::uint64_t activity_bytes(std::uint64_t size_bytes) { return PersistentMap::bytes_for(regions_of(size_bytes)); }
+std::uint64_t maps_bytes(std::uint64_t size_bytes) {
+    return activity_bytes(size_bytes) + PersistentMap::bytes_for(units_of(size_bytes));
+}
+/// The data file ends with a whole page, so that the last sectors of a volume are written like all others.
+std::uint64_t data_bytes(std::uint64_t size_bytes) { return align_up(size_bytes, kPageBytes); }
+
+Superblock first_superblock(const ReplicaConfig& config) {
+    Superblock first;
+    first.volume = config.volume;
+    first.incarnation = config.incarnation;
+    first.size_bytes = config.size_bytes;
+    first.buffered = !config.direct;
+    first.number = config.number;
+    first.record = config.record;
+    first.boot_id = config.boot_id;
+    first.clean = true;
+    return first;
+}
+
+/// The superblock, which tells how, is open already; it is used without O_DIRECT itself.
+Result<void> open_rest(ReplicaFiles& files, bool create, bool buffered) {
+    TRY_ASSIGN(files.data, files.folder->open("data", {.create = create, .direct = !buffered}));
+    TRY_ASSIGN(files.maps, files.folder->open("maps", {.create = create, .direct = !buffered}));
+    return {};
+}
+
+io::Task<ReplicaStore::Opened> ended_with(Error error) { co_return fail(error); }
+
+}  // namespace
+
+// ---- opening
+
+ReplicaStore::Impl::Impl(io::BufferPool* buffers, ReplicaFiles files, StoreOptions options)
+    : buffers_(buffers),
+      files_(std::move(files)),
+      options_(std::move(options)),
+      syncing_(&Impl::sync_round, this),
+      reserve_(kMaxIoBytes + kPageBytes) {
+    superblock_.emplace(std::move(files_.superblock));
+}
+
+ReplicaStore::Impl::~Impl() {
+    if (options_.budget && allocated_)
+        options_.budget->settle(superblock_->current().incarnation, allocated_->bits().count() * kDirtyUnitBytes);
+}
+
+void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
+    const std::uint64_t size = superblock.size_bytes;
+    geometry_.size_bytes = size;
+    page_bytes_ = files_.data->alignment_bytes() == 1 ? 1 : kPageBytes;
+    activity_.emplace(files_.maps.get(), MapKind::kActivity, superblock.incarnation, regions_of(size), 0);
+    allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation, units_of(size),
+                       activity_bytes(size));
+    changing_.assign(regions_of(size), 0);
+    changed_.assign(regions_of(size), 0);
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
+    if (const int error = faults::hit("store.create")) co_return fail_errno(error, "make replica");
+    CO_TRY(open_rest(files_, true, first.buffered));
+    CO_TRY(files_.data->set_size(data_bytes(first.size_bytes)));
+    CO_TRY(files_.maps->set_size(maps_bytes(first.size_bytes)));
+    CO_TRY(co_await superblock_->format(first));
+    make_parts(first);
+    CO_TRY(co_await activity_->format());
+    CO_TRY(co_await allocated_->format());
+    CO_TRY(co_await files_.data->sync());
+    CO_TRY(files_.folder->publish());
+    if (options_.budget) options_.budget->set_share(first.incarnation, 0);
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
+    CO_TRY(co_await superblock_->load(incarnation));
+    const Superblock& found = superblock_->current();
+    if (!superblock_->both_copies_valid())
+        log::warn("replica {}: one copy of the superblock could not be read; the other one is used",
+                  incarnation.to_string());
+    CO_TRY(open_rest(files_, false, found.buffered));
+    std::uint64_t bytes = 0;
+    CO_TRY_ASSIGN(bytes, files_.data->size_bytes());
+    if (bytes < data_bytes(found.size_bytes)) co_return fail(Errc::kCorrupt, "data file is cut short");
+    CO_TRY_ASSIGN(bytes, files_.maps->size_bytes());
+    if (bytes < maps_bytes(found.size_bytes)) co_return fail(Errc::kCorrupt, "map file is cut short");
+    make_parts(found);
+    CO_TRY(co_await activity_->load());
+    CO_TRY(co_await allocated_->load());
+    if (!found.clean) {
+        CO_TRY(co_await find_allocated());
+    }
+    writable_ = !found.clean;
+    if (options_.budget) options_.budget->set_share(incarnation, allocated_->bits().count() * kDirtyUnitBytes);
+    co_return Result<void>{};
+}
+
+/// On disk the allocated map counts for regions that are not active (docs/format-replica.md). After a crash those that are
+/// get it from the file itself; where the file system cannot tell, all of their units count as allocated.
+io::Task<Result<void>> ReplicaStore::Impl::find_allocated() {
+    const Bitmap& active = activity_->bits();
+    std::uint64_t region = active.find_set(0);
+    while (region < active.size()) {
+        const std::uint64_t end_region = active.find_clear(region);
+        const std::uint64_t end = std::min(end_region * kRegionBytes, geometry_.size_bytes);
+        std::uint64_t at = region * kRegionBytes;
+        while (at < end) {
+            Result<Range> data = files_.data->next_data(at);
+            if (!data && data.error().code != Errc::kUnsupported) co_return fail(data.error());
+            const Range part = data ? *data : Range{at, end - at};
+            if (part.length_bytes == 0 || part.offset_bytes >= end) break;
+            const std::uint64_t stop = std::min(part.end_bytes(), end);
+            for (std::uint64_t unit = part.offset_bytes / kDirtyUnitBytes; unit * kDirtyUnitBytes < stop; ++unit) {
+                if (!allocated_->test(unit)) allocated_->set(unit);
+            }
+            at = stop;
+        }
+        region = active.find_set(end_region);
+    }
+    co_return Result<void>{};
+}
+
+// ---- superblock
+
+io::Task<Result<void>> ReplicaStore::Impl::update_superblock(SuperblockChange change) {
+    if (failed_) co_return fail(*failed_);
+    const Result<void> written = co_await superblock_->update(change);
+    if (!written) co_return fail(disk_failed(written.error()));
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::remove_clean_mark() {
+    if (failed_) co_return fail(*failed_);
+    const bool marked = superblock_->current().clean || marking_clean_;
+    marking_clean_ = false;
+    if (marked && !faults::rule_off("rule.clean_mark_first")) {
+        SuperblockChange change;
+        change.clean = false;
+        CO_TRY(co_await update_superblock(change));
+    }
+    writable_ = !failed_;
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::mark_clean() {
+    if (failed_) co_return fail(*failed_);
+    if (!changes_.empty() || marking_clean_) co_return fail(Errc::kBusy, "changes are under way");
+    // From here on a change that begins takes the mark away again, after us.
+    writable_ = false;
+    marking_clean_ = true;
+    CO_TRY(co_await flush());
+    const Result<void> durable = co_await allocated_->make_durable();
+    if (!durable) co_return fail(disk_failed(durable.error()));
+    if (!marking_clean_) co_return fail(Errc::kBusy, "changes began meanwhile");
+    SuperblockChange change;
+    change.clean = true;
+    const Result<void> marked = co_await update_superblock(change);
+    marking_clean_ = false;
+    co_return marked;
+}
+
+StoreStats ReplicaStore::Impl::stats() const {
+    StoreStats all = stats_;
+    all.map_writes = activity_->writes() + allocated_->writes();
+    all.superblock_writes = superblock_->writes();
+    return all;
+}
+
+void ReplicaStore::Impl::put_out(const Error& why) {
+    if (!failed_) failed_ = why;
+    writable_ = false;
+}
+
+Error ReplicaStore::Impl::disk_failed(const Error& error) {
+    if (error.code == Errc::kNoSpace) return error;
+    const Error why{error.code == Errc::kCorrupt ? Errc::kCorrupt : Errc::kIo, error.sys_errno, error.where};
+    put_out(why);
+    return why;
+}
+
+// ---- flush and maps
+
+io::Task<Result<void>> ReplicaStore::Impl::flush() {
+    if (failed_) co_return fail(*failed_);
+    // Nothing has ended since the last flush began: that one is enough, and if it is over there is nothing to do.
+    if (!unflushed_ && !syncing_.is_running()) co_return Result<void>{};
+    const bool covered = !unflushed_ || faults::rule_off("rule.flush_starts_after");
+    co_return co_await syncing_.run(covered);
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::sync_round(void* self) { return static_cast<Impl*>(self)->sync_data(); }
+
+io::Task<Result<void>> ReplicaStore::Impl::sync_data() {
+    if (failed_) co_return fail(*failed_);
+    const std::uint64_t epoch = begin_epoch();
+    unflushed_ = false;
+    if (const int error = faults::hit("store.data_sync"))
+        co_return fail(disk_failed(error_from_errno(error, "flush data")));
+    ++stats_.data_syncs;
+    Result<void> synced = co_await files_.data->sync();
+    if (!synced && faults::rule_off("rule.fsync_once")) synced = co_await files_.data->sync();
+    if (!synced) {
+        // Never kNoSpace to the caller: what could not be written back may be lost already (R14).
+        co_return fail(disk_failed(Error{Errc::kIo, synced.error().sys_errno, "flush data"}));
+    }
+    if (const int error = faults::hit("store.after_data_sync"))
+        co_return fail(disk_failed(error_from_errno(error, "flush data")));
+    flushed_epoch_ = epoch;
+    co_return Result<void>{};
+}
+
+std::vector<std::uint32_t> ReplicaStore::Impl::idle_regions(std::uint64_t epoch) const {
+    std::vector<std::uint32_t> regions;
+    const Bitmap& active = activity_->bits();
+    for (std::uint64_t region = active.find_set(0); region < active.size(); region = active.find_set(region + 1)) {
+        if (changing_[region] == 0 && changed_[region] < epoch) regions.push_back(static_cast<std::uint32_t>(region));
+    }
+    return regions;
+}
+
+/// Nothing of the region is under way or unflushed here.
+bool ReplicaStore::Impl::may_clear(std::uint64_t region) const {
+    if (region >= changing_.size()) return false;
+    return changing_[region] == 0 && (changed_[region] < flushed_epoch_ || faults::rule_off("rule.clear_after_flush"));
+}
+
+io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions) {
+    if (failed_) co_return fail(*failed_);
+    // A region is 64 units: one word of the allocated map, which counts on disk from the moment the region is not active.
+    static_assert(kRegionBytes / kDirtyUnitBytes == 64);
+    const bool maps_first = !faults::rule_off("rule.allocated_before_clear");
+    bool allocated_on_disk = true;
+    for (const std::uint32_t region : regions)
+        allocated_on_disk = allocated_on_disk && (!may_clear(region) || allocated_->word_on_disk(region));
+    if (!allocated_on_disk && maps_first) {
+        const Result<void> durable = co_await allocated_->make_durable();
+        if (!durable) co_return fail(disk_failed(durable.error()));
+    }
+    bool any = false;
+    for (const std::uint32_t region : regions) {
+        if (!may_clear(region) || !activity_->test(region)) continue;
+        if (maps_first && !allocated_->word_on_disk(region)) continue;
+        activity_->clear(region);
+        any = true;
+    }
+    if (!any) co_return Result<void>{};
+    const Result<void> durable = co_await activity_->make_durable();
+    if (!durable) co_return fail(disk_failed(durable.error()));
+    co_return Result<void>{};
+}
+
+Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range, std::size_t max_extents) const {
+    if (failed_) return fail(*failed_);
+    std::vector<block::Extent> extents;
+    const Bitmap& map = allocated_->bits();
+    std::uint64_t at = range.offset_bytes;
+    while (at < range.end_bytes() && extents.size() < max_extents) {
+        const std::uint64_t unit = at / kDirtyUnitBytes;
+        const bool allocated = map.test(unit);
+        const std::uint64_t end = std::min(map.find(unit, !allocated) * kDirtyUnitBytes, range.end_bytes());
+        extents.push_back(block::Extent{end - at, allocated, !allocated});
+        at = end;
+    }
+    return extents;
+}
+
+// ---- the public face
+
+io::Task<ReplicaStore::Opened> ReplicaStore::create(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
+                                                    const ReplicaConfig& config, StoreOptions options) {
+    return create_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), config,
+                     std::move(options));
+}
+
+io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
+                                                  StoreOptions options) {
+    const auto incarnation = ReplicaId::parse(fs::name_of(folder));
+    if (!incarnation) return ended_with(Error{Errc::kInvalidArgument, 0, "a replica's folder is named by its id"});
+    if (!fs::exists(folder)) return ended_with(Error{Errc::kNotFound, 0, "replica"});
+    return open_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), *incarnation,
+                   std::move(options));
+}
+
+ReplicaStore::ReplicaStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ReplicaStore::~ReplicaStore() = default;
+
+io::Task<ReplicaStore::Opened> ReplicaStore::format_and_take(ReplicaStore* made, Superblock first) {
+    std::unique_ptr<ReplicaStore> store(made);
+    const Result<void> formatted = co_await store->impl_->format(first);
+    if (!formatted) {
+        store->impl_->abandon();
+        co_return fail(formatted.error());
+    }
+    co_return Opened(std::move(store));
+}
+
+io::Task<ReplicaStore::Opened> ReplicaStore::load_and_take(ReplicaStore* made, ReplicaId incarnation) {
+    std::unique_ptr<ReplicaStore> store(made);
+    CO_TRY(co_await store->impl_->load(incarnation));
+    co_return Opened(std::move(store));
+}
+
+io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
+                                                       const ReplicaConfig& config, StoreOptions options) {
+    if (!config.volume || !config.incarnation || config.size_bytes == 0 ||
+        !is_aligned(config.size_bytes, kSectorBytes))
+        return ended_with(Error{Errc::kInvalidArgument, 0, "a replica has a volume, an id and whole sectors"});
+    if (const auto begun = folder->begin_making(); !begun) return ended_with(begun.error());
+    ReplicaFiles files;
+    files.folder = std::move(folder);
+    auto superblock = files.folder->open("superblock", {.create = true, .direct = false});
+    if (!superblock) {
+        files.folder->abandon();
+        return ended_with(superblock.error());
+    }
+    files.superblock = std::move(*superblock);
+    auto impl = std::make_unique<Impl>(buffers, std::move(files), std::move(options));
+    return format_and_take(new ReplicaStore(std::move(impl)), first_superblock(config));
+}
+
+io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
+                                                     ReplicaId incarnation, StoreOptions options) {
+    ReplicaFiles files;
+    auto superblock = folder->open("superblock", {.create = false, .direct = false});
+    if (!superblock) return ended_with(superblock.error());
+    files.folder = std::move(folder);
+    files.superblock = std::move(*superblock);
+    auto impl = std::make_unique<Impl>(buffers, std::move(files), std::move(options));
+    return load_and_take(new ReplicaStore(std::move(impl)), incarnation);
+}
+
+const block::Geometry& ReplicaStore::geometry() const { return impl_->geometry_; }
+const Superblock& ReplicaStore::superblock() const { return impl_->superblock_->current(); }
+io::Task<Result<void>> ReplicaStore::update_superblock(SuperblockChange change) {
+    return impl_->update_superblock(change);
+}
+io::Task<Result<void>> ReplicaStore::mark_clean() { return impl_->mark_clean(); }
+const Bitmap& ReplicaStore::activity() const { return impl_->activity_->bits(); }
+std::uint64_t ReplicaStore::begin_epoch() { return impl_->begin_epoch(); }
+std::vector<std::uint32_t> ReplicaStore::idle_regions(std::uint64_t epoch) const { return impl_->idle_regions(epoch); }
+io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_t> regions) {
+    return impl_->clear_activity(regions);
+}
+const Bitmap& ReplicaStore::allocated() const { return impl_->allocated_->bits(); }
+const std::optional<Error>& ReplicaStore::failed() const { return impl_->failed_; }
+void ReplicaStore::put_out(const Error& why) { impl_->put_out(why); }
+StoreStats ReplicaStore::stats() const { return impl_->stats(); }
+
+io::Task<Result<void>> ReplicaStore::do_read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+    return impl_->read(offset_bytes, into);
+}
+io::Task<Result<void>> ReplicaStore::do_write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                                              block::WriteOptions options) {
+    return impl_->write(offset_bytes, data, options.fua);
+}
+io::Task<Result<void>> ReplicaStore::do_flush() { return impl_->flush(); }
+io::Task<Result<void>> ReplicaStore::do_discard(Range range, block::WriteOptions options) {
+    return impl_->zero({.range = range, .keep_allocated = false, .fast_only = false, .fua = options.fua});
+}
+io::Task<Result<void>> ReplicaStore::do_write_zeroes(Range range, block::ZeroOptions options) {
+    return impl_->zero({.range = range,
+                        .keep_allocated = options.keep_allocated,
+                        .fast_only = options.fast_only,
+                        .fua = options.fua});
+}
+io::Task<Result<std::vector<block::Extent>>> ReplicaStore::do_block_status(Range range, std::size_t max_extents) {
+    co_return impl_->block_status(range, max_extents);
+}
+
+}  // namespace ublkd::store

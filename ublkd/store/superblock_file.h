@@ -1,0 +1,45 @@
+// The file `superblock` of a replica: reads the two copies, writes updates alternately and durably, one after another in
+// order of call. Owner: the replica's store, on its reactor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "ublkd/io/sync.h"
+#include "ublkd/store/aligned_memory.h"
+#include "ublkd/store/disk_file.h"
+#include "ublkd/store/superblock.h"
+
+namespace ublkd::store {
+
+class SuperblockFile {
+  public:
+    explicit SuperblockFile(std::unique_ptr<DiskFile> file);
+    SuperblockFile(const SuperblockFile&) = delete;
+    SuperblockFile& operator=(const SuperblockFile&) = delete;
+
+    /// Writes both copies of a new replica.
+    io::Task<Result<void>> format(Superblock first);
+    /// The newer valid copy. Errors: kCorrupt (none is valid), kUnsupported (one is of another format version), kIo.
+    io::Task<Result<void>> load(ReplicaId incarnation);
+
+    /// The newest durable state.
+    const Superblock& current() const { return current_.value; }
+    /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or the change.
+    io::Task<Result<void>> update(SuperblockChange change);
+    /// False after load() where one of the copies could not be read: worth a line in the log.
+    bool both_copies_valid() const { return both_copies_valid_; }
+    std::uint64_t writes() const { return writes_; }
+
+  private:
+    io::Task<Result<void>> write_copy(const SuperblockCopy* from, std::uint32_t copy);
+
+    std::unique_ptr<DiskFile> file_;
+    AlignedMemory page_;
+    SuperblockCopy current_;
+    io::Semaphore turn_{1};
+    bool both_copies_valid_ = true;
+    std::uint64_t writes_ = 0;
+};
+
+}  // namespace ublkd::store
