@@ -1,5 +1,6 @@
 // The changes (writes, zeroing) that are under way on a replica, in order of arrival. Most run side by side; an exclusive
 // one (a read-modify-write of a page, a hole) waits for earlier ones that it overlaps, and later ones wait for it.
+// Without O_DIRECT each change is exclusive and reads queue too: a page cache copies sectors byte by byte.
 // The nodes live in the requests' coroutine frames: no heap. While nothing exclusive is under way a change costs two
 // pointer updates.
 #pragma once
@@ -57,6 +58,23 @@ class ChangeQueue {
     QueuedChange* newest_ = nullptr;
     std::uint64_t exclusive_ = 0;
     io::Event ended_;
+};
+
+/// A place in the queue for as long as it lives.
+class Queued {
+  public:
+    Queued(ChangeQueue* queue, Range range, bool exclusive) : queue_(queue), change_{range, exclusive} {
+        queue_->add(&change_);
+    }
+    Queued(const Queued&) = delete;
+    Queued& operator=(const Queued&) = delete;
+    ~Queued() { queue_->remove(&change_); }
+    bool must_wait() const { return queue_->must_wait(change_); }
+    io::Event::Awaiter one_ended() { return queue_->one_ended(); }
+
+  private:
+    ChangeQueue* queue_;
+    QueuedChange change_;
 };
 
 }  // namespace ublkd::store

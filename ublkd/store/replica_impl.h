@@ -107,7 +107,7 @@ class ReplicaStore::Impl {
     Result<void> take_units(Range range);
     bool is_hole(Range range) const;
     bool is_page_aligned(Range range) const {
-        return page_bytes_ == 1 || ((range.offset_bytes | range.length_bytes) & (kPageBytes - 1)) == 0;
+        return buffered_ || ((range.offset_bytes | range.length_bytes) & (kPageBytes - 1)) == 0;
     }
     bool is_memory_aligned(const std::byte* data) const {
         return (reinterpret_cast<std::uintptr_t>(data) & (files_.data->alignment_bytes() - 1)) == 0;
@@ -118,6 +118,7 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> write_chunk(Range pages, std::uint64_t offset_bytes, std::span<const std::byte> data,
                                        Durability durability);
     io::Task<Result<void>> fill_page(std::uint64_t offset_bytes, std::byte* page, bool hole);
+    io::Task<Result<void>> read_queued(std::uint64_t offset_bytes, std::span<std::byte> into);
     io::Task<Result<void>> read_bounced(std::uint64_t offset_bytes, std::span<std::byte> into);
     io::Task<Result<void>> get(std::uint64_t offset_bytes, std::span<std::byte> into);
 
@@ -129,7 +130,7 @@ class ReplicaStore::Impl {
     io::BufferPool* buffers_;
     ReplicaFiles files_;
     StoreOptions options_;
-    std::uint32_t page_bytes_ = kPageBytes;    // unit of our writes: a page; 1 in a buffered replica
+    bool buffered_ = false;                    // no O_DIRECT: any alignment will do, but sectors are not atomic
     bool writable_ = false;                    // in service and without clean mark: changes may begin at once
     bool marking_clean_ = false;
     bool can_punch_ = true;
@@ -153,12 +154,13 @@ class UnderWay {
     UnderWay(const UnderWay&) = delete;
     UnderWay& operator=(const UnderWay&) = delete;
     ~UnderWay();
-    bool must_wait() const { return impl_->changes_.must_wait(change_); }
-    io::Event::Awaiter one_ended() { return impl_->changes_.one_ended(); }
+    bool must_wait() const { return queued_.must_wait(); }
+    io::Event::Awaiter one_ended() { return queued_.one_ended(); }
 
   private:
     ReplicaStore::Impl* impl_;
-    QueuedChange change_;
+    Range range_;
+    Queued queued_;
 };
 
 }  // namespace ublkd::store

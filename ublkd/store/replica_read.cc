@@ -13,10 +13,18 @@ io::Task<Result<void>> ReplicaStore::Impl::read(std::uint64_t offset_bytes, std:
         std::memset(into.data(), 0, into.size());
         co_return Result<void>{};
     }
+    if (buffered_) co_return co_await read_queued(offset_bytes, into);
     const std::uint32_t alignment = files_.data->alignment_bytes();
     if (((offset_bytes | into.size()) & (alignment - 1)) == 0 && is_memory_aligned(into.data()))
         co_return co_await get(offset_bytes, into);
     co_return co_await read_bounced(offset_bytes, into);
+}
+
+/// From the page cache: not while a write to the same sectors is copied there.
+io::Task<Result<void>> ReplicaStore::Impl::read_queued(std::uint64_t offset_bytes, std::span<std::byte> into) {
+    Queued queued(&changes_, Range{offset_bytes, into.size()}, false);
+    while (queued.must_wait()) co_await queued.one_ended();
+    co_return co_await get(offset_bytes, into);
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::get(std::uint64_t offset_bytes, std::span<std::byte> into) {

@@ -63,7 +63,7 @@ ReplicaStore::Impl::~Impl() {
 void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
     const std::uint64_t size = superblock.size_bytes;
     geometry_.size_bytes = size;
-    page_bytes_ = files_.data->alignment_bytes() == 1 ? 1 : kPageBytes;
+    buffered_ = files_.data->alignment_bytes() == 1;
     activity_.emplace(files_.maps.get(), MapKind::kActivity, superblock.incarnation, regions_of(size), 0);
     allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation, units_of(size),
                        activity_bytes(size));

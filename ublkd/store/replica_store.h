@@ -52,7 +52,7 @@ struct ReplicaConfig {
     bool direct = true;              // false in a pool of --buffered
     BootId boot_id{};
     std::uint64_t number = 0;        // with `record`: what the first superblock holds
-    RecordBytes record;
+    RecordBytes record{};
 };
 
 struct StoreOptions {

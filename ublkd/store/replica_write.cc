@@ -9,8 +9,7 @@
 namespace ublkd::store {
 
 UnderWay::UnderWay(ReplicaStore::Impl* impl, Range range, bool exclusive)
-    : impl_(impl), change_{range, exclusive} {
-    impl_->changes_.add(&change_);
+    : impl_(impl), range_(range), queued_(&impl->changes_, range, exclusive) {
     const std::uint64_t last = (range.end_bytes() - 1) / kRegionBytes;
     for (std::uint64_t region = range.offset_bytes / kRegionBytes; region <= last; ++region) {
         ++impl_->changing_[region];
@@ -19,21 +18,20 @@ UnderWay::UnderWay(ReplicaStore::Impl* impl, Range range, bool exclusive)
 }
 
 UnderWay::~UnderWay() {
-    const Range range = change_.range;
-    const std::uint64_t last = (range.end_bytes() - 1) / kRegionBytes;
-    for (std::uint64_t region = range.offset_bytes / kRegionBytes; region <= last; ++region) {
+    const std::uint64_t last = (range_.end_bytes() - 1) / kRegionBytes;
+    for (std::uint64_t region = range_.offset_bytes / kRegionBytes; region <= last; ++region) {
         --impl_->changing_[region];
         impl_->changed_[region] = impl_->epoch_;
     }
     impl_->unflushed_ = true;
-    impl_->changes_.remove(&change_);
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes, std::span<const std::byte> data,
                                                  bool fua) {
     const Range range{offset_bytes, data.size()};
     const bool whole_pages = is_page_aligned(range);
-    UnderWay under_way(this, align_out(range, kPageBytes), !whole_pages && !faults::rule_off("rule.page_lock"));
+    const bool exclusive = (!whole_pages || buffered_) && !faults::rule_off("rule.page_lock");
+    UnderWay under_way(this, align_out(range, kPageBytes), exclusive);
     while (under_way.must_wait()) co_await under_way.one_ended();
     if (!writable_) {
         CO_TRY(co_await remove_clean_mark());
