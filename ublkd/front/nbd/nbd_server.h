@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ublkd/base/result.h"
 #include "ublkd/base/units.h"
@@ -69,17 +70,18 @@ class NbdServer {
     io::Task<void> accept_loop(io::Listener* listener);
     void start_accepting(io::Listener listener);
     std::shared_ptr<SharedExport> share(const Export& opened);
-    void session_ended(Session* session);
+    io::Task<void> run_session(Session* session);
 
     io::Reactor* reactor_;
     io::BufferPool* buffers_;
     ExportDirectory* directory_;
     NbdServerOptions options_;
     std::list<io::Listener> listeners_;
-    std::list<Session*> sessions_;
+    std::vector<std::string> unix_paths_;
+    std::list<std::unique_ptr<Session>> sessions_;
     std::map<block::BlockDevice*, std::weak_ptr<SharedExport>> shared_;
     io::Gate gate_;
-    io::Event changed_;    // a session has ended
+    io::Event session_ended_;
     bool stopping_ = false;
 };
 
