@@ -1,0 +1,207 @@
+// Copies: regions of the union of the activity maps before they are served (R7), and all of a volume to a joining member
+// (R12). A copy holds the range lock from its read at the source to the acknowledgement of its targets.
+#include <algorithm>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/crc32c.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+namespace {
+
+constexpr std::uint64_t kHoleBytesMax = 64 * kMiB;    // zeroed under one lock
+
+}  // namespace
+
+// ---- R7
+
+void Node::next_union_copy() {
+    if (role_ != Role::kServing || union_op_ != 0 || to_copy_.empty() || self_failed_) return;
+    if (union_offset_ == 0) {
+        const bool asked = union_first_ && std::binary_search(to_copy_.begin(), to_copy_.end(), *union_first_);
+        union_region_ = asked ? *union_first_ : to_copy_.front();
+    }
+    const std::uint64_t begin = std::uint64_t{union_region_} * kRegionBytes + union_offset_;
+    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * kRegionBytes);
+    Op& op = ops_.make();
+    op.kind = OpKind::kWrite;
+    op.copy = Copy::kUnion;
+    op.range = Range{begin, std::min<std::uint64_t>(config_.copy_bytes, end - begin)};
+    op.fua = op.range.end_bytes() == end;    // the last part makes its region durable on the targets
+    op.step = Step::kLock;
+    op.lock.owner = op.token;
+    union_op_ = op.token;
+    if (locks_.acquire(op.lock, op.range, true)) locked(op);
+}
+
+void Node::union_copied(Op& op) {
+    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * kRegionBytes);
+    const bool region_done = op.range.end_bytes() == end;
+    union_offset_ = region_done ? 0 : union_offset_ + op.range.length_bytes;
+    union_op_ = 0;
+    free_op(op);
+    if (region_done) {
+        std::erase(to_copy_, union_region_);
+        faults::hit("repl.region_copied");
+        union_first_.reset();
+        effects_->notice({.kind = Notice::Kind::kCopied,
+                          .done = (to_copy_total_ - to_copy_.size()) * kRegionBytes,
+                          .total = to_copy_total_ * kRegionBytes});
+        ops_.for_each([&](Op& waiting) {
+            if (waiting.step == Step::kRegion) start_op(waiting);
+        });
+    }
+    next_union_copy();
+}
+
+// ---- R12
+
+bool Node::add(const Member& member) {
+    const auto free = std::find_if(peers_.begin(), peers_.end(), [](const Peer& peer) { return !peer.replica; });
+    if (role_ != Role::kServing || join_.replica || record_->has(member.replica) || adopting_ ||
+        record_->members.size() >= kMaxMembers || free == peers_.end() || self_failed_)
+        return false;
+    join_ = Join{.replica = member.replica, .member = member};
+    *free = Peer{.replica = member.replica, .joining = true};
+    invite(*free);
+    run();
+    return true;
+}
+
+void Node::next_join_copy() {
+    if (role_ != Role::kServing || !join_.replica || join_op_ != 0 || join_.copied) return;
+    const Peer* const peer = find_peer(join_.replica);
+    if (peer == nullptr || !peer->ready) return;
+    if (join_.cursor >= config_.size_bytes) {
+        join_.copied = true;
+        finish_join();
+        return;
+    }
+    Op& op = ops_.make();
+    op.kind = OpKind::kWrite;
+    op.copy = Copy::kJoin;
+    op.fua = true;
+    op.range = Range{join_.cursor, std::min(kHoleBytesMax, config_.size_bytes - join_.cursor)};
+    op.step = Step::kIssued;
+    join_op_ = op.token;
+    effects_->extent(op.token, op.range);
+}
+
+/// Found: data, or a hole. A hole is looked at once more under its lock.
+void Node::join_probed(Op& op, const Result<block::Extent>& extent) {
+    if (op.dropped) {
+        drop(op);
+        return;
+    }
+    if (!extent) {
+        abort_join(extent.error());
+        return;
+    }
+    if (op.lock.queued) {
+        if (extent->allocated || extent->length_bytes < op.range.length_bytes) {
+            join_op_ = 0;    // a write came first
+            free_op(op);
+            next_join_copy();
+            return;
+        }
+        op.own_done = true;
+        for (Peer& peer : peers_) {
+            if (peer.replica && wants(op, peer)) replicate(op, peer);
+        }
+        return;
+    }
+    op.zeroes = !extent->allocated;
+    const std::uint64_t most = op.zeroes ? op.range.length_bytes : config_.copy_bytes;
+    op.range.length_bytes = std::min(extent->length_bytes, most);
+    op.step = Step::kLock;
+    op.lock.owner = op.token;
+    if (locks_.acquire(op.lock, op.range, true) || faults::rule_off("rule.copy_lock")) locked(op);
+}
+
+void Node::on_copied(const Message& message) {
+    Op* const op = ops_.find(message.token);
+    if (op == nullptr) return;
+    if (op->step == Step::kRepair) {
+        --op->open_messages;
+        Peer* const peer = find_peer(message.from);
+        if (peer != nullptr) {
+            Ack& ack = op->acks[place_of(*peer)];
+            if (!message.failed) {
+                ack.done = true;
+            } else if (message.error.code == Errc::kNoSpace) {
+                ack.full = true;
+            } else if (message.error.code != Errc::kStale) {
+                fail_peer(*peer, message.error);
+            }
+        }
+        repair_done(*op);
+        return;
+    }
+    const bool checked = op->copy == Copy::kJoin && !op->zeroes && !message.failed && op->step == Step::kIssued;
+    if (checked && !op->dropped &&
+        message.value != crc32c(op->buffer.bytes.first(op->range.length_bytes))) {
+        --op->open_messages;
+        abort_join(Error{Errc::kCorrupt, 0, "copied content differs on the target's disk"});
+        return;
+    }
+    on_replicated(message);
+}
+
+void Node::join_copied(Op& op) {
+    const std::uint64_t copied = op.zeroes ? 0 : op.range.length_bytes;
+    join_.cursor = op.range.end_bytes();
+    join_op_ = 0;
+    free_op(op);
+    faults::hit("repl.part_copied");
+    effects_->notice({.kind = Notice::Kind::kCopied, .replica = join_.replica, .done = join_.cursor,
+                      .total = config_.size_bytes});
+    if (config_.copy_bytes_per_second != 0 && copied != 0) {
+        const std::uint64_t wait_ms = copied * 1000 / config_.copy_bytes_per_second;
+        start_timer(TimerKind::kCopy, static_cast<std::uint32_t>(std::min<std::uint64_t>(wait_ms, 10'000)));
+        return;
+    }
+    next_join_copy();
+}
+
+/// All is copied: from now on acknowledgements and flushes need it, and it makes durable what it has.
+void Node::finish_join() {
+    Peer* const peer = find_peer(join_.replica);
+    if (peer == nullptr || !peer->ready) return;
+    peer->needed = true;
+    Message message = message_to(join_.replica, MessageType::kFinish);
+    message.record = std::make_shared<const Membership>(*record_);
+    message.ids = std::make_shared<const IdList>(ids_->list());
+    effects_->send(message);
+}
+
+void Node::on_finished(const Message& message) {
+    if (message.from != join_.replica || !join_.copied) return;
+    if (message.failed) {
+        if (message.error.code != Errc::kStale) abort_join(message.error);
+        return;
+    }
+    if (message.number != number_) return;
+    join_.finished = true;
+    reconsider();
+}
+
+void Node::abort_join(const Error& cause) {
+    Peer* const peer = find_peer(join_.replica);
+    if (peer == nullptr) return;
+    const std::size_t place = place_of(*peer);
+    const ReplicaId replica = std::exchange(join_, Join{}).replica;
+    *peer = Peer{};
+    if (Op* const op = ops_.find(std::exchange(join_op_, 0)); op != nullptr) {
+        op->dropped = true;
+        // Looking for the next extent, it holds nothing: on_extent() finds it dropped.
+        if (!op->own_sent) free_op(*op);
+    }
+    effects_->notice({.kind = Notice::Kind::kLost, .replica = replica, .cause = cause});
+    ops_.for_each([&](Op& op) { op.acks[place] = Ack{}; });
+    ops_.for_each([&](Op& op) { settle(op); });
+    start_round();
+    reconsider();
+}
+
+}  // namespace ublkd::replication

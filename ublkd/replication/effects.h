@@ -1,0 +1,88 @@
+// What a node of the core asks of its driver. Each call returns at once and never calls back into the node: the answer
+// comes later through the node's input of the same name. The daemon's driver is ublkd/volume, the tests' a simulation.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "ublkd/replication/membership.h"
+#include "ublkd/replication/message.h"
+
+namespace ublkd::replication {
+
+/// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush has no range.
+struct DiskRequest {
+    std::uint64_t token = 0;
+    OpKind kind{};
+    bool fua = false;
+    bool keep_allocated = false;
+    Range range{};
+    std::span<const std::byte> data{};    // kWrite
+    std::span<std::byte> into{};          // kRead
+};
+
+/// A change of the superblock, durable when Node::on_stored(token, ...) is called.
+struct StoreRequest {
+    std::uint64_t token = 0;
+    const Membership* record = nullptr;                // nullptr: forget number and record (the replica begins to join)
+    const std::optional<Proposal>* pending = nullptr;  // nullptr: as it is; an empty one clears it
+    bool in_sync = false;    // write this boot's id; otherwise none, so that the replica counts as out of sync (R9)
+};
+
+enum class TimerKind : std::uint8_t {
+    kAuthority,    // ask or propose again
+    kFull,         // try again what found no space
+    kBits,         // R10: clear activity bits
+    kCopy,         // the next copy, by the rate limit
+};
+inline constexpr std::size_t kTimerKinds = 4;
+
+struct BufferRef {
+    std::span<std::byte> bytes{};
+    std::uint32_t handle = 0;    // for release_buffer
+};
+
+/// For status and people; nothing in the protocol depends on it.
+struct Notice {
+    enum class Kind : std::uint8_t {
+        kRecord,          // a record was stored: `record`
+        kServing,         // this node serves as primary
+        kLost,            // `replica` leaves, or gave up joining: `cause`
+        kCopied,          // R7: regions left to be copied: `done` of `total` bytes; R12 the same with `replica`
+        kJoined,          // `replica` is a member now
+        kTrouble,         // `text`
+    };
+    Kind kind{};
+    ReplicaId replica{};
+    Error cause{Errc::kIo};
+    const Membership* record = nullptr;
+    std::uint64_t done = 0;
+    std::uint64_t total = 0;
+    const char* text = "";
+};
+
+class Effects {
+  public:
+    virtual ~Effects() = default;
+    virtual void send(const Message& message) = 0;
+    virtual void disk(const DiskRequest& request) = 0;
+    virtual void store(const StoreRequest& request) = 0;
+    /// Whether `range` begins with data or with a hole, and how far: Node::on_extent.
+    virtual void extent(std::uint64_t token, Range range) = 0;
+    /// The own activity map now, and clearing bits of it (R10; nobody waits for it).
+    virtual RegionSet activity() = 0;
+    virtual void clear_activity(const RegionSet& regions) = 0;
+    /// Memory for one payload of 1 to 512 KiB: Node::on_buffer.
+    virtual void acquire_buffer(std::uint64_t token, std::size_t bytes) = 0;
+    virtual void release_buffer(std::uint32_t handle) = 0;
+    /// To the authority: Node::on_outcome, Node::on_current.
+    virtual void propose(const Proposal& proposal) = 0;
+    virtual void ask_authority() = 0;
+    /// Node::on_timer(kind) after `milliseconds`; at most one of a kind runs.
+    virtual void start_timer(TimerKind kind, std::uint32_t milliseconds) = 0;
+    virtual void notice(const Notice& notice) = 0;
+};
+
+}  // namespace ublkd::replication

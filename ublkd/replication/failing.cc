@@ -1,0 +1,272 @@
+// R5 (losing a member, or the primary's own disk), R14 (unreadable ranges) and full pools.
+#include <algorithm>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+namespace {
+
+constexpr std::uint32_t kFullRetryMs = 50;
+constexpr std::uint32_t kFullRetryMaxMs = 2000;
+
+}  // namespace
+
+void Node::fail_peer(Peer& peer, const Error& cause) {
+    if (peer.failed) return;
+    const bool proposed = proposal_ && proposal_->next.has(peer.replica);
+    if (peer.joining && !proposed) {
+        abort_join(cause);
+        return;
+    }
+    peer.failed = cause;
+    effects_->notice({.kind = Notice::Kind::kLost, .replica = peer.replica, .cause = cause});
+    // Copies don't wait for it; acknowledgements do, until the number without it is stored.
+    ops_.for_each([&](Op& op) {
+        if (op.copy == Copy::kUnion) settle(op);
+    });
+    reconsider();
+}
+
+void Node::fail_self(const Error& cause) {
+    if (!self_failed_) {
+        self_failed_ = cause;
+        effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = cause});
+    }
+    reconsider();
+}
+
+/// The last member is never removed: what its disk refused goes to the guest.
+void Node::give_up_changes() {
+    ops_.for_each([&](Op& op) {
+        if (op.dropped || !op.own_failed || op.step != Step::kIssued) return;
+        if (op.copy != Copy::kNone) {
+            union_op_ = op.copy == Copy::kUnion ? 0 : union_op_;
+            free_op(op);
+            return;
+        }
+        op.failed = true;
+        finish(op);
+    });
+}
+
+/// No primary any more: requests go back to the client, copies end, nothing is remembered of the peers.
+void Node::leave_primary() {
+    to_copy_.clear();
+    union_op_ = 0;
+    union_offset_ = 0;
+    union_first_.reset();
+    join_ = Join{};
+    join_op_ = 0;
+    round_running_ = 0;
+    round_reads_.clear();
+    loss_takeover_ = false;
+    peers_.fill(Peer{});
+    ops_.for_each([&](Op& op) { drop(op); });
+    regions_.clear();
+}
+
+// ---- R14: reads
+
+/// Reads the range from a member that has it, and rewrites it here; the range lock keeps writes away meanwhile.
+void Node::read_failed(Op& op, const Error& error) {
+    op.error = error;
+    const auto peer = std::find_if(peers_.begin(), peers_.end(),
+                                   [](const Peer& other) { return other.member && other.ready && !other.failed; });
+    if (peer == peers_.end()) {
+        op.failed = true;
+        finish(op);
+        return;
+    }
+    op.step = Step::kFetch;
+    if (op.buffer.bytes.empty()) {
+        effects_->acquire_buffer(op.token, op.range.length_bytes);
+        return;
+    }
+    op.own_sent = true;
+    ++op.open_messages;
+    Message message = message_to(peer->replica, MessageType::kFetch);
+    message.kind = OpKind::kRead;
+    message.token = op.token;
+    message.range = op.range;
+    message.into = op.buffer.bytes.first(op.range.length_bytes);
+    effects_->send(message);
+}
+
+void Node::on_fetched(const Message& message) {
+    Op* const op = ops_.find(message.token);
+    if (op == nullptr) return;
+    --op->open_messages;
+    op->own_sent = false;
+    if (op->step == Step::kLingering) {
+        if (op->open_messages == 0) free_op(*op);
+        return;
+    }
+    if (op->dropped) {
+        drop(*op);
+        return;
+    }
+    if (op->step == Step::kRepair) {
+        if (message.failed) {
+            op->source = kMaxPeers;
+            repair_read(*op);
+        } else {
+            repair_write(*op);
+        }
+        return;
+    }
+    if (message.failed || message.number != number_) {
+        op->failed = true;    // nobody can read it
+        finish(*op);
+        return;
+    }
+    const auto content = op->buffer.bytes.first(op->range.length_bytes);
+    std::copy(content.begin(), content.end(), op->into.begin());
+    op->step = Step::kRewrite;
+    op->own_sent = true;
+    ++disk_open_;
+    effects_->disk({.token = op->token, .kind = OpKind::kWrite, .fua = true, .range = op->range, .data = content});
+}
+
+void Node::rewrite_done(Op& op, const Result<void>& result) {
+    op.own_done = true;
+    op.step = Step::kIssued;
+    settle(op);
+    if (!result) fail_self(result.error());
+}
+
+// ---- full pools: nobody leaves, nothing diverges
+
+/// A change found no space on one of the disks. Its range stays locked and its activity bit set. Policy wait: it is tried
+/// again there with backoff. Policy fail: when all disks have answered, their contents are made equal, then it fails.
+void Node::full(Op& op) {
+    if (!std::exchange(op.counted_full, true)) ++full_count_;
+    if (!config_.wait_on_full && op.copy == Copy::kNone) {
+        settle(op);
+        return;
+    }
+    full_wait_ms_ = full_wait_ms_ == 0 ? kFullRetryMs : full_wait_ms_;
+    start_timer(TimerKind::kFull, full_wait_ms_);
+}
+
+void Node::retry_full() {
+    if (std::exchange(store_waits_, false)) store_now();
+    full_wait_ms_ = full_count_ == 0 ? 0 : std::min(std::max(full_wait_ms_, kFullRetryMs) * 2, kFullRetryMaxMs);
+    ops_.for_each([&](Op& op) {
+        if (!op.counted_full || op.dropped || op.step == Step::kLingering) return;
+        if (op.step == Step::kRepair) {
+            repair_read(op);
+            return;
+        }
+        if (op.step != Step::kIssued) return;
+        op.counted_full = false;
+        --full_count_;
+        for (Peer& peer : peers_) {
+            if (!peer.replica || !op.acks[place_of(peer)].full) continue;
+            op.acks[place_of(peer)] = Ack{};
+            if (wants(op, peer)) replicate(op, peer);
+        }
+        if (std::exchange(op.own_full, false)) issue_own(op);
+    });
+}
+
+/// Policy fail, and every disk has answered: the one that found no space has old or partly new sectors, which is what a
+/// failed write may leave; all others get its content, for which they have the space already.
+void Node::repair(Op& op) {
+    const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
+    if (!others || (faults::rule_off("rule.repair_full"))) {
+        op.failed = true;
+        op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
+        finish(op);
+        return;
+    }
+    op.source = kMaxPeers;
+    for (std::size_t place = 0; place < kMaxPeers && !op.own_full; ++place) {
+        if (op.acks[place].full) op.source = place;
+    }
+    if (op.kind != OpKind::kWrite || op.buffer.bytes.empty()) {
+        // Zeroing that found no space to keep: without keeping it needs none.
+        op.keep_allocated = false;
+        start_timer(TimerKind::kFull, kFullRetryMs);
+        return;
+    }
+    op.step = Step::kRepair;
+    repair_read(op);
+}
+
+void Node::repair_read(Op& op) {
+    if (op.own_sent || op.open_messages > 0) return;
+    op.repair_writing = false;
+    const auto into = op.buffer.bytes.first(op.range.length_bytes);
+    if (op.source < kMaxPeers && (!peers_[op.source].needed || peers_[op.source].failed)) op.source = kMaxPeers;
+    op.own_sent = true;
+    if (op.source == kMaxPeers) {
+        ++disk_open_;
+        effects_->disk({.token = op.token, .kind = OpKind::kRead, .range = op.range, .into = into});
+        return;
+    }
+    if (!peers_[op.source].ready) {
+        op.own_sent = false;    // peer_ready() comes here again
+        return;
+    }
+    ++op.open_messages;
+    Message message = message_to(peers_[op.source].replica, MessageType::kFetch);
+    message.kind = OpKind::kRead;
+    message.token = op.token;
+    message.range = op.range;
+    message.into = into;
+    effects_->send(message);
+}
+
+void Node::repair_write(Op& op) {
+    const bool all_ready = std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) {
+        return !peer.needed || peer.ready || peer.failed;
+    });
+    if (!all_ready) return;    // peer_ready() begins anew
+    op.repair_writing = true;
+    op.own_full = false;
+    op.own_done = op.source == kMaxPeers;
+    op.acks.fill(Ack{});
+    const std::span<const std::byte> content = op.buffer.bytes.first(op.range.length_bytes);
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        const Peer& peer = peers_[place];
+        if (!peer.replica || !peer.ready || peer.failed || place == op.source) continue;
+        op.acks[place] = Ack{.number = number_, .sent = true};
+        ++op.open_messages;
+        Message message = message_to(peer.replica, MessageType::kCopy);
+        message.kind = OpKind::kWrite;
+        message.token = op.token;
+        message.range = op.range;
+        message.id = op.id;    // is forgotten there: it was not applied after all
+        message.data = content;
+        effects_->send(message);
+    }
+    if (!op.own_done) {
+        op.own_sent = true;
+        ++disk_open_;
+        effects_->disk({.token = op.token, .kind = OpKind::kWrite, .range = op.range, .data = content});
+        return;
+    }
+    repair_done(op);
+}
+
+/// Called for each disk that has the content; ends the request when all have.
+void Node::repair_done(Op& op) {
+    if (op.own_sent || op.open_messages > 0) return;
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        const Peer& peer = peers_[place];
+        if (!peer.needed || peer.failed || place == op.source) continue;
+        const Ack& ack = op.acks[place];
+        if (ack.full) op.source = place;    // it has the least: it is the source of the next round
+        if (ack.done && ack.number == number_) continue;
+        start_timer(TimerKind::kFull, kFullRetryMs);
+        return;
+    }
+    ids_->erase(op.id);
+    op.failed = true;
+    op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
+    finish(op);
+}
+
+}  // namespace ublkd::replication

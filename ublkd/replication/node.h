@@ -1,0 +1,355 @@
+// One replica's part in the protocol (docs/replication.md): primary, secondary, joining member, or none of them. A pure
+// state machine: inputs are messages, results of its disk and the authority, and timers; outputs are Effects. No thread,
+// clock or socket; equal inputs give equal outputs.
+//
+// Place in the write path: a client (client.h) sends a request to the primary's node; the node takes the range lock,
+// applies it to its own disk and sends it to the other members beside that, and answers when all of them have it.
+//
+// Files: node.cc (record, proposals, roles), primary.cc (requests), takeover.cc (R7, R9), copying.cc (copies of R7 and
+// R12), failing.cc (R5, R14, full pools), secondary.cc. Owner: the driver, on the volume's reactor.
+// Invariants: acknowledged or read => on every member of the record; what is acknowledged under a number was stored by all
+// of its members; nothing is answered between sending a proposal and knowing its outcome unless old and proposed members
+// have it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ublkd/replication/applied_ids.h"
+#include "ublkd/replication/effects.h"
+#include "ublkd/replication/message.h"
+#include "ublkd/replication/range_lock.h"
+#include "ublkd/replication/slab.h"
+
+namespace ublkd::replication {
+
+struct NodeConfig {
+    VolumeId volume;
+    Member self;
+    std::uint64_t size_bytes = 0;
+    std::uint32_t lock_unit_bytes = kPageBytes;
+    std::uint32_t copy_bytes = kMaxIoBytes;          // of one copy; divides a region
+    std::uint64_t copy_bytes_per_second = 0;         // R12; 0: no limit
+    bool wait_on_full = true;
+};
+
+/// What the superblock says when the node starts.
+struct NodeStart {
+    std::optional<Membership> record;    // nullopt: was never a member
+    std::optional<Proposal> pending;
+    bool in_sync = false;    // this boot's id or the clean mark (R9)
+};
+
+enum class Role : std::uint8_t {
+    kOut,           // not a member, or not started
+    kSecondary,     // a member, or joining
+    kProbing,       // R9: primary of the record, out of sync: asks whether all restarted
+    kPreparing,     // R7: primary, not yet serving
+    kServing,
+};
+
+class Node {
+  public:
+    Node(const NodeConfig& config, Effects* effects, AppliedIds* ids);
+    Node(const Node&) = delete;
+    Node& operator=(const Node&) = delete;
+
+    // Inputs.
+    void start(const NodeStart& start);
+    /// `record` is the authority's. `missing`: members whose replica can't be opened here; their host is this one, so
+    /// they serve nowhere and restarted when this one did.
+    void begin(const Membership& record, const std::vector<ReplicaId>& missing);
+    /// The primary of `record` is among `missing`: propose this node, an in-sync member, in its place (R6 where both
+    /// live in one process).
+    void replace_primary(const Membership& record, const std::vector<ReplicaId>& missing);
+    /// R12: bring `member` in by a full copy; its node has been started. False: not now.
+    bool add(const Member& member);
+    void on_message(const Message& message);
+    void on_disk(std::uint64_t token, Result<void> result);
+    void on_stored(std::uint64_t token, Result<void> result);
+    void on_extent(std::uint64_t token, Result<block::Extent> extent);
+    void on_buffer(std::uint64_t token, BufferRef buffer);
+    void on_outcome(Result<Verdict> verdict, const Membership* current);
+    void on_current(Result<const Membership*> current);
+    void on_timer(TimerKind kind);
+    /// A member can't be reached or its disk failed outside a request.
+    void on_peer_lost(ReplicaId replica, const Error& cause);
+
+    // What it is, for status.
+    Role role() const { return role_; }
+    bool in_sync() const { return in_sync_; }
+    const std::optional<Membership>& record() const { return record_; }
+    std::uint64_t number() const { return number_; }
+    bool proposing() const { return proposal_.has_value(); }
+    std::uint64_t authority_failures() const { return authority_failures_; }
+    std::uint64_t waiting_for_space() const { return full_count_; }
+    std::uint64_t regions_to_copy() const { return to_copy_.size(); }
+    ReplicaId joining() const { return join_.replica; }
+    std::uint64_t union_total_regions() const { return to_copy_total_; }
+    std::uint64_t join_done_bytes() const { return join_.cursor; }
+    const std::optional<Error>& self_failed() const { return self_failed_; }
+    std::uint64_t open_ops() const { return ops_.count(); }
+    const Member& self() const { return config_.self; }
+
+  private:
+    static constexpr std::uint32_t kClearBitsMs = 5000;    // R10: how often
+    static constexpr std::size_t kMaxPeers = kMaxMembers;    // two others and one that joins
+
+    struct Peer {
+        ReplicaId replica;           // none: a free place
+        bool member = false;         // of the current record
+        bool joining = false;
+        bool needed = false;         // acknowledgements need it: a member, or proposed as one
+        bool ready = false;          // has stored the current number: gets what is replicated
+        bool confirmed = false;      // R2, in the round that runs
+        std::optional<Error> failed{};
+    };
+
+    enum class Copy : std::uint8_t { kNone, kUnion, kJoin };
+    enum class Step : std::uint8_t {
+        kQueued,     // until this node serves
+        kRegion,     // until its region was copied (R7)
+        kLock,
+        kBuffer,     // until there is memory for the private copy (R13), or for a copy's content
+        kIssued,
+        kFetch,      // R14: the range is being read from a peer
+        kRewrite,    // R14: and written to the own disk
+        kRepair,     // a full pool, policy fail: all members are brought back to one content
+        kHeld,       // kHold: until kRelease
+        kLingering,  // answered; its memory is kept until every peer has answered
+    };
+
+    /// What one other member has of a request. `number`: under which it was sent.
+    struct Ack {
+        std::uint64_t number = 0;
+        bool sent = false;
+        bool done = false;
+        bool full = false;    // answered kNoSpace
+    };
+
+    struct Op {
+        std::uint64_t token = 0;
+        OpKind kind{};
+        Copy copy = Copy::kNone;
+        Step step = Step::kQueued;
+        bool fua = false;
+        bool keep_allocated = false;
+        bool mark_only = false;     // R8: a known id
+        bool own_sent = false;      // a request to the own disk is under way
+        bool own_done = false;
+        bool own_full = false;
+        bool own_failed = false;    // held until the primary was handed over, or the error goes to the guest
+        bool counted_full = false;
+        bool dropped = false;       // this node serves no longer: told to the client when its disk is done with it
+        bool in_flight = false;     // counted in its regions
+        bool zeroes = false;        // of a copy: a hole
+        Range range{};
+        RequestId id{};
+        std::uint64_t client_token = 0;
+        std::uint64_t round = 0;         // R2: the confirmation that a read needs
+        std::uint64_t durable_tick = 0;  // of a flush: what had completed when it began
+        std::span<const std::byte> data{};
+        std::span<std::byte> into{};
+        BufferRef buffer{};
+        RangeLock lock{};
+        std::array<Ack, kMaxPeers> acks{};
+        std::uint32_t open_messages = 0;    // to peers, not answered yet: they may use our memory
+        std::size_t source = 0;          // kRepair: whose content counts: a peer's place; kMaxPeers: the own disk
+        bool repair_writing = false;
+        Error error{Errc::kIo};
+        bool failed = false;
+    };
+
+    /// A request of the primary being applied here, as secondary.
+    struct Apply {
+        std::uint64_t token = 0;
+        Message request;
+        BufferRef buffer{};
+        std::uint8_t step = 0;
+    };
+
+    struct Region {
+        std::uint32_t in_flight = 0;
+        std::uint64_t last_tick = 0;     // when its last change had completed on all members
+    };
+
+    struct Join {
+        ReplicaId replica;
+        Member member{};
+        std::uint64_t cursor = 0;        // bytes copied
+        bool copied = false;
+        bool finished = false;           // flushed and marked: may be proposed
+    };
+
+    enum class Storing : std::uint8_t { kNothing, kPending, kRecord, kJoinBegin, kJoinFinish };
+
+    using Ops = Slab<Op, 1>;
+    using Applies = Slab<Apply, 2>;
+
+    // node.cc
+    Message message_to(ReplicaId to, MessageType type) const;
+    void reply(const Message& request, MessageType type, Message& answer) const;
+    void refuse(const Message& message, MessageType type);
+    void store(Storing what);
+    void store_now();
+    void stored(Storing what);
+    void store_failed(Storing what, const Error& error);
+    void propose(Membership next);
+    void send_proposal();
+    void adopt(const Membership& record);
+    void drained();
+    void propose_handover();
+    void record_stored();
+    void leave_primary();
+    void retry_authority();
+    void start_timer(TimerKind kind, std::uint32_t milliseconds);
+    void reconsider();
+    void run();
+    Peer* find_peer(ReplicaId replica);
+    void set_peers();
+    void invite(Peer& peer);
+    void peer_ready(Peer& peer);
+    std::size_t place_of(const Peer& peer) const { return static_cast<std::size_t>(&peer - peers_.data()); }
+    void trouble(const char* text) const;
+
+    // takeover.cc
+    void take_over(const Membership& record);
+    void on_adopted(const Message& message);
+    void prepared();
+    void serve();
+    void probe();
+    void on_probed(const Message& message);
+    void decide_after_probe();
+
+    // primary.cc
+    void on_request(const Message& message);
+    void on_release(const Message& message);
+    void start_op(Op& op);
+    void locked(Op& op);
+    void issue(Op& op);
+    void issue_own(Op& op);
+    void replicate(Op& op, Peer& peer);
+    void start_round();
+    void on_confirmed(const Message& message);
+    void on_replicated(const Message& message);
+    void op_disk_done(Op& op, const Result<void>& result);
+    void settle(Op& op);
+    void finish(Op& op);
+    void answer(const Op& op);
+    void drop(Op& op);
+    void free_op(Op& op);
+    void touch(Op& op);
+    void untouch(Op& op);
+    bool wants(const Op& op, const Peer& peer) const;
+    void clear_bits();
+
+    // copying.cc
+    void next_union_copy();
+    void union_copied(Op& op);
+    void next_join_copy();
+    void join_probed(Op& op, const Result<block::Extent>& extent);
+    void join_copied(Op& op);
+    void finish_join();
+    void on_finished(const Message& message);
+    void abort_join(const Error& cause);
+    void on_copied(const Message& message);
+
+    // failing.cc
+    void fail_peer(Peer& peer, const Error& cause);
+    void fail_self(const Error& cause);
+    void give_up_changes();
+    void read_failed(Op& op, const Error& error);
+    void on_fetched(const Message& message);
+    void rewrite_done(Op& op, const Result<void>& result);
+    void full(Op& op);
+    void retry_full();
+    void repair(Op& op);
+    void repair_read(Op& op);
+    void repair_write(Op& op);
+    void repair_done(Op& op);
+
+    // secondary.cc
+    bool from_primary(const Message& message) const;
+    void on_replicate(const Message& message);
+    void on_confirm(const Message& message);
+    void on_adopt(const Message& message);
+    void on_finish(const Message& message);
+    void on_fetch(const Message& message);
+    void apply_disk_done(Apply& apply, const Result<void>& result);
+    void apply_done(Apply& apply, const Result<void>& result, std::uint64_t value);
+    void answer_adopt();
+
+    NodeConfig config_;
+    Effects* effects_;
+    AppliedIds* ids_;
+
+    Role role_ = Role::kOut;
+    bool in_sync_ = false;
+    std::uint64_t number_ = 0;                // of record_: durable here
+    std::optional<Membership> record_;
+    std::vector<ReplicaId> missing_;
+    std::optional<Error> self_failed_;
+
+    // A record on its way to the superblock.
+    std::optional<Membership> adopting_;
+    std::optional<Message> adopt_request_;    // to be answered when it is stored (secondary)
+    std::optional<Message> finish_request_;
+    bool was_in_sync_ = false;                // before the record that is being adopted
+    bool joining_here_ = false;               // this node is a joining member of record_->primary
+    Storing storing_ = Storing::kNothing;
+    std::uint64_t store_token_ = 0;
+    std::uint64_t storing_number_ = 0;        // of the record that is being stored
+    bool store_waits_ = false;                // found no space: retry_full() stores again
+
+    // R4.
+    std::optional<Proposal> proposal_;
+    bool proposal_sent_ = false;
+    bool loss_proposal_ = false;              // R9: made in this boot
+    bool loss_takeover_ = false;              // and authorized: members that restarted too count, their regions are copied
+    bool resolving_ = false;                  // the pending proposal found at the start is being sent again
+    std::optional<Proposal> pending_;         // found at the start
+    std::uint64_t authority_failures_ = 0;
+    bool asking_ = false;
+    std::array<bool, kTimerKinds> timers_{};
+
+    // Primary.
+    std::array<Peer, kMaxPeers> peers_{};
+    Ops ops_;
+    RangeLocks locks_;
+    std::map<std::uint32_t, Region> regions_;
+    std::uint64_t tick_ = 0;
+    std::uint64_t durable_tick_ = 0;
+    std::uint64_t round_running_ = 0;         // 0: none
+    std::uint64_t round_done_ = 0;
+    std::uint64_t round_started_ = 0;
+    std::uint64_t round_wanted_ = 0;
+    std::vector<std::uint64_t> round_reads_;  // tokens of reads that wait for a confirmation
+    std::uint64_t full_count_ = 0;
+    std::uint32_t full_wait_ms_ = 0;
+    std::size_t probes_open_ = 0;
+    std::vector<ReplicaId> probed_in_sync_;
+
+    // Copies.
+    RegionSet to_copy_;                       // R7: regions that are not served yet, ascending
+    std::uint64_t to_copy_total_ = 0;
+    std::uint64_t union_op_ = 0;              // token of the copy that runs
+    std::uint32_t union_region_ = 0;
+    std::uint64_t union_offset_ = 0;          // in its region; 0: the next region is to be chosen
+    std::optional<std::uint32_t> union_first_;    // a region that a request waits for
+    Join join_;
+    std::uint64_t join_op_ = 0;
+
+    // Secondary.
+    Applies applies_;
+    std::uint64_t disk_open_ = 0;             // own requests to the disk that have not ended
+};
+
+/// Bytes for the superblock (R4), and back. Errors: kCorrupt.
+std::vector<std::byte> encode(const Proposal& proposal);
+Result<Proposal> decode_proposal(std::span<const std::byte> bytes);
+
+}  // namespace ublkd::replication

@@ -1,0 +1,153 @@
+// What a member that is not primary does, and one that joins: takes over records, applies what its primary sends,
+// confirms the number.
+#include <algorithm>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/crc32c.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+
+/// R1: from the primary of the record that is stored here, under its number, and no newer record is being stored.
+bool Node::from_primary(const Message& message) const {
+    const bool number = message.number == number_ || faults::rule_off("rule.number_checked");
+    return role_ == Role::kSecondary && !adopting_ && record_ && message.from == record_->primary && number &&
+           (in_sync_ || joining_here_);
+}
+
+void Node::on_replicate(const Message& message) {
+    const bool copy = message.type == MessageType::kCopy;
+    const MessageType type = copy ? MessageType::kCopied : MessageType::kReplicated;
+    if (!from_primary(message)) {
+        refuse(message, type);
+        return;
+    }
+    if (!copy && is_change(message.kind) && (message.mark_only || ids_->knows(message.id))) {
+        ids_->insert(message.id);
+        Message answer;
+        reply(message, type, answer);
+        return;
+    }
+    if (copy) ids_->erase(message.id);
+    Apply& apply = applies_.make();
+    apply.request = message;
+    ++disk_open_;
+    effects_->disk({.token = apply.token, .kind = message.kind, .fua = message.fua,
+                    .keep_allocated = message.keep_allocated, .range = message.range, .data = message.data});
+}
+
+void Node::on_confirm(const Message& message) {
+    if (!from_primary(message)) {
+        refuse(message, MessageType::kConfirmed);
+        return;
+    }
+    Message answer;
+    answer.value = message.value;
+    reply(message, MessageType::kConfirmed, answer);
+}
+
+void Node::on_fetch(const Message& message) {
+    if (!from_primary(message)) {
+        refuse(message, MessageType::kFetched);
+        return;
+    }
+    Apply& apply = applies_.make();
+    apply.request = message;
+    ++disk_open_;
+    effects_->disk({.token = apply.token, .kind = OpKind::kRead, .range = message.range, .into = message.into});
+}
+
+void Node::on_adopt(const Message& message) {
+    if (!message.record) return;
+    const Membership& record = *message.record;
+    if (record.volume != config_.volume || record.number < number_ ||
+        (adopting_ && adopting_->number > record.number)) {
+        refuse(message, MessageType::kAdopted);
+        return;
+    }
+    if (record.primary == config_.self.replica) {
+        // The former primary hands over.
+        const bool known = role_ == Role::kServing || role_ == Role::kPreparing;
+        if (!known && record.number > number_ && in_sync_) adopt(record);
+        return;
+    }
+    if (message.from != record.primary || (!record.has(config_.self.replica) && !message.joining)) return;
+    if (role_ == Role::kServing || role_ == Role::kPreparing) leave_primary();
+    if (message.joining && !joining_here_) ids_->clear();
+    proposal_.reset();
+    role_ = Role::kSecondary;
+    adopting_ = record;
+    adopt_request_ = message;
+    if (disk_open_ == 0 && applies_.count() == 0) drained();
+}
+
+/// The record is durable here, and nothing of the older number is under way.
+void Node::answer_adopt() {
+    const Message request = std::move(*adopt_request_);
+    adopt_request_.reset();
+    // R8: an id that only this member knows was not served by the new primary, whose content will be copied over it.
+    if (request.takeover && request.ids && !faults::rule_off("rule.ids_agree")) ids_->keep_only(*request.ids);
+    Message answer;
+    answer.in_sync = was_in_sync_ || request.in_sync;
+    if (request.takeover) answer.regions = std::make_shared<const RegionSet>(effects_->activity());
+    faults::hit("repl.adopted");
+    reply(request, MessageType::kAdopted, answer);
+}
+
+void Node::on_finish(const Message& message) {
+    if (!from_primary(message) || !joining_here_ || storing_ != Storing::kNothing) {
+        refuse(message, MessageType::kFinished);
+        return;
+    }
+    Apply& apply = applies_.make();
+    apply.request = message;
+    ++disk_open_;
+    effects_->disk({.token = apply.token, .kind = OpKind::kFlush});
+}
+
+void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
+    const Message& request = apply.request;
+    if (!result) {
+        apply_done(apply, result, 0);
+        return;
+    }
+    switch (request.type) {
+        case MessageType::kReplicate:
+            if (is_change(request.kind)) ids_->insert(request.id);
+            faults::hit("repl.applied");
+            apply_done(apply, result, 0);
+            break;
+        case MessageType::kCopy:
+            if (request.check && apply.step == 0) {
+                apply.step = 1;    // what the disk holds now is read back and compared
+                effects_->acquire_buffer(apply.token, request.range.length_bytes);
+                break;
+            }
+            apply_done(apply, result, apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
+            break;
+        case MessageType::kFinish:
+            for (const RequestId& id : *request.ids) ids_->insert(id);
+            finish_request_ = request;
+            applies_.free(apply);
+            store(Storing::kJoinFinish);
+            break;
+        default: apply_done(apply, result, 0); break;
+    }
+}
+
+void Node::apply_done(Apply& apply, const Result<void>& result, std::uint64_t value) {
+    Message answer;
+    answer.value = value;
+    answer.failed = !result;
+    if (!result) answer.error = result.error();
+    MessageType type = MessageType::kReplicated;
+    if (apply.request.type == MessageType::kCopy) type = MessageType::kCopied;
+    if (apply.request.type == MessageType::kFetch) type = MessageType::kFetched;
+    if (apply.request.type == MessageType::kFinish) type = MessageType::kFinished;
+    reply(apply.request, type, answer);
+    if (!apply.buffer.bytes.empty()) effects_->release_buffer(apply.buffer.handle);
+    applies_.free(apply);
+}
+
+}  // namespace ublkd::replication

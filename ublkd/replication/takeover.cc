@@ -1,0 +1,130 @@
+// R7: becoming primary, or starting again as one; R9: after a restart in another boot.
+#include <algorithm>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+
+void Node::take_over(const Membership& record) {
+    role_ = Role::kPreparing;
+    adopting_ = record;
+    if (disk_open_ == 0 && applies_.count() == 0) drained();
+}
+
+void Node::on_adopted(const Message& message) {
+    Peer* const peer = find_peer(message.from);
+    if (peer == nullptr || message.number != number_ || adopting_) return;
+    if (role_ != Role::kServing && role_ != Role::kPreparing) return;
+    if (message.failed) {
+        if (message.error.code == Errc::kStale) {
+            if (message.record) adopt(*message.record);
+            return;
+        }
+        fail_peer(*peer, message.error);
+        if (role_ == Role::kPreparing) prepared();
+        return;
+    }
+    if (!message.in_sync && !peer->joining && !loss_takeover_ && !faults::rule_off("rule.boot_check")) {
+        // R9: its unflushed writes are gone; it is lost, and brought back by a copy.
+        fail_peer(*peer, Error{Errc::kStale, 0, "restarted in another boot"});
+        if (role_ == Role::kPreparing) prepared();
+        return;
+    }
+    if (message.regions) {
+        RegionSet united;
+        std::set_union(to_copy_.begin(), to_copy_.end(), message.regions->begin(), message.regions->end(),
+                       std::back_inserter(united));
+        to_copy_ = std::move(united);
+    }
+    peer_ready(*peer);
+    if (peer->joining) {
+        if (join_.copied) {
+            finish_join();
+        } else {
+            next_join_copy();
+        }
+    }
+    if (role_ == Role::kPreparing) {
+        prepared();
+    } else {
+        reconsider();
+        next_union_copy();
+    }
+}
+
+/// Serves when every member has answered; those that failed are proposed out first.
+void Node::prepared() {
+    bool all_ready = true;
+    for (const Peer& peer : peers_) {
+        if (!peer.replica || !peer.member) continue;
+        if (peer.failed) {
+            reconsider();
+            return;
+        }
+        all_ready = all_ready && peer.ready;
+    }
+    if (all_ready) serve();
+}
+
+void Node::serve() {
+    const RegionSet own = effects_->activity();
+    RegionSet united;
+    std::set_union(to_copy_.begin(), to_copy_.end(), own.begin(), own.end(), std::back_inserter(united));
+    // Their bits are cleared like those of writes: after a flush on all members (R10).
+    ++tick_;
+    for (const std::uint32_t region : united) regions_[region].last_tick = tick_;
+    const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.member; });
+    to_copy_ = others && !faults::rule_off("rule.union_copy") ? std::move(united) : RegionSet{};
+    to_copy_total_ = to_copy_.size();
+    role_ = Role::kServing;
+    faults::hit("repl.serving");
+    effects_->notice({.kind = Notice::Kind::kServing, .replica = config_.self.replica, .record = &*record_});
+    if (!regions_.empty()) start_timer(TimerKind::kBits, kClearBitsMs);
+    ops_.for_each([&](Op& op) {
+        if (op.step == Step::kQueued) start_op(op);
+    });
+    next_union_copy();
+    reconsider();
+}
+
+// ---- R9
+
+void Node::probe() {
+    role_ = Role::kProbing;
+    probes_open_ = 0;
+    probed_in_sync_.clear();
+    for (const Member& member : record_->members) {
+        const bool gone = std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end();
+        if (member.replica == config_.self.replica || gone) continue;
+        ++probes_open_;
+        effects_->send(message_to(member.replica, MessageType::kProbe));
+    }
+    if (probes_open_ == 0) decide_after_probe();
+}
+
+void Node::on_probed(const Message& message) {
+    if (role_ != Role::kProbing || probes_open_ == 0) return;
+    if (message.in_sync) probed_in_sync_.push_back(message.from);
+    if (--probes_open_ == 0) decide_after_probe();
+}
+
+void Node::decide_after_probe() {
+    if (!probed_in_sync_.empty()) {
+        // A member that did not restart is the source; this one is copied.
+        Message message = message_to(probed_in_sync_.front(), MessageType::kTakeOver);
+        message.record = std::make_shared<const Membership>(*record_);
+        effects_->send(message);
+        role_ = Role::kSecondary;
+        return;
+    }
+    // All restarted: this disk is the source, under a loss number of this boot.
+    Membership next = *record_;
+    ++next.number;
+    ++next.loss_count;
+    loss_proposal_ = true;
+    propose(std::move(next));
+}
+
+}  // namespace ublkd::replication
