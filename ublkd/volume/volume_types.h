@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "ublkd/base/result.h"
 #include "ublkd/base/units.h"
 #include "ublkd/replication/membership.h"
+#include "ublkd/store/allocation_budget.h"
 
 namespace ublkd::volume {
 
@@ -25,10 +27,11 @@ enum class OnFull : std::uint8_t {
     kFail,    // it fails with kNoSpace, after all members hold the same content again
 };
 
-/// Where a replica lives: the folder that store::ReplicaStore opens.
+/// Where a replica lives: the folder that store::ReplicaStore opens (Pool::replica_folder), and its pool's budget.
 struct ReplicaPlace {
     replication::Member member;
     std::string folder;
+    std::shared_ptr<store::AllocationBudget> budget;    // none: what it allocates is not limited
 };
 
 struct VolumeConfig {

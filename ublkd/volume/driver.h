@@ -1,0 +1,179 @@
+// What runs the replication core of one volume on its reactor: hands messages between the client and the nodes of this
+// process, turns a node's effects into requests to its store, the authority, timers and buffers, and brings the results
+// back. Nothing of the protocol is decided here.
+//
+// A node's effects never call back into it: messages and results that are there at once are queued, and handed over by
+// pump() one after the other. Owner: Volume, on its reactor.
+#pragma once
+
+#include <coroutine>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "ublkd/io/buffer_pool.h"
+#include "ublkd/io/reactor.h"
+#include "ublkd/io/sync.h"
+#include "ublkd/replication/authority_client.h"
+#include "ublkd/replication/client.h"
+#include "ublkd/replication/node.h"
+#include "ublkd/store/replica_store.h"
+#include "ublkd/volume/ids_file.h"
+#include "ublkd/volume/volume.h"
+
+namespace ublkd::volume {
+
+class Volume::Driver final : public replication::ClientEffects {
+  public:
+    Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config, replication::AuthorityClient* authority,
+           VolumeEvents* events);
+    Driver(const Driver&) = delete;
+    Driver& operator=(const Driver&) = delete;
+    ~Driver() override;
+
+    io::Task<Result<void>> start();
+    io::Task<Result<void>> stop();
+    io::Task<Result<void>> add_replica(ReplicaPlace place);
+    io::Task<Result<VerifyReport>> verify();
+    VolumeStatus status() const;
+    const block::Geometry& geometry() const { return geometry_; }
+    io::Gate& gate() { return gate_; }
+    bool durable_writes() const { return config_.durability == Durability::kWrite; }
+
+    /// A request of a front end, in the frame of the coroutine that awaits it.
+    struct Waiting : replication::ClientRequest {
+        std::coroutine_handle<> waiter;
+        bool done = false;
+    };
+    struct Submission {
+        Driver* driver;
+        Waiting* request;
+        bool await_ready() const noexcept { return false; }
+        bool await_suspend(std::coroutine_handle<> self) const {
+            driver->submit(*request);
+            if (request->done) return false;
+            request->waiter = self;
+            return true;
+        }
+        void await_resume() const noexcept {}
+    };
+    Submission submitted(Waiting& request) { return Submission{this, &request}; }
+    io::Task<Result<std::vector<block::Extent>>> block_status(Range range, std::size_t max_extents);
+
+  private:
+    struct Host;
+    struct HostTimer;
+
+    /// A result for a node, or a message, until pump() hands it over.
+    struct Done {
+        enum class Kind : std::uint8_t { kDisk, kStored, kExtent, kBuffer };
+        Kind kind{};
+        Host* host = nullptr;
+        std::uint64_t token = 0;
+        Result<void> result{};
+        block::Extent extent{};
+        replication::BufferRef buffer{};
+    };
+    template <class T>
+    class Ring {
+      public:
+        bool empty() const { return count_ == 0; }
+        void push(T&& item) {
+            if (count_ == items_.size()) grow();
+            items_[(first_ + count_++) % items_.size()] = std::move(item);
+        }
+        T pop() {
+            T item = std::move(items_[first_]);
+            first_ = (first_ + 1) % items_.size();
+            --count_;
+            return item;
+        }
+
+      private:
+        void grow() {
+            std::vector<T> larger(items_.empty() ? 64 : items_.size() * 2);
+            for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(items_[(first_ + i) % items_.size()]);
+            items_ = std::move(larger);
+            first_ = 0;
+        }
+        std::vector<T> items_;
+        std::size_t first_ = 0;
+        std::size_t count_ = 0;
+    };
+
+    // driver.cc
+    void submit(Waiting& request);
+    void send_to_node(const replication::Message& message) override;
+    void push_done(Done done);
+    void pump();
+    /// Gives a node an input from outside of pump(): what the step brings at once is queued until it has ended.
+    template <class Function>
+    void step(Function function) {
+        const bool outer = std::exchange(pumping_, true);
+        function();
+        pumping_ = outer;
+        pump();
+    }
+    void deliver(const replication::Message& message);
+    void deliver(Done& done);
+    Host* find(ReplicaId replica) const;
+    Host* serving() const;
+    void on_notice(const replication::Notice& notice);
+    void on_record(const replication::Membership& record);
+    io::Task<void> run_disk(Host* host, replication::DiskRequest request);
+    io::Task<void> run_store(Host* host, std::uint64_t token, store::SuperblockChange change);
+    io::Task<void> run_extent(Host* host, std::uint64_t token, Range range);
+    io::Task<void> run_clear(Host* host);
+    io::Task<void> run_buffer(Host* host, std::uint64_t token, std::size_t bytes);
+    io::Task<void> run_propose(Host* host);
+    io::Task<void> run_ask(Host* host);
+    Result<io::BufferPool*> payloads();
+    std::uint32_t keep_buffer(io::Buffer buffer);
+
+    // start.cc
+    io::Task<Result<void>> open_members(const replication::Membership* record, std::vector<ReplicaId>* missing);
+    Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store);
+    Result<void> begin(const replication::Membership& record, const std::vector<ReplicaId>& missing);
+    io::Task<Result<void>> flush_all();
+    io::Task<Result<void>> compare(Range range, VerifyReport* report);
+    bool look_after_hosts();
+    io::Task<Result<void>> mark_clean();
+    io::Task<void> close_hosts();
+    io::Task<void> maintain();
+    io::Task<void> close_host(Host* host);
+    void wake_maintenance();
+
+    io::Reactor* reactor_;
+    io::BufferPool* buffers_;
+    VolumeConfig config_;
+    replication::AuthorityClient* authority_;
+    VolumeEvents* events_;
+    block::Geometry geometry_;
+
+    std::vector<std::unique_ptr<Host>> hosts_;
+    std::optional<replication::Client> client_;
+    Ring<replication::Message> messages_;
+    Ring<Done> done_;
+    bool pumping_ = false;
+    std::unique_ptr<io::BufferPool> payloads_;    // private copies (R13) and copies' content; made when first needed
+    std::vector<io::Buffer> kept_;
+    std::vector<std::uint32_t> kept_free_;
+
+    struct Lost {
+        replication::Member member;
+        Error cause{Errc::kIo};
+    };
+    std::vector<Lost> lost_;             // why who left, for status
+    std::size_t wanted_ = 0;             // members, when nothing is missing
+    std::uint64_t last_progress_ = 0;
+    bool stopping_ = false;
+    bool maintaining_ = false;
+    bool woken_ = false;
+    std::uint64_t comparing_ = 0;    // verify() reads from stores: none is closed meanwhile
+    io::Event serving_;
+    io::Gate gate_;                      // requests of front ends
+    io::Gate background_;
+};
+
+}  // namespace ublkd::volume

@@ -1,0 +1,46 @@
+// One replica of this process: its store, its node of the core, and the node's effects. Private to the driver.
+#pragma once
+
+#include "ublkd/volume/driver.h"
+
+namespace ublkd::volume {
+
+struct Volume::Driver::HostTimer : io::Reactor::Timer {
+    Host* host = nullptr;
+    replication::TimerKind kind{};
+};
+
+struct Volume::Driver::Host final : replication::Effects {
+    Host(Driver* owner, ReplicaPlace where, std::unique_ptr<store::ReplicaStore> opened, IdsFile file);
+    ~Host() override;
+
+    void send(const replication::Message& message) override;
+    void disk(const replication::DiskRequest& request) override;
+    void store(const replication::StoreRequest& request) override;
+    void extent(std::uint64_t token, Range range) override;
+    replication::RegionSet activity() override;
+    void clear_activity(const replication::RegionSet& regions) override;
+    void acquire_buffer(std::uint64_t token, std::size_t bytes) override;
+    void release_buffer(std::uint32_t handle) override;
+    void propose(const replication::Proposal& proposal) override;
+    void ask_authority() override;
+    void start_timer(replication::TimerKind kind, std::uint32_t milliseconds) override;
+    void notice(const replication::Notice& notice) override;
+
+    Driver* driver;
+    ReplicaPlace place;
+    std::unique_ptr<store::ReplicaStore> replica;
+    IdsFile ids_file;
+    replication::AppliedIds ids;
+    replication::Node node;
+    io::Gate gate;    // requests of this node under way
+    std::array<HostTimer, replication::kTimerKinds> timers{};
+    std::optional<replication::Proposal> proposal;
+    std::uint64_t proposals = 0;
+    replication::RegionSet to_clear;
+    bool clearing = false;
+    bool rejoin = false;      // R9: out of sync, to be copied as soon as the record is without it
+    bool rejoined = false;    // tried once; then an operator decides
+};
+
+}  // namespace ublkd::volume

@@ -1,0 +1,327 @@
+// Starting and stopping a volume, and bringing replicas in: which stores are opened, and what their nodes are told.
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/volume/host.h"
+
+namespace ublkd::volume {
+namespace {
+
+using replication::Membership;
+using replication::Role;
+
+void remove_folder(const std::string& folder) {
+    std::error_code ignored;    // best effort: what is left is swept when its pool is opened
+    std::filesystem::remove_all(folder, ignored);
+}
+
+replication::NodeStart node_start(const store::Superblock& superblock, const store::BootId& boot,
+                                  std::optional<Membership> record, std::optional<replication::Proposal> pending) {
+    replication::NodeStart start;
+    start.in_sync = record.has_value() && (superblock.clean || superblock.boot_id == boot);
+    start.record = std::move(record);
+    start.pending = std::move(pending);
+    return start;
+}
+
+}  // namespace
+
+io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
+                                      replication::AuthorityClient* authority) {
+    Membership record;
+    record.volume = config.id;
+    record.number = 1;
+    for (const ReplicaPlace& place : config.replicas) record.members.push_back(place.member);
+    if (!record.members.empty()) record.primary = record.members.front().replica;
+    CO_TRY(replication::validate(record));
+    std::vector<std::string> made;
+    Result<void> result;
+    for (const ReplicaPlace& place : config.replicas) {
+        const store::ReplicaConfig replica{.volume = config.id,
+                                           .incarnation = place.member.replica,
+                                           .size_bytes = config.size_bytes,
+                                           .direct = config.direct,
+                                           .boot_id = config.boot_id,
+                                           .number = record.number,
+                                           .record = store::RecordBytes(replication::encode(record))};
+        const store::StoreOptions options{.budget = place.budget};
+        auto making = store::ReplicaStore::create(reactor, buffers, place.folder, replica, options);
+        const auto store = co_await making;
+        if (!store) {
+            result = fail(store.error());
+            break;
+        }
+        made.push_back(place.folder);
+    }
+    if (result) {
+        faults::hit("volume.before_first_record");
+        replication::Proposal proposal{record.primary, 0, record};
+        auto proposing = authority->propose(std::move(proposal));
+        const auto outcome = co_await proposing;
+        if (!outcome) {
+            result = fail(outcome.error());
+        } else if (outcome->verdict == replication::Verdict::kDeclined) {
+            result = fail(Errc::kConflict, "the volume has a membership already");
+        }
+    }
+    if (!result) {
+        for (const std::string& folder : made) remove_folder(folder);
+    }
+    co_return result;
+}
+
+io::Task<Result<void>> Volume::Driver::start() {
+    const auto asked = co_await authority_->current(config_.id);
+    if (!asked) co_return fail(asked.error());
+    if (!*asked) co_return fail(Errc::kNotFound, "the volume has no membership");
+    const Membership record = **asked;
+    wanted_ = std::max(config_.replicas.size(), record.members.size());
+    std::vector<ReplicaId> missing;
+    Result<void> result = co_await open_members(&record, &missing);
+    faults::hit("volume.opened");
+    if (result) result = begin(record, missing);
+    if (!result) {
+        co_await close_hosts();
+        co_return result;
+    }
+    co_await serving_.wait();
+    co_return result;
+}
+
+io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, std::vector<ReplicaId>* missing) {
+    for (const replication::Member& member : record->members) {
+        const auto place = std::find_if(config_.replicas.begin(), config_.replicas.end(), [&](const ReplicaPlace& at) {
+            return at.member.replica == member.replica;
+        });
+        if (place == config_.replicas.end()) {
+            missing->push_back(member.replica);
+            continue;
+        }
+        const store::StoreOptions options{.budget = place->budget};
+        auto opening = store::ReplicaStore::open(reactor_, buffers_, place->folder, options);
+        auto opened = co_await opening;
+        if (!opened) {
+            if (opened.error().code == Errc::kBusy) co_return fail(opened.error());
+            log::warn("volume {}: replica {}: {}", config_.id.to_string(), member.replica.to_string(),
+                      to_string(opened.error()));
+            missing->push_back(member.replica);
+            continue;
+        }
+        const store::Superblock& superblock = (*opened)->superblock();
+        if (superblock.volume != config_.id || superblock.size_bytes != config_.size_bytes)
+            co_return fail(Errc::kCorrupt, "a replica of another volume or size in the place of a member");
+        if (superblock.number > record->number)
+            co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
+        CO_TRY(add_host(*place, std::move(*opened)));
+    }
+    if (hosts_.empty()) co_return fail(Errc::kIo, "no member's replica can be opened");
+    co_return Result<void>{};
+}
+
+Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store) {
+    std::string path;
+    if (!config_.run_dir.empty())
+        path = config_.run_dir + "/ids-" + config_.id.to_string() + "-" + place.member.replica.to_string();
+    TRY_ASSIGN(IdsFile ids, IdsFile::open(path));
+    const store::Superblock& superblock = store->superblock();
+    std::optional<Membership> record;
+    if (superblock.number != 0) {
+        TRY_ASSIGN(record, replication::decode_membership(superblock.record.span()));
+    }
+    std::optional<replication::Proposal> pending;
+    if (!superblock.pending.empty()) {
+        TRY_ASSIGN(pending, replication::decode_proposal(superblock.pending.span()));
+    }
+    const auto start = node_start(superblock, config_.boot_id, std::move(record), std::move(pending));
+    hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
+    hosts_.back()->node.start(start);
+    return {};
+}
+
+Result<void> Volume::Driver::begin(const Membership& record, const std::vector<ReplicaId>& missing) {
+    client_->set_record(record, false);
+    Host* const primary = find(record.primary);
+    Host* heir = nullptr;
+    if (primary == nullptr) {
+        for (const auto& host : hosts_) {
+            if (heir == nullptr && host->node.in_sync()) heir = host.get();
+        }
+        // Nobody may choose among replicas that restarted without their primary: that is an operator's force.
+        if (heir == nullptr) return fail(Errc::kIo, "the primary is gone and no other member is in sync");
+    }
+    step([&] {
+        for (const auto& host : hosts_) {
+            if (host.get() != primary && host.get() != heir) host->node.begin(record, missing);
+        }
+        if (primary != nullptr) {
+            primary->node.begin(record, missing);
+        } else {
+            heir->node.replace_primary(record, missing);
+        }
+    });
+    return {};
+}
+
+io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
+    Host* const primary = serving();
+    if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve yet");
+    const Membership& record = *primary->node.record();
+    if (record.has(place.member.replica)) co_return fail(Errc::kExists, "the replica is a member");
+    if (record.members.size() >= replication::kMaxMembers) co_return fail(Errc::kExhausted, "three members");
+    if (primary->node.joining() || find(place.member.replica) != nullptr)
+        co_return fail(Errc::kBusy, "a replica is joining already");
+    const store::ReplicaConfig config{.volume = config_.id,
+                                      .incarnation = place.member.replica,
+                                      .size_bytes = config_.size_bytes,
+                                      .direct = config_.direct,
+                                      .boot_id = {},
+                                      .number = 0,
+                                      .record = {}};
+    const store::StoreOptions options{.budget = place.budget};
+    auto opening = store::ReplicaStore::create(reactor_, buffers_, place.folder, config, options);
+    auto opened = co_await opening;
+    if (!opened && opened.error().code == Errc::kExists) {
+        // An interrupted call left it: it is copied from the start.
+        auto again = store::ReplicaStore::open(reactor_, buffers_, place.folder, options);
+        opened = co_await again;
+    }
+    if (!opened) co_return fail(opened.error());
+    const store::Superblock& superblock = (*opened)->superblock();
+    if (superblock.volume != config_.id || superblock.size_bytes != config_.size_bytes)
+        co_return fail(Errc::kCorrupt, "a replica of another volume or size in its place");
+    // The primary may have changed meanwhile.
+    Host* const now = serving();
+    if (now == nullptr || now->node.joining() || find(place.member.replica) != nullptr || stopping_)
+        co_return fail(Errc::kBusy, "the membership is being changed");
+    std::erase_if(lost_, [&](const Lost& known) { return known.member.replica == place.member.replica; });
+    CO_TRY(add_host(place, std::move(*opened)));
+    std::erase_if(config_.replicas,
+                  [&](const ReplicaPlace& known) { return known.member.replica == place.member.replica; });
+    config_.replicas.push_back(place);
+    bool added = false;
+    step([&] { added = now->node.add(place.member); });
+    if (!added) {
+        wake_maintenance();    // closes it again
+        co_return fail(Errc::kBusy, "the membership is being changed");
+    }
+    co_return Result<void>{};
+}
+
+// ---- looking after those that are no members
+
+void Volume::Driver::wake_maintenance() {
+    woken_ = true;
+    if (stopping_ || maintaining_) return;
+    maintaining_ = true;
+    io::spawn(background_, maintain());
+}
+
+io::Task<void> Volume::Driver::maintain() {
+    while (woken_ && !stopping_) {
+        woken_ = false;
+        co_await reactor_->yield();    // not from inside of a step
+        while (!stopping_ && look_after_hosts()) co_await reactor_->yield();
+        Host* out = nullptr;
+        for (const auto& host : hosts_) {
+            const Host* const primary = serving();
+            const bool member = primary == nullptr || primary->node.record()->has(host->place.member.replica);
+            const bool joining = primary != nullptr && primary->node.joining() == host->place.member.replica;
+            if (!member && !joining && !host->rejoin) out = host.get();
+        }
+        if (out != nullptr && !stopping_) {
+            co_await close_host(out);
+            woken_ = true;
+        }
+    }
+    maintaining_ = false;
+}
+
+/// True where something was done that may make more possible.
+bool Volume::Driver::look_after_hosts() {
+    Host* const primary = serving();
+    if (primary == nullptr) return false;
+    const Membership record = *primary->node.record();
+    for (const auto& host : hosts_) {
+        const ReplicaId replica = host->place.member.replica;
+        if (host.get() == primary || record.has(replica) || primary->node.joining() == replica) continue;
+        if (host->node.role() != Role::kOut && host->node.number() < record.number) {
+            step([&] { host->node.on_current(&record); });
+            if (host->node.role() == Role::kOut) return true;
+        }
+        if (host->rejoin && !primary->node.joining()) {
+            bool added = false;
+            step([&] { added = primary->node.add(host->place.member); });
+            if (!added) continue;
+            host->rejoin = false;
+            host->rejoined = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+/// Its node takes no part any more: waits for what its disk and its peers still have to answer, then closes its store.
+io::Task<void> Volume::Driver::close_host(Host* host) {
+    while (host->node.open_ops() > 0 || comparing_ > 0) co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+    co_await host->gate.close();
+    std::erase_if(hosts_, [&](const std::unique_ptr<Host>& known) { return known.get() == host; });
+}
+
+io::Task<void> Volume::Driver::close_hosts() {
+    while (!hosts_.empty()) co_await close_host(hosts_.back().get());
+}
+
+// ---- stopping
+
+io::Task<Result<void>> Volume::Driver::flush_all() {
+    Waiting request;
+    request.kind = replication::OpKind::kFlush;
+    co_await submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::Driver::stop() {
+    CHECK(!stopping_, "a volume is stopped once");
+    co_await gate_.close();
+    stopping_ = true;
+    co_await background_.close();
+    Host* const primary = serving();
+    if (primary != nullptr && primary->node.joining()) {
+        const ReplicaId joining = primary->node.joining();
+        step([&] { primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"}); });
+    }
+    Result<void> result = co_await flush_all();
+    faults::hit("volume.before_clean");
+    if (result) result = co_await mark_clean();
+    co_await close_hosts();
+    co_return result;
+}
+
+/// Everything is durable on all members: their bits are cleared, unless a copy of R7 is still to be done, and they are
+/// marked, so that the next start finds them in sync in whatever boot.
+io::Task<Result<void>> Volume::Driver::mark_clean() {
+    Host* const primary = serving();
+    if (primary == nullptr || primary->node.self_failed()) co_return fail(Errc::kIo, "no primary to stop in order");
+    const Membership record = *primary->node.record();
+    const bool equal = primary->node.regions_to_copy() == 0 && !primary->node.proposing();
+    Result<void> result;
+    for (const auto& host : hosts_) {
+        if (!record.has(host->place.member.replica)) continue;
+        if (equal) {
+            const replication::RegionSet regions = host->activity();
+            const auto cleared = co_await host->replica->clear_activity(regions);
+            if (!cleared) result = fail(cleared.error());
+        }
+        const auto marked = co_await host->replica->mark_clean();
+        if (!marked) result = fail(marked.error());
+        faults::hit("volume.marked_clean");
+    }
+    co_return result;
+}
+
+}  // namespace ublkd::volume

@@ -1,0 +1,259 @@
+#include "ublkd/volume/volume.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "ublkd/volume/host.h"
+
+namespace ublkd::volume {
+
+using replication::OpKind;
+
+const char* to_string(VolumeState state) noexcept {
+    switch (state) {
+        case VolumeState::kOk: return "ok";
+        case VolumeState::kDegraded: return "degraded";
+        case VolumeState::kSyncing: return "syncing";
+        case VolumeState::kBlocked: return "blocked";
+    }
+    return "unknown";
+}
+
+io::Task<Result<std::unique_ptr<Volume>>> Volume::start(io::Reactor* reactor, io::BufferPool* buffers,
+                                                        VolumeConfig config, replication::AuthorityClient* authority,
+                                                        VolumeEvents* events) {
+    auto driver = std::make_unique<Driver>(reactor, buffers, std::move(config), authority, events);
+    CO_TRY(co_await driver->start());
+    co_return std::unique_ptr<Volume>(new Volume(std::move(driver)));
+}
+
+Volume::Volume(std::unique_ptr<Driver> driver) : driver_(std::move(driver)) {}
+Volume::~Volume() = default;
+
+const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
+io::Task<Result<void>> Volume::stop() { return driver_->stop(); }
+VolumeStatus Volume::status() const { return driver_->status(); }
+io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) { return driver_->add_replica(std::move(place)); }
+io::Task<Result<VerifyReport>> Volume::verify() { return driver_->verify(); }
+
+namespace {
+
+/// Keeps a request counted while it runs.
+class Entered {
+  public:
+    explicit Entered(io::Gate& gate) : gate_(gate.try_enter() ? &gate : nullptr) {}
+    Entered(const Entered&) = delete;
+    Entered& operator=(const Entered&) = delete;
+    ~Entered() {
+        if (gate_ != nullptr) gate_->leave();
+    }
+    explicit operator bool() const { return gate_ != nullptr; }
+
+  private:
+    io::Gate* gate_;
+};
+
+}  // namespace
+
+io::Task<Result<void>> Volume::do_read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    Driver::Waiting request;
+    request.kind = OpKind::kRead;
+    request.range = Range{offset_bytes, into.size()};
+    request.into = into;
+    co_await driver_->submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::do_write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                                        block::WriteOptions options) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    Driver::Waiting request;
+    request.kind = OpKind::kWrite;
+    request.fua = options.fua || driver_->durable_writes();
+    request.range = Range{offset_bytes, data.size()};
+    request.id = options.id;
+    request.data = data;
+    co_await driver_->submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::do_flush() {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    Driver::Waiting request;
+    request.kind = OpKind::kFlush;
+    co_await driver_->submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::do_discard(Range range, block::WriteOptions options) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    Driver::Waiting request;
+    request.kind = OpKind::kDiscard;
+    request.fua = options.fua || driver_->durable_writes();
+    request.range = range;
+    request.id = options.id;
+    co_await driver_->submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::do_write_zeroes(Range range, block::ZeroOptions options) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    // Whole pages are zeroed by the file system; parts of pages are read and written.
+    if (options.fast_only && (!is_aligned(range.offset_bytes, kPageBytes) || !is_aligned(range.length_bytes, kPageBytes)))
+        co_return fail(Errc::kUnsupported, "zeroing parts of pages is not fast");
+    Driver::Waiting request;
+    request.kind = OpKind::kZero;
+    request.fua = options.fua || driver_->durable_writes();
+    request.keep_allocated = options.keep_allocated;
+    request.range = range;
+    request.id = options.id;
+    co_await driver_->submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<std::vector<block::Extent>>> Volume::do_block_status(Range range, std::size_t max_extents) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    co_return co_await driver_->block_status(range, max_extents);
+}
+
+/// The allocated map is the primary's: a property of the file that no guest relies on, so nobody confirms it.
+io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range range, std::size_t max_extents) {
+    const Host* const primary = serving();
+    if (primary == nullptr) co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
+    co_return co_await primary->replica->block_status(range, max_extents);
+}
+
+// ---- status and verify
+
+VolumeStatus Volume::Driver::status() const {
+    VolumeStatus status;
+    status.open_requests = client_->open();
+    const Host* const primary = serving();
+    if (!client_->record()) return status;
+    const replication::Membership& record = primary != nullptr ? *primary->node.record() : *client_->record();
+    status.number = record.number;
+    status.loss_count = record.loss_count;
+    status.data_may_be_lost = record.data_may_be_lost;
+    status.primary = record.primary;
+    for (const replication::Member& member : record.members)
+        status.replicas.push_back(MemberStatus{.member = member, .is_primary = member.replica == record.primary,
+                                               .is_member = true, .is_joining = false, .failure = {}});
+    if (primary != nullptr && primary->node.joining()) {
+        if (const Host* const joining = find(primary->node.joining()); joining != nullptr)
+            status.replicas.push_back(MemberStatus{.member = joining->place.member, .is_primary = false,
+                                                   .is_member = false, .is_joining = true, .failure = {}});
+    }
+    for (const Lost& lost : lost_) {
+        const auto known = std::find_if(status.replicas.begin(), status.replicas.end(), [&](const MemberStatus& at) {
+            return at.member.replica == lost.member.replica;
+        });
+        if (known != status.replicas.end()) {
+            if (!known->is_joining) known->failure = lost.cause;
+            continue;
+        }
+        status.replicas.push_back(MemberStatus{.member = lost.member, .is_primary = false, .is_member = false,
+                                               .is_joining = false, .failure = lost.cause});
+    }
+    if (record.members.size() < wanted_) status.state = VolumeState::kDegraded;
+    if (primary == nullptr) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "R7";
+        status.blocked_why = "no member serves as primary yet";
+        return status;
+    }
+    const replication::Node& node = primary->node;
+    if (node.joining()) {
+        status.state = VolumeState::kSyncing;
+        status.sync_done_bytes = node.join_done_bytes();
+        status.sync_total_bytes = config_.size_bytes;
+    } else if (node.regions_to_copy() != 0) {
+        status.state = VolumeState::kSyncing;
+        status.sync_done_bytes = (node.union_total_regions() - node.regions_to_copy()) * kRegionBytes;
+        status.sync_total_bytes = node.union_total_regions() * kRegionBytes;
+    }
+    if (node.proposing() && node.authority_failures() > 0) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "R4";
+        status.blocked_why = "the authority has not answered a proposal; acknowledgements wait for its outcome";
+    } else if (node.waiting_for_space() > 0) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "on-full";
+        status.blocked_why = std::to_string(node.waiting_for_space()) + " writes wait for space in a pool that is full";
+    }
+    return status;
+}
+
+io::Task<Result<VerifyReport>> Volume::Driver::verify() {
+    const Entered entered(gate_);
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    VerifyReport report;
+    std::uint64_t at = 0;
+    while (at < config_.size_bytes) {
+        const Range range{at, std::min<std::uint64_t>(kMaxIoBytes, config_.size_bytes - at)};
+        Waiting hold;
+        hold.kind = OpKind::kHold;
+        hold.range = range;
+        co_await submitted(hold);
+        if (!hold.result) co_return fail(hold.result.error());
+        VerifyReport part;
+        ++comparing_;
+        const Result<void> compared = co_await compare(range, &part);
+        --comparing_;
+        const bool held = !hold.lost;
+        client_->release(hold);
+        pump();
+        if (!held) continue;    // the primary changed meanwhile: once more
+        if (!compared) co_return fail(compared.error());
+        report.members = part.members;
+        report.compared_bytes += part.compared_bytes;
+        report.differing_bytes += part.differing_bytes;
+        if (!report.first_difference_bytes) report.first_difference_bytes = part.first_difference_bytes;
+        at = range.end_bytes();
+    }
+    co_return report;
+}
+
+/// Compares `range`, which no write changes meanwhile, between the first member and each other.
+io::Task<Result<void>> Volume::Driver::compare(Range range, VerifyReport* report) {
+    const Host* const primary = serving();
+    if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve");
+    const replication::Membership record = *primary->node.record();
+    std::vector<Host*> members;
+    bool holes = true;
+    for (const auto& host : hosts_) {
+        if (record.has(host->place.member.replica)) members.push_back(host.get());
+    }
+    for (Host* const host : members) {
+        const auto extents = co_await host->replica->block_status(range, 1);
+        if (!extents) co_return fail(extents.error());
+        holes = holes && !extents->front().allocated && extents->front().length_bytes == range.length_bytes;
+    }
+    report->members = members.size();
+    report->compared_bytes = range.length_bytes;
+    if (holes || members.size() < 2) co_return Result<void>{};
+    const auto pool = payloads();
+    if (!pool) co_return fail(pool.error());
+    const io::Buffer first = co_await (*pool)->acquire(range.length_bytes);
+    const io::Buffer other = co_await (*pool)->acquire(range.length_bytes);
+    CO_TRY(co_await members.front()->replica->read(range.offset_bytes, first.span()));
+    for (std::size_t i = 1; i < members.size(); ++i) {
+        CO_TRY(co_await members[i]->replica->read(range.offset_bytes, other.span()));
+        for (std::uint64_t at = 0; at < range.length_bytes; at += kPageBytes) {
+            const auto bytes = std::min<std::uint64_t>(kPageBytes, range.length_bytes - at);
+            if (std::memcmp(first.data() + at, other.data() + at, bytes) == 0) continue;
+            report->differing_bytes += bytes;
+            if (!report->first_difference_bytes) report->first_difference_bytes = range.offset_bytes + at;
+        }
+    }
+    co_return Result<void>{};
+}
+
+}  // namespace ublkd::volume
