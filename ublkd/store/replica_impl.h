@@ -97,7 +97,7 @@ class ReplicaStore::Impl {
     static io::Task<Result<void>> sync_round(void* self);
     io::Task<Result<void>> sync_data();
     io::Task<Result<void>> remove_clean_mark();
-    bool may_clear(std::uint64_t region) const;
+    bool may_clear(std::uint64_t region, std::uint64_t before_epoch) const;
 
     io::Task<Result<void>> make_active(Range range);
     bool is_active(Range range) const {

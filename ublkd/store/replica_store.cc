@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "ublkd/base/fault_injection.h"
-#include "ublkd/base/log.h"
 #include "ublkd/store/file_system.h"
 #include "ublkd/store/real_disk.h"
 #include "ublkd/store/replica_impl.h"
@@ -89,9 +88,6 @@ io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
 io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
     CO_TRY(co_await superblock_->load(incarnation));
     const Superblock& found = superblock_->current();
-    if (!superblock_->both_copies_valid())
-        log::warn("replica {}: one copy of the superblock could not be read; the other one is used",
-                  incarnation.to_string());
     CO_TRY(open_rest(files_, false, found.buffered));
     std::uint64_t bytes = 0;
     CO_TRY_ASSIGN(bytes, files_.data->size_bytes());
@@ -232,10 +228,11 @@ std::vector<std::uint32_t> ReplicaStore::Impl::idle_regions(std::uint64_t epoch)
     return regions;
 }
 
-/// Nothing of the region is under way or unflushed here.
-bool ReplicaStore::Impl::may_clear(std::uint64_t region) const {
+/// Nothing of the region is under way, or not flushed here, or newer than what the caller speaks of.
+bool ReplicaStore::Impl::may_clear(std::uint64_t region, std::uint64_t before_epoch) const {
     if (region >= changing_.size()) return false;
-    return changing_[region] == 0 && (changed_[region] < flushed_epoch_ || faults::rule_off("rule.clear_after_flush"));
+    if (changing_[region] != 0 || changed_[region] >= before_epoch) return false;
+    return changed_[region] < flushed_epoch_ || faults::rule_off("rule.clear_after_flush");
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions) {
@@ -243,16 +240,17 @@ io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::u
     // A region is 64 units: one word of the allocated map, which counts on disk from the moment the region is not active.
     static_assert(kRegionBytes / kDirtyUnitBytes == 64);
     const bool maps_first = !faults::rule_off("rule.allocated_before_clear");
+    const std::uint64_t now = begin_epoch();
     bool allocated_on_disk = true;
     for (const std::uint32_t region : regions)
-        allocated_on_disk = allocated_on_disk && (!may_clear(region) || allocated_->word_on_disk(region));
+        allocated_on_disk = allocated_on_disk && (!may_clear(region, now) || allocated_->word_on_disk(region));
     if (!allocated_on_disk && maps_first) {
         const Result<void> durable = co_await allocated_->make_durable();
         if (!durable) co_return fail(disk_failed(durable.error()));
     }
     bool any = false;
     for (const std::uint32_t region : regions) {
-        if (!may_clear(region) || !activity_->test(region)) continue;
+        if (!may_clear(region, now) || !activity_->test(region)) continue;
         if (maps_first && !allocated_->word_on_disk(region)) continue;
         activity_->clear(region);
         any = true;
@@ -345,6 +343,7 @@ io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers, st
 
 const block::Geometry& ReplicaStore::geometry() const { return impl_->geometry_; }
 const Superblock& ReplicaStore::superblock() const { return impl_->superblock_->current(); }
+bool ReplicaStore::both_superblocks_valid() const { return impl_->superblock_->both_copies_valid(); }
 io::Task<Result<void>> ReplicaStore::update_superblock(SuperblockChange change) {
     return impl_->update_superblock(change);
 }

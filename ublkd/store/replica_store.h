@@ -95,6 +95,8 @@ class ReplicaStore final : public block::BlockDevice {
 
     /// The newest durable superblock. After open(): as it was found.
     const Superblock& superblock() const;
+    /// False where open() could read one copy alone: as a power cut leaves it during an update, or a bad disk.
+    bool both_superblocks_valid() const;
     /// Durable when it has ended; changes made meanwhile share one write. An error other than kNoSpace puts the replica
     /// out; on kNoSpace nothing was changed.
     io::Task<Result<void>> update_superblock(SuperblockChange change);

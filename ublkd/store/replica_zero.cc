@@ -38,7 +38,10 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
             at = end;
         }
     }
-    if (request.fua) co_return co_await flush();
+    if (request.fua) {
+        unflushed_ = true;    // this change has not ended yet, but it is what the flush is for
+        co_return co_await flush();
+    }
     co_return Result<void>{};
 }
 

@@ -27,7 +27,7 @@ class SuperblockFile {
     const Superblock& current() const { return current_.value; }
     /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or the change.
     io::Task<Result<void>> update(SuperblockChange change);
-    /// False after load() where one of the copies could not be read: worth a line in the log.
+    /// False after load() where one of the copies could not be read.
     bool both_copies_valid() const { return both_copies_valid_; }
     std::uint64_t writes() const { return writes_; }
 
