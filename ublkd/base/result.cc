@@ -50,13 +50,17 @@ Error error_from_errno(int sys_errno, const char* where) noexcept {
         case ENOSPC:
         case EDQUOT: code = Errc::kNoSpace; break;
         case EROFS: code = Errc::kReadOnly; break;
-        case EBUSY: code = Errc::kBusy; break;
+        case EBUSY:
+        case EAGAIN:
+        case EADDRINUSE: code = Errc::kBusy; break;
         case ETIME:
         case ETIMEDOUT: code = Errc::kTimedOut; break;
         case ECANCELED: code = Errc::kCancelled; break;
         case EPIPE:
         case ECONNRESET:
         case ECONNREFUSED:
+        case ECONNABORTED:
+        case ENOTCONN:
         case EBADF: code = Errc::kClosed; break;
         case EOPNOTSUPP:
         case ENOSYS:
@@ -64,6 +68,7 @@ Error error_from_errno(int sys_errno, const char* where) noexcept {
         case EPERM:
         case EACCES: code = Errc::kNotPermitted; break;
         case ENOMEM:
+        case ENOBUFS:
         case EMFILE:
         case ENFILE: code = Errc::kExhausted; break;
         default: break;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <utility>
@@ -38,12 +39,16 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool p
     std::unique_ptr<BufferPool> pool(new BufferPool());
     constexpr std::size_t kHuge = 2 * kMiB;
     pool->capacity_bytes_ = align_up(std::max<std::size_t>(bytes, kMiB), kMaxIoBytes);
-    pool->mapped_bytes_ = align_up(pool->capacity_bytes_, kHuge);
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (prefault ? MAP_POPULATE : 0);
-    void* const memory = mmap(nullptr, pool->mapped_bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
+    // One huge page more than needed, so that the arena starts at a whole one.
+    pool->mapped_bytes_ = align_up(pool->capacity_bytes_, kHuge) + kHuge;
+    void* const memory = mmap(nullptr, pool->mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return fail_errno(errno, "map buffer arena");
-    (void)madvise(memory, pool->mapped_bytes_, MADV_HUGEPAGE);
-    pool->arena_ = static_cast<std::byte*>(memory);
+    pool->mapping_ = memory;
+    pool->arena_ = reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(memory), kHuge));
+    (void)madvise(pool->arena_, pool->capacity_bytes_, MADV_HUGEPAGE);    // before the first touch
+    if (prefault) {
+        for (std::size_t at = 0; at < pool->capacity_bytes_; at += kPageBytes) pool->arena_[at] = std::byte{0};
+    }
     const std::size_t pages = pool->capacity_bytes_ / kPageBytes;
     pool->free_order_.assign(pages, 0);
     pool->free_place_.assign(pages, 0);
@@ -55,9 +60,9 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool p
 }
 
 BufferPool::~BufferPool() {
-    if (arena_ == nullptr) return;
+    if (mapping_ == nullptr) return;
     CHECK(free_bytes_ == capacity_bytes_, "all buffers are given back before their pool is destroyed");
-    munmap(arena_, mapped_bytes_);
+    munmap(mapping_, mapped_bytes_);
 }
 
 unsigned BufferPool::order_of(std::size_t bytes) {

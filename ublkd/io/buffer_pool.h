@@ -65,6 +65,7 @@ class BufferPool {
     bool take(unsigned order, Buffer& buffer, std::size_t bytes);
     void give_back(std::byte* data, unsigned order) noexcept;
 
+    void* mapping_ = nullptr;
     std::byte* arena_ = nullptr;
     std::size_t mapped_bytes_ = 0;
     std::size_t capacity_bytes_ = 0;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 namespace ublkd::io {
@@ -16,6 +17,8 @@ namespace {
 #ifndef STATX_DIOALIGN
 #define STATX_DIOALIGN 0x00002000U
 #endif
+
+constexpr auto kBusyPause = std::chrono::milliseconds(1);
 
 /// struct statx of Linux 6.1: the two words after stx_mnt_id are stx_dio_mem_align and stx_dio_offset_align.
 std::uint32_t direct_alignment(int fd) {
@@ -75,9 +78,15 @@ void File::close_now() noexcept {
 Task<Result<void>> File::read(std::uint64_t offset_bytes, std::span<std::byte> into) {
     while (!into.empty()) {
         const int got = co_await reactor_->read(ref_, into, offset_bytes);
-        if (got == -EINTR || got == -EAGAIN) continue;
+        if (got == -EINTR) continue;
+        if (got == -EAGAIN) {    // the kernel is short of something; the ring goes on meanwhile
+            co_await reactor_->sleep_for(kBusyPause);
+            continue;
+        }
         if (got < 0) co_return fail_errno(-got, "read");
-        if (got == 0) co_return fail(Errc::kCorrupt, "read past the end of the file");
+        // O_DIRECT goes on at aligned offsets alone: a transfer that ends elsewhere ended at the end of the file.
+        if (got == 0 || static_cast<std::uint32_t>(got) % alignment_bytes_ != 0)
+            co_return fail(Errc::kCorrupt, "read past the end of the file");
         into = into.subspan(static_cast<std::size_t>(got));
         offset_bytes += static_cast<std::uint64_t>(got);
     }
@@ -87,9 +96,13 @@ Task<Result<void>> File::read(std::uint64_t offset_bytes, std::span<std::byte> i
 Task<Result<void>> File::write(std::uint64_t offset_bytes, std::span<const std::byte> from) {
     while (!from.empty()) {
         const int put = co_await reactor_->write(ref_, from, offset_bytes);
-        if (put == -EINTR || put == -EAGAIN) continue;
+        if (put == -EINTR) continue;
+        if (put == -EAGAIN) {
+            co_await reactor_->sleep_for(kBusyPause);
+            continue;
+        }
         if (put < 0) co_return fail_errno(-put, "write");
-        if (put == 0) co_return fail(Errc::kNoSpace, "write");
+        if (put == 0) co_return fail(Errc::kIo, "write: no byte was taken");
         from = from.subspan(static_cast<std::size_t>(put));
         offset_bytes += static_cast<std::uint64_t>(put);
     }

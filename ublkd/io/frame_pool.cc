@@ -28,6 +28,7 @@ struct Free {
 
 struct Lists {
     std::array<Free*, kLargest / kGrain + 1> heads{};
+    std::uint64_t from_malloc = 0;
     ~Lists() {
         for (Free* head : heads) {
             while (head != nullptr) {
@@ -44,6 +45,7 @@ thread_local Lists lists;
 void* allocate(std::size_t bytes) {
     void* const memory = std::malloc(bytes);
     if (memory == nullptr) throw std::bad_alloc();
+    ++lists.from_malloc;
     return memory;
 }
 
@@ -69,5 +71,8 @@ void free_frame(void* frame, std::size_t bytes) noexcept {
     free->next = lists.heads[index];
     lists.heads[index] = free;
 }
+
+bool frames_are_pooled() noexcept { return kPooled; }
+std::uint64_t frames_from_malloc() noexcept { return lists.from_malloc; }
 
 }  // namespace ublkd::io

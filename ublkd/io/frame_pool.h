@@ -4,10 +4,15 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace ublkd::io {
 
 void* allocate_frame(std::size_t bytes);
 void free_frame(void* frame, std::size_t bytes) noexcept;
+
+/// Whether this build keeps frames in lists at all, and how often this thread had to go to malloc for one.
+bool frames_are_pooled() noexcept;
+std::uint64_t frames_from_malloc() noexcept;
 
 }  // namespace ublkd::io

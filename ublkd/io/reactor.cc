@@ -3,11 +3,14 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/log.h"
 
 namespace ublkd::io {
 namespace {
@@ -52,11 +55,17 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
     params.cq_entries = options.entries * 4;
     int error = io_uring_queue_init_params(options.entries, &reactor->ring_, &params);
     if (error == -EINVAL) {    // before Linux 6.1
+        std::memset(&params, 0, sizeof params);
         params.flags = IORING_SETUP_CQSIZE;
+        params.cq_entries = options.entries * 4;
         error = io_uring_queue_init_params(options.entries, &reactor->ring_, &params);
     }
+    if (error == -ENOSYS || error == -EPERM)
+        return fail(Errc::kUnsupported, "set up io_uring (sysctl kernel.io_uring_disabled?)", -error);
     if (error < 0) return fail_errno(-error, "set up io_uring");
     reactor->ring_made_ = true;
+    constexpr unsigned kNeeded = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE;
+    if ((params.features & kNeeded) != kNeeded) return fail(Errc::kUnsupported, "io_uring of Linux 5.11 or later");
     (void)io_uring_register_ring_fd(&reactor->ring_);    // only saves a look-up per enter
     if (io_uring_register_files_sparse(&reactor->ring_, options.registered_files) == 0) {
         for (unsigned slot = options.registered_files; slot > 0; --slot)
@@ -65,7 +74,8 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
     reactor->wake_fd_ = eventfd(0, EFD_CLOEXEC);
     if (reactor->wake_fd_ < 0) return fail_errno(errno, "make eventfd");
     reactor->wake_read_.reactor = reactor.get();
-    reactor->wake_read_.on_cqe = [](Completion* self, int, std::uint32_t) noexcept {
+    reactor->wake_read_.on_cqe = [](Completion* self, int result, std::uint32_t) noexcept {
+        CHECK(result == sizeof(std::uint64_t) || result == -EINTR || result == -EAGAIN, "an eventfd gives 8 bytes");
         Reactor* const owner = static_cast<WakeRead*>(self)->reactor;
         owner->take_posted();
         owner->arm_wake();
@@ -76,16 +86,46 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
 }
 
 Reactor::~Reactor() {
+    if (ring_made_) {
+        if (current_reactor == this) drain_kernel();
+        io_uring_queue_exit(&ring_);
+    }
     if (current_reactor == this) current_reactor = nullptr;
-    if (ring_made_) io_uring_queue_exit(&ring_);
     if (wake_fd_ >= 0) ::close(wake_fd_);
+}
+
+void Reactor::drain_kernel() {
+    for (const io_uring_sqe& sqe : waiting_sqes_) {
+        if (sqe.user_data != 0) --stats_.in_flight;
+    }
+    waiting_sqes_.clear();
+    io_uring_sqe sqe = blank_sqe();
+    io_uring_prep_cancel(&sqe, nullptr, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
+    submit(sqe, nullptr);
+    submit_now();
+    const auto deadline = Clock::now() + std::chrono::seconds(10);
+    while (stats_.in_flight > 0) {
+        io_uring_cqe* cqe = nullptr;
+        __kernel_timespec second{.tv_sec = 1, .tv_nsec = 0};
+        const int waited = io_uring_wait_cqe_timeout(&ring_, &cqe, &second);
+        if (waited == 0) {
+            if (io_uring_cqe_get_data(cqe) != nullptr && (cqe->flags & IORING_CQE_F_MORE) == 0) --stats_.in_flight;
+            io_uring_cqe_seen(&ring_, cqe);
+        } else if (Clock::now() > deadline) {
+            log::error("reactor: {} requests are still in the kernel after 10 s at shutdown", stats_.in_flight);
+            return;
+        }
+    }
 }
 
 void Reactor::run() {
     CHECK(on_own_thread(), "a reactor runs on the thread that made it");
-    while (!stop_requested_.load(std::memory_order_acquire)) turn(true);
+    constexpr bool kMayWait = true;
+    while (!stop_requested_.load(std::memory_order_acquire)) turn(kMayWait);
     stop_requested_.store(false, std::memory_order_release);
+    take_posted();
     run_ready();
+    submit_now();
     run_hooks();
 }
 
@@ -113,6 +153,7 @@ void Reactor::take_posted() {
         const std::lock_guard lock(posted_mutex_);
         taken.swap(posted_);
     }
+    stats_.posted += taken.size();
     for (auto& function : taken) function();
 }
 
@@ -130,13 +171,12 @@ void Reactor::turn(const bool& may_wait) {
     fire_timers();
     run_ready();
     if (!hooks_.empty()) {
-        if (io_uring_sq_ready(&ring_) > 0) {    // disk requests enter before replies are sent
-            ++stats_.enters;
-            (void)io_uring_submit(&ring_);
-        }
+        if (io_uring_sq_ready(&ring_) > 0) submit_now();    // disk requests enter before replies are sent
         run_hooks();
     }
-    const bool idle = ready_.empty() && hooks_.empty() && !stop_requested_.load(std::memory_order_acquire);
+    const bool idle = ready_.empty() && hooks_.empty() && waiting_sqes_.empty() &&
+                      !stop_requested_.load(std::memory_order_acquire);
+    submit_waiting();
     enter(may_wait && idle);
     reap();
     in_turn_ = false;
@@ -144,11 +184,9 @@ void Reactor::turn(const bool& may_wait) {
 
 void Reactor::run_ready() {
     // Only what is ready now: a coroutine that yields in a loop must not starve the ring.
-    for (std::size_t left = ready_.size(); left > 0; --left) {
-        const auto handle = ready_.front();
-        ready_.pop_front();
-        handle.resume();
-    }
+    const std::size_t count = ready_.size();
+    stats_.ready_runs += count;
+    for (std::size_t left = count; left > 0; --left) ready_.pop().resume();
 }
 
 void Reactor::run_hooks() {
@@ -156,6 +194,7 @@ void Reactor::run_hooks() {
     for (TurnHook* const hook : hooks_running_) {
         if (hook == nullptr) continue;
         hook->armed = false;
+        ++stats_.hook_runs;
         hook->run(hook);
     }
     hooks_running_.clear();
@@ -179,38 +218,57 @@ void Reactor::remove_hook(TurnHook* hook) {
 void Reactor::fire_timers() {
     if (timers_.empty()) return;
     const auto now = Clock::now();
-    while (!timers_.empty() && timers_.begin()->first <= now) {
-        Timer* const timer = timers_.begin()->second;
-        timers_.erase(timers_.begin());
-        timer->armed = false;
+    // Not more than there are now: one that arms itself for the past must not starve the ring.
+    for (std::size_t left = timers_.size(); left > 0 && !timers_.empty(); --left) {
+        auto* const timer = static_cast<Timer*>(timers_.first());
+        if (timer->when > now) return;
+        timers_.remove(timer);
+        ++stats_.timers_fired;
         timer->on_cqe(timer, 0, 0);
     }
+}
+
+namespace {
+
+/// What io_uring_enter() may answer in a healthy process; the loop goes on with the next turn.
+/// EINTR: a signal; ETIME: a timer is due; EBUSY, EAGAIN: completions must be taken, or memory is short.
+void check_entered(int result) {
+    CHECK(result >= 0 || result == -EINTR || result == -ETIME || result == -EBUSY || result == -EAGAIN,
+          "io_uring_enter() takes what is in the ring");
+}
+
+}  // namespace
+
+void Reactor::submit_now() {
+    ++stats_.enters;
+    check_entered(io_uring_submit(&ring_));
 }
 
 void Reactor::enter(bool may_wait) {
     ++stats_.enters;
     if (!may_wait) {
-        (void)io_uring_submit_and_get_events(&ring_);
+        check_entered(io_uring_submit_and_get_events(&ring_));
         return;
     }
-    io_uring_cqe* cqe = nullptr;
+    ++stats_.waits;
     if (timers_.empty()) {
-        (void)io_uring_submit_and_wait(&ring_, 1);
+        check_entered(io_uring_submit_and_wait(&ring_, 1));
         return;
     }
-    const auto wait = std::max(timers_.begin()->first - Clock::now(), Clock::duration::zero());
+    const auto wait = std::max(timers_.first()->when - Clock::now(), Clock::duration::zero());
     const auto nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(wait).count();
     __kernel_timespec timeout{};
     timeout.tv_sec = nanoseconds / 1'000'000'000;
     timeout.tv_nsec = nanoseconds % 1'000'000'000;
-    (void)io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr);
+    io_uring_cqe* cqe = nullptr;
+    check_entered(io_uring_submit_and_wait_timeout(&ring_, &cqe, 1, &timeout, nullptr));
 }
 
 void Reactor::reap() {
-    io_uring_cqe* cqes[128];
+    constexpr unsigned kBatch = 128;
+    io_uring_cqe* cqes[kBatch];
     for (;;) {
-        const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, 128);
-        if (count == 0) return;
+        const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, kBatch);
         stats_.completions += count;
         for (unsigned i = 0; i < count; ++i) {
             auto* const completion = static_cast<Completion*>(io_uring_cqe_get_data(cqes[i]));
@@ -218,25 +276,38 @@ void Reactor::reap() {
             const std::uint32_t flags = cqes[i]->flags;
             // The entry is handed back first: what runs now may need room in the queue.
             io_uring_cq_advance(&ring_, 1);
-            if (completion != nullptr) completion->on_cqe(completion, result, flags);
+            if (completion == nullptr) continue;
+            if ((flags & IORING_CQE_F_MORE) == 0) --stats_.in_flight;
+            completion->on_cqe(completion, result, flags);
         }
-        if (count < 128) return;
+        if (count < kBatch) return;
     }
 }
 
 io_uring_sqe* Reactor::next_sqe() {
+    if (!waiting_sqes_.empty()) return nullptr;    // not to be overtaken
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-    while (sqe == nullptr) {
-        ++stats_.enters;
-        (void)io_uring_submit(&ring_);
-        sqe = io_uring_get_sqe(&ring_);
+    if (sqe != nullptr) return sqe;
+    ++stats_.queue_full;
+    submit_now();
+    return io_uring_get_sqe(&ring_);
+}
+
+void Reactor::submit_waiting() {
+    while (!waiting_sqes_.empty()) {
+        io_uring_sqe* const slot = io_uring_get_sqe(&ring_);
+        if (slot == nullptr) return;
+        *slot = waiting_sqes_.front();
+        waiting_sqes_.pop_front();
     }
-    return sqe;
 }
 
 void Reactor::submit(const io_uring_sqe& sqe, Completion* completion) {
     DCHECK(on_own_thread(), "requests are made on the reactor's thread");
-    io_uring_sqe* const slot = next_sqe();
+    ++stats_.submissions;
+    if (completion != nullptr) ++stats_.in_flight;
+    io_uring_sqe* slot = next_sqe();
+    if (slot == nullptr) slot = &waiting_sqes_.emplace_back();
     *slot = sqe;
     io_uring_sqe_set_data(slot, completion);
 }
@@ -342,18 +413,53 @@ Reactor::SleepAwaiter Reactor::sleep_for(Clock::duration duration) {
 }
 
 void Reactor::start_timer(Timer* timer, Clock::time_point when) {
-    CHECK(!timer->armed, "a timer is armed once at a time");
-    timer->place = timers_.emplace(when, timer);
-    timer->armed = true;
+    CHECK(!timer->armed(), "a timer is armed once at a time");
+    timers_.add(timer, when);
 }
 
 void Reactor::cancel_timer(Timer* timer) {
-    if (!timer->armed) return;
-    timers_.erase(timer->place);
-    timer->armed = false;
+    if (timer->armed()) timers_.remove(timer);
+}
+
+namespace {
+
+/// Waits for an event or a time, whichever is first, and is resumed once.
+struct TimedWait : detail::Waiter {
+    struct OwnTimer : Reactor::Timer {
+        TimedWait* wait = nullptr;
+    };
+    Reactor* reactor;
+    Event* event;
+    Clock::time_point when;
+    OwnTimer timer{};
+
+    TimedWait(Reactor* on, Event* of, Clock::time_point until) : reactor(on), event(of), when(until) {}
+    bool await_ready() const noexcept { return event->is_set(); }
+    void await_suspend(std::coroutine_handle<> self) noexcept {
+        handle = self;
+        event->add_waiter(this);
+        timer.wait = this;
+        timer.on_cqe = [](Completion* fired, int, std::uint32_t) noexcept {
+            TimedWait* const wait = static_cast<OwnTimer*>(fired)->wait;
+            // Woken by the event already, and in the ready queue: that goes first.
+            if (wait->event->remove_waiter(wait)) wait->handle.resume();
+        };
+        reactor->start_timer(&timer, when);
+    }
+    void await_resume() noexcept { reactor->cancel_timer(&timer); }
+};
+static_assert(std::is_trivially_destructible_v<TimedWait>);
+
+}  // namespace
+
+Task<bool> Reactor::wait_until(Event* event, Clock::time_point when) {
+    TimedWait wait(this, event, when);
+    co_await wait;
+    co_return event->is_set();
 }
 
 FdRef Reactor::register_fd(int fd) {
+    CHECK(on_own_thread(), "a descriptor is registered on the reactor's thread");
     if (free_file_slots_.empty()) return FdRef{fd, -1};
     const int slot = free_file_slots_.back();
     if (io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1) != 1) return FdRef{fd, -1};
@@ -363,6 +469,7 @@ FdRef Reactor::register_fd(int fd) {
 
 void Reactor::unregister_fd(FdRef& file) {
     if (file.registered < 0) return;
+    CHECK(on_own_thread(), "a descriptor is given back on the reactor's thread");
     const int none = -1;
     (void)io_uring_register_files_update(&ring_, static_cast<unsigned>(file.registered), &none, 1);
     free_file_slots_.push_back(file.registered);

@@ -13,26 +13,25 @@
 #include <sys/socket.h>
 
 #include <atomic>
-#include <chrono>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
 
 #include "ublkd/base/result.h"
+#include "ublkd/io/ready_queue.h"
 #include "ublkd/io/sync.h"
 #include "ublkd/io/task.h"
+#include "ublkd/io/timer_heap.h"
 
 namespace ublkd::io {
 
 class Reactor;
-using Clock = std::chrono::steady_clock;
 
 /// What an SQE's user_data points to. Must stay in place until on_cqe has been called for the last time
 /// (once, or until a CQE without IORING_CQE_F_MORE for multishot requests).
@@ -76,10 +75,19 @@ struct ReactorOptions {
     unsigned registered_files = 1024;
 };
 
+/// Counted since the reactor was made; what the benchmarks and the metrics divide by requests.
 struct ReactorStats {
     std::uint64_t turns = 0;
-    std::uint64_t enters = 0;    // io_uring_enter calls
-    std::uint64_t completions = 0;
+    std::uint64_t enters = 0;         // io_uring_enter calls
+    std::uint64_t waits = 0;          // of them: those that were allowed to sleep
+    std::uint64_t submissions = 0;    // SQEs
+    std::uint64_t completions = 0;    // CQEs
+    std::uint64_t ready_runs = 0;     // coroutines resumed from the ready queue
+    std::uint64_t hook_runs = 0;      // end-of-turn hooks
+    std::uint64_t timers_fired = 0;
+    std::uint64_t posted = 0;         // functions from other threads
+    std::uint64_t queue_full = 0;     // SQEs that found the submission queue full
+    std::uint64_t in_flight = 0;      // requests in the kernel now, the wake-up read included
 };
 
 class Reactor {
@@ -88,20 +96,24 @@ class Reactor {
     static Result<std::unique_ptr<Reactor>> create(const ReactorOptions& options = {});
     Reactor(const Reactor&) = delete;
     Reactor& operator=(const Reactor&) = delete;
+    /// On its own thread. Requests still in the kernel are cancelled and waited for, so that it writes into no memory of
+    /// ours afterwards; the coroutines that wait for them never run again. No other thread may be in a call by then.
     ~Reactor();
 
     /// The reactor of this thread, nullptr where there is none.
     static Reactor* current() noexcept;
 
-    /// Serves until stop(); then what is ready still runs. Whoever calls stop() has closed its gates before.
+    /// Serves until stop(); then what is posted and ready by then still runs. Whoever calls stop() has closed its gates
+    /// before.
     void run();
-    /// Thread-safe.
+    /// Thread-safe; the reactor must outlive the call (ReactorThread sees to that).
     void stop();
     /// Runs `task` to its end on this thread, serving all else meanwhile (tests, start-up, shutdown).
     template <class T>
     T run_until_complete(Task<T> task);
 
-    /// Runs `function` on the reactor's thread soon. Thread-safe.
+    /// Runs `function` on the reactor's thread soon, in the order of the calls. Thread-safe; the reactor must outlive the
+    /// call. Not for the data path: it locks and allocates.
     void post(std::function<void()> function);
 
     // Requests. Buffers and addresses must stay valid until the result is there. All give bytes or -errno.
@@ -136,12 +148,14 @@ class Reactor {
     YieldAwaiter yield() const { return {}; }
 
     /// A timer that calls on_cqe with 0 when due, unless it is cancelled first.
-    struct Timer : Completion {
-        std::multimap<Clock::time_point, Timer*>::iterator place{};
-        bool armed = false;
+    struct Timer : Completion, TimerNode {
+        bool armed() const { return place != 0; }
     };
     void start_timer(Timer* timer, Clock::time_point when);
+    /// Nothing where it is not armed.
     void cancel_timer(Timer* timer);
+    /// Until `event` is set, or `when`. True where it is set.
+    Task<bool> wait_until(Event* event, Clock::time_point when);
 
     void at_turn_end(TurnHook* hook);
     /// Before a TurnHook that may be armed is destroyed.
@@ -154,7 +168,7 @@ class Reactor {
 
     bool on_own_thread() const noexcept { return current() == this; }
     const ReactorStats& stats() const noexcept { return stats_; }
-    void add_ready(std::coroutine_handle<> handle) { ready_.push_back(handle); }
+    void add_ready(std::coroutine_handle<> handle) { ready_.push(handle); }
 
   private:
     struct WakeRead : Completion {
@@ -163,8 +177,11 @@ class Reactor {
     friend class Operation;
 
     Reactor() = default;
+    void submit_now();
     Operation prepared(const io_uring_sqe& sqe) { return Operation(this, sqe); }
     io_uring_sqe* next_sqe();
+    void submit_waiting();
+    void drain_kernel();
     void turn(const bool& may_wait);    // read after what is ready has run
     void run_ready();
     void run_hooks();
@@ -180,10 +197,11 @@ class Reactor {
     int wake_fd_ = -1;
     std::uint64_t wake_value_ = 0;
     WakeRead wake_read_;
-    std::deque<std::coroutine_handle<>> ready_;
+    ReadyQueue ready_;
+    std::deque<io_uring_sqe> waiting_sqes_;    // the kernel took none of a full queue; almost always empty
     std::vector<TurnHook*> hooks_;
     std::vector<TurnHook*> hooks_running_;
-    std::multimap<Clock::time_point, Timer*> timers_;
+    TimerHeap timers_;
     std::vector<int> free_file_slots_;
     std::mutex posted_mutex_;
     std::vector<std::function<void()>> posted_;

@@ -3,12 +3,14 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -54,14 +56,21 @@ void set_no_delay(int fd) {
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);    // fails on a unix socket, where it is not needed
 }
 
-/// True where a process still accepts on `address`.
-bool answers(const sockaddr_un& address) {
+/// What bind() will meet at `path`: nothing after this where the answer is ok.
+Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& address) {
+    struct stat info {};
+    if (lstat(path.c_str(), &info) != 0) return {};
+    if (!S_ISSOCK(info.st_mode)) return fail(Errc::kExists, "listen: this path is not a socket", EADDRINUSE);
     const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe < 0) return true;
+    if (probe < 0) return fail_errno(errno, "socket");
     const int result = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    const bool alive = result == 0 || errno == EAGAIN;
+    const int error = errno;
     close(probe);
-    return alive;
+    // Anything but a refusal (success, a full backlog, no permission) may be a live server.
+    if (result == 0 || error != ECONNREFUSED)
+        return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
+    if (unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove stale socket");
+    return {};
 }
 
 }  // namespace
@@ -121,7 +130,11 @@ Task<Result<Socket>> Socket::connect_tcp(Reactor* reactor, std::string address_t
 Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
     for (;;) {
         const int got = co_await reactor_->receive(ref_, into);
-        if (got == -EINTR || got == -EAGAIN) continue;
+        if (got == -EINTR) continue;
+        if (got == -EAGAIN) {
+            CO_TRY(co_await wait_readable());
+            continue;
+        }
         if (got < 0) co_return fail_errno(-got, "receive");
         co_return static_cast<std::size_t>(got);
     }
@@ -130,7 +143,11 @@ Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
 Task<Result<void>> Socket::receive_all(std::span<std::byte> into) {
     while (!into.empty()) {
         const int got = co_await reactor_->receive(ref_, into, MSG_WAITALL);
-        if (got == -EINTR || got == -EAGAIN) continue;
+        if (got == -EINTR) continue;
+        if (got == -EAGAIN) {
+            CO_TRY(co_await wait_readable());
+            continue;
+        }
         if (got < 0) co_return fail_errno(-got, "receive");
         if (got == 0) co_return fail(Errc::kClosed, "receive");
         into = into.subspan(static_cast<std::size_t>(got));
@@ -140,8 +157,12 @@ Task<Result<void>> Socket::receive_all(std::span<std::byte> into) {
 
 Task<Result<void>> Socket::send_all(std::span<const std::byte> from) {
     while (!from.empty()) {
-        const int put = co_await reactor_->send(ref_, from);
-        if (put == -EINTR || put == -EAGAIN) continue;
+        const int put = co_await reactor_->send(ref_, from, MSG_WAITALL);
+        if (put == -EINTR) continue;
+        if (put == -EAGAIN) {
+            CO_TRY(co_await wait_writable());
+            continue;
+        }
         if (put < 0) co_return fail_errno(-put, "send");
         from = from.subspan(static_cast<std::size_t>(put));
     }
@@ -161,6 +182,7 @@ Task<Result<void>> Socket::wait_writable() {
 }
 
 Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
+    DCHECK(!into.empty(), "no bytes asked for looks like the end of the stream");
     for (;;) {
         const auto got = ::recv(ref_.fd, into.data(), into.size(), MSG_DONTWAIT);
         if (got >= 0) return static_cast<std::size_t>(got);
@@ -173,7 +195,7 @@ Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
 Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(parts.data());    // sendmsg(2) does not write to it
-    message.msg_iovlen = parts.size();
+    message.msg_iovlen = std::min<std::size_t>(parts.size(), IOV_MAX);
     for (;;) {
         const auto put = ::sendmsg(ref_.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (put >= 0) return static_cast<std::size_t>(put);
@@ -186,13 +208,11 @@ Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
 Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path, unsigned mode) {
     sockaddr_un address{};
     TRY_ASSIGN(address, unix_address(path));
-    if (access(path.c_str(), F_OK) == 0) {
-        if (answers(address)) return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
-        if (unlink(path.c_str()) != 0) return fail_errno(errno, "remove stale socket");
-    }
+    TRY(clear_stale_socket(path, address));
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fail_errno(errno, "socket");
     Listener listener = adopt(reactor, fd);
+    (void)fchmod(fd, 0600);    // what bind() creates, so that it is never wider than `mode`
     if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return fail_errno(errno, "bind");
     if (chmod(path.c_str(), mode) != 0) return fail_errno(errno, "chmod socket");
     if (listen(fd, 128) != 0) return fail_errno(errno, "listen");
@@ -221,12 +241,14 @@ Listener Listener::adopt(Reactor& reactor, int fd) {
 }
 
 Listener::Listener(Listener&& other) noexcept
-    : reactor_(std::exchange(other.reactor_, nullptr)), ref_(std::exchange(other.ref_, FdRef{})) {
-    CHECK(other.accepting_ == nullptr, "a Listener is not moved while it accepts");
+    : reactor_(std::exchange(other.reactor_, nullptr)),
+      ref_(std::exchange(other.ref_, FdRef{})),
+      stopped_(other.stopped_) {
+    CHECK(!other.in_accept_, "a Listener is not moved while it accepts");
 }
 Listener& Listener::operator=(Listener&& other) noexcept {
     if (this != &other) {
-        CHECK(accepting_ == nullptr && other.accepting_ == nullptr, "a Listener is not moved while it accepts");
+        CHECK(!in_accept_ && !other.in_accept_, "a Listener is not moved while it accepts");
         close_now();
         reactor_ = std::exchange(other.reactor_, nullptr);
         ref_ = std::exchange(other.ref_, FdRef{});
@@ -238,14 +260,21 @@ Listener::~Listener() { close_now(); }
 
 void Listener::close_now() noexcept {
     if (ref_.fd < 0) return;
-    CHECK(accepting_ == nullptr, "shutdown() and the end of accept() come before a Listener is destroyed");
+    CHECK(!in_accept_, "shutdown() and the end of accept() come before a Listener is destroyed");
     reactor_->unregister_fd(ref_);
     ::close(ref_.fd);
     ref_ = FdRef{};
 }
 
 Task<Result<Socket>> Listener::accept() {
-    CHECK(accepting_ == nullptr, "one accept() at a time");
+    CHECK(!in_accept_, "one accept() at a time");
+    in_accept_ = true;
+    auto result = co_await accept_one();
+    in_accept_ = false;
+    co_return result;
+}
+
+Task<Result<Socket>> Listener::accept_one() {
     while (!stopped_) {
         Operation operation = reactor_->accept(ref_);
         accepting_ = &operation;
@@ -257,7 +286,14 @@ Task<Result<Socket>> Listener::accept() {
             co_return socket;
         }
         if (stopped_) break;
-        if (result == -EINTR || result == -EAGAIN || result == -ECONNABORTED) continue;
+        if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
+            co_await reactor_->sleep_for(std::chrono::milliseconds(100));
+            continue;
+        }
+        // A connection that broke before it was taken says nothing about the listener. Source: accept(2), "Error handling".
+        if (result == -EINTR || result == -EAGAIN || result == -ECONNABORTED || result == -EPROTO ||
+            result == -ENETDOWN || result == -EHOSTUNREACH || result == -ENETUNREACH)
+            continue;
         co_return fail_errno(-result, "accept");
     }
     co_return fail(Errc::kCancelled, "accept");

@@ -39,7 +39,8 @@ class Socket {
 
     /// Bytes taken; 0 at the end; kBusy where nothing is there now.
     Result<std::size_t> try_receive(std::span<std::byte> into);
-    /// Bytes taken by the kernel, perhaps fewer than given; kBusy where it takes none now.
+    /// Bytes taken by the kernel, perhaps fewer than given (not more than the first 1024 parts); kBusy where it takes none
+    /// now.
     Result<std::size_t> try_send(std::span<const iovec> parts);
 
     void shutdown() noexcept;
@@ -57,7 +58,8 @@ class Socket {
 
 class Listener {
   public:
-    /// Makes a listening unix socket with `mode`; a socket left behind by a dead process is replaced, a live one is kBusy.
+    /// Makes a listening unix socket with `mode`. A socket left behind by a dead process is replaced; kBusy where a
+    /// process serves it (or may), kExists where `path` is something else, which is left alone.
     static Result<Listener> listen_unix(Reactor& reactor, const std::string& path, unsigned mode);
     /// `port` 0: one is chosen, see port().
     static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address, std::uint16_t port);
@@ -68,7 +70,7 @@ class Listener {
     Listener& operator=(Listener&& other) noexcept;
     ~Listener();
 
-    /// kCancelled after shutdown().
+    /// kCancelled after shutdown(). Where the process is out of descriptors or memory it waits until it no longer is.
     Task<Result<Socket>> accept();
     /// Makes a pending accept() end.
     void shutdown();
@@ -77,10 +79,12 @@ class Listener {
 
   private:
     void close_now() noexcept;
+    Task<Result<Socket>> accept_one();
     Reactor* reactor_ = nullptr;
     FdRef ref_;
     bool stopped_ = false;
-    Operation* accepting_ = nullptr;
+    bool in_accept_ = false;
+    Operation* accepting_ = nullptr;    // while it is in the kernel
 };
 
 }  // namespace ublkd::io

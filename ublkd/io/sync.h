@@ -28,6 +28,17 @@ class WaiterQueue {
   public:
     bool empty() const { return head_ == nullptr; }
     Waiter* front() const { return head_; }
+    /// False where it is not in the list.
+    bool remove(Waiter* waiter) {
+        Waiter* before = nullptr;
+        for (Waiter* at = head_; at != nullptr; before = at, at = at->next) {
+            if (at != waiter) continue;
+            (before == nullptr ? head_ : before->next) = at->next;
+            if (tail_ == at) tail_ = before;
+            return true;
+        }
+        return false;
+    }
     void push(Waiter* waiter) {
         waiter->next = nullptr;
         if (tail_ == nullptr) {
@@ -79,6 +90,9 @@ class Event {
         void await_resume() const noexcept {}
     };
     Awaiter wait() { return Awaiter(this); }
+    /// For Reactor::wait_until().
+    void add_waiter(detail::Waiter* waiter) { waiters_.push(waiter); }
+    bool remove_waiter(detail::Waiter* waiter) { return waiters_.remove(waiter); }
 
   private:
     void wake_all() {
@@ -149,7 +163,7 @@ class Gate {
         CHECK(count_ > 0, "leave() pairs with try_enter()");
         if (--count_ == 0 && closed_) empty_.set();
     }
-    /// Refuses newcomers from now on; the Task ends when all have left. May be called once.
+    /// Refuses newcomers once it is awaited (begin_close(): at once); ends when all have left.
     Task<void> close() {
         begin_close();
         co_await empty_.wait();

@@ -52,6 +52,8 @@ class PromiseBase {
 
     /// Runs the coroutine to its first suspension. False: it ran to its end, go on with its result.
     bool start(std::coroutine_handle<> self, std::coroutine_handle<> continuation) noexcept {
+        DCHECK(!started_, "a Task is awaited once");
+        started_ = true;
         continuation_ = continuation;
         starting_ = true;
         self.resume();
@@ -59,8 +61,12 @@ class PromiseBase {
         return !done_at_once_;
     }
 
+    /// Never started, or at its end: nothing of the kernel or of a queue points into the frame.
+    bool may_be_destroyed(std::coroutine_handle<> self) const noexcept { return !started_ || self.done(); }
+
   private:
     std::coroutine_handle<> continuation_;
+    bool started_ = false;
     bool starting_ = false;
     bool done_at_once_ = false;
 };
@@ -101,14 +107,12 @@ class [[nodiscard]] Task {
     Task(Task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
     Task& operator=(Task&& other) noexcept {
         if (this != &other) {
-            if (handle_) handle_.destroy();
+            destroy();
             handle_ = std::exchange(other.handle_, nullptr);
         }
         return *this;
     }
-    ~Task() {
-        if (handle_) handle_.destroy();
-    }
+    ~Task() { destroy(); }
 
     struct Awaiter {
         Handle handle;
@@ -125,6 +129,11 @@ class [[nodiscard]] Task {
     }
 
   private:
+    void destroy() noexcept {
+        if (!handle_) return;
+        DCHECK(handle_.promise().may_be_destroyed(handle_), "a Task under way is not destroyed");
+        handle_.destroy();
+    }
     Handle handle_ = nullptr;
 };
 

@@ -51,7 +51,8 @@ Result<std::unique_ptr<ReactorThread>> ReactorThread::start(std::string name, co
     std::unique_ptr<ReactorThread> made(new ReactorThread());
     std::promise<Result<Reactor*>> started;
     auto future = started.get_future();
-    made->thread_ = std::thread([name = std::move(name), options, prepare = std::move(prepare), &started] {
+    made->thread_ = std::thread([name = std::move(name), options, prepare = std::move(prepare), &started,
+                                 stop_called = made->stop_called_.get_future()] {
         name_this_thread(name);
         if (prepare) prepare();
         auto reactor = Reactor::create(options);
@@ -62,6 +63,7 @@ Result<std::unique_ptr<ReactorThread>> ReactorThread::start(std::string name, co
         Reactor& served = **reactor;
         started.set_value(&served);
         served.run();
+        stop_called.wait();
     });
     const auto reactor = future.get();
     if (!reactor) {
@@ -75,6 +77,7 @@ Result<std::unique_ptr<ReactorThread>> ReactorThread::start(std::string name, co
 ReactorThread::~ReactorThread() {
     if (!thread_.joinable()) return;
     reactor_->stop();
+    stop_called_.set_value();
     thread_.join();
 }
 

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "ublkd/base/result.h"
@@ -40,7 +41,8 @@ class Worker {
 };
 
 /// co_await Offload<T>(worker, function): T is the function's result. Name the std::function before the co_await
-/// expression, and the Offload too (both have destructors).
+/// expression, and the Offload too (both have destructors). The function throws nothing. The Worker is destroyed before the
+/// reactor that waits for it.
 template <class T>
 class Offload {
   public:
@@ -51,6 +53,7 @@ class Offload {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> self) {
         Reactor* const home = Reactor::current();
+        CHECK(home != nullptr, "a coroutine that offloads runs on a reactor");
         worker_->submit([this, home, self] {
             result_.emplace(function_());
             home->post([self] { self.resume(); });
@@ -71,38 +74,69 @@ class ReactorThread {
                                                         std::function<void()> prepare = {});
     ReactorThread(const ReactorThread&) = delete;
     ReactorThread& operator=(const ReactorThread&) = delete;
+    /// Stops and joins. Whatever runs on the reactor has been ended before, and nobody posts to it any more.
     ~ReactorThread();
     Reactor& reactor() { return *reactor_; }
 
   private:
     ReactorThread() = default;
     Reactor* reactor_ = nullptr;
+    std::promise<void> stop_called_;    // the reactor outlives the call of stop()
     std::thread thread_;
 };
 
 namespace detail {
+
+/// Where a thread waits for the result of a coroutine on a reactor.
 template <class T>
-Detached run_for(Task<T> task, std::promise<T>* promise) {
-    if constexpr (std::is_void_v<T>) {
-        co_await task;
-        promise->set_value();
-    } else {
-        promise->set_value(co_await task);
+class Rendezvous {
+  public:
+    void deliver(T&& value) {
+        const std::lock_guard lock(mutex_);
+        value_.emplace(std::move(value));
+        done_.notify_one();    // under the lock: the waiter destroys this object as soon as it has it
     }
+    T wait() {
+        std::unique_lock lock(mutex_);
+        done_.wait(lock, [this] { return value_.has_value(); });
+        return std::move(*value_);
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable done_;
+    std::optional<T> value_;
+};
+
+struct Nothing {};
+
+template <class T>
+Detached run_for(Task<T> task, Rendezvous<T>* rendezvous) {
+    rendezvous->deliver(co_await task);
 }
+inline Detached run_for(Task<void> task, Rendezvous<Nothing>* rendezvous) {
+    co_await task;
+    rendezvous->deliver(Nothing{});
+}
+
 }  // namespace detail
 
 /// Runs the coroutine that `make` returns on `reactor` and blocks this thread until it has ended. Not to be called on a
-/// reactor's thread. `make` and what it refers to live until then.
+/// reactor's thread. `make` and what it refers to live until then, and so does the reactor: a reactor that stops before
+/// leaves the caller waiting.
 template <class Make>
 auto run_on(Reactor& reactor, Make make) {
     using TaskType = decltype(make());
     using T = decltype(std::declval<TaskType>().operator co_await().await_resume());
+    using Value = std::conditional_t<std::is_void_v<T>, detail::Nothing, T>;
     CHECK(Reactor::current() == nullptr, "run_on() blocks: not for a reactor's thread");
-    std::promise<T> promise;
-    auto future = promise.get_future();
-    reactor.post([&make, &promise] { detail::run_for<T>(make(), &promise); });
-    return future.get();
+    detail::Rendezvous<Value> rendezvous;
+    reactor.post([&make, &rendezvous] { detail::run_for(make(), &rendezvous); });
+    if constexpr (std::is_void_v<T>) {
+        (void)rendezvous.wait();
+    } else {
+        return rendezvous.wait();
+    }
 }
 
 }  // namespace ublkd::io
