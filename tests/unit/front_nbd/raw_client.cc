@@ -1,0 +1,261 @@
+#include "tests/unit/front_nbd/raw_client.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include <gtest/gtest.h>
+
+namespace ublkd::front::nbd::test {
+namespace {
+
+template <class T>
+Bytes big_endian(T value) {
+    Bytes bytes(sizeof value);
+    store_be(bytes.data(), value);
+    return bytes;
+}
+
+void limit_waiting(int fd) {
+    const timeval limit{.tv_sec = 20, .tv_usec = 0};
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+}  // namespace
+
+Bytes operator+(Bytes a, const Bytes& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
+Bytes be16(std::uint16_t value) { return big_endian(value); }
+Bytes be32(std::uint32_t value) { return big_endian(value); }
+Bytes be64(std::uint64_t value) { return big_endian(value); }
+Bytes text(std::string_view value) {
+    Bytes bytes(value.size());
+    for (std::size_t i = 0; i < value.size(); ++i) bytes[i] = std::byte(value[i]);
+    return bytes;
+}
+Bytes pattern(std::size_t bytes, unsigned seed) {
+    Bytes made(bytes);
+    for (std::size_t i = 0; i < bytes; ++i) made[i] = std::byte((i * 7 + (i >> 9) + seed * 101 + 1) & 0xff);
+    return made;
+}
+
+Bytes option(Option option, const Bytes& data) {
+    return be64(kOptionMagic) + be32(static_cast<std::uint32_t>(option)) + be32(static_cast<std::uint32_t>(data.size())) +
+           data;
+}
+Bytes info_data(std::string_view name, std::vector<Info> infos) {
+    Bytes data = be32(static_cast<std::uint32_t>(name.size())) + text(name) + be16(static_cast<std::uint16_t>(infos.size()));
+    for (const Info info : infos) data = std::move(data) + be16(static_cast<std::uint16_t>(info));
+    return data;
+}
+Bytes context_data(std::string_view name, std::vector<std::string_view> queries) {
+    Bytes data = be32(static_cast<std::uint32_t>(name.size())) + text(name) +
+                 be32(static_cast<std::uint32_t>(queries.size()));
+    for (const auto& query : queries) data = std::move(data) + be32(static_cast<std::uint32_t>(query.size())) + text(query);
+    return data;
+}
+Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset, std::uint32_t length, unsigned flags) {
+    return be32(kRequestMagic) + be16(static_cast<std::uint16_t>(flags)) + be16(static_cast<std::uint16_t>(command)) +
+           be64(cookie) + be64(offset) + be32(length);
+}
+
+RawClient RawClient::connect_unix(const std::string& path) {
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    limit_waiting(fd);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+    return RawClient(fd);
+}
+RawClient RawClient::connect_tcp(std::uint16_t port) {
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons(port);
+    limit_waiting(fd);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+    return RawClient(fd);
+}
+RawClient::RawClient(RawClient&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), next_cookie_(other.next_cookie_) {}
+RawClient& RawClient::operator=(RawClient&& other) noexcept {
+    if (this != &other) {
+        close();
+        fd_ = std::exchange(other.fd_, -1);
+        next_cookie_ = other.next_cookie_;
+    }
+    return *this;
+}
+RawClient::~RawClient() { close(); }
+
+void RawClient::close() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+}
+void RawClient::reset() {
+    const linger now{.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close();
+}
+
+bool RawClient::send(const Bytes& bytes) {
+    std::size_t at = 0;
+    while (at < bytes.size()) {
+        const auto put = ::send(fd_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
+        if (put <= 0) {
+            EXPECT_NE(errno, EAGAIN) << "the server does not take what is sent";
+            return false;
+        }
+        at += static_cast<std::size_t>(put);
+    }
+    return true;
+}
+
+std::optional<Bytes> RawClient::receive(std::size_t bytes) {
+    Bytes got(bytes);
+    std::size_t at = 0;
+    while (at < bytes) {
+        const auto taken = recv(fd_, got.data() + at, bytes - at, 0);
+        if (taken < 0) {
+            EXPECT_NE(errno, EAGAIN) << "the server does not answer";
+        }
+        if (taken <= 0) return std::nullopt;
+        at += static_cast<std::size_t>(taken);
+    }
+    return got;
+}
+
+bool RawClient::is_closed() {
+    std::byte one;
+    const auto got = recv(fd_, &one, 1, 0);
+    return got == 0 || (got < 0 && errno == ECONNRESET);
+}
+bool RawClient::drain_to_end() {
+    Bytes room(65536);
+    for (;;) {
+        const auto got = recv(fd_, room.data(), room.size(), 0);
+        if (got == 0 || (got < 0 && errno == ECONNRESET)) return true;
+        if (got < 0) return false;
+    }
+}
+
+bool RawClient::greet(std::uint32_t flags) {
+    const auto greeting = receive(18);
+    if (!greeting) return false;
+    EXPECT_EQ(load_be<std::uint64_t>(greeting->data()), kGreetingMagic);
+    EXPECT_EQ(load_be<std::uint64_t>(greeting->data() + 8), kOptionMagic);
+    EXPECT_EQ(load_be<std::uint16_t>(greeting->data() + 16), kFixedNewstyle | kNoZeroes);
+    return send(be32(flags));
+}
+
+std::optional<OptionAnswer> RawClient::answer() {
+    const auto head = receive(20);
+    if (!head) return std::nullopt;
+    EXPECT_EQ(load_be<std::uint64_t>(head->data()), kOptionReplyMagic);
+    OptionAnswer answer;
+    answer.option = load_be<std::uint32_t>(head->data() + 8);
+    answer.type = OptionReply(load_be<std::uint32_t>(head->data() + 12));
+    const auto data = receive(load_be<std::uint32_t>(head->data() + 16));
+    if (!data) return std::nullopt;
+    answer.data = *data;
+    return answer;
+}
+
+std::vector<OptionAnswer> RawClient::ask(Option asked, const Bytes& data) {
+    std::vector<OptionAnswer> answers;
+    if (!send(option(asked, data))) return answers;
+    for (;;) {
+        auto one = answer();
+        if (!one) return answers;
+        EXPECT_EQ(one->option, static_cast<std::uint32_t>(asked));
+        answers.push_back(*one);
+        const bool error = (static_cast<std::uint32_t>(one->type) & 0x80000000U) != 0;
+        if (one->type == OptionReply::kAck || error) return answers;
+    }
+}
+
+bool RawClient::enter(std::string_view name, bool structured, bool contexts, bool block_sizes) {
+    if (!greet()) return false;
+    if (structured && ask(Option::kStructuredReply).back().type != OptionReply::kAck) return false;
+    if (contexts && ask(Option::kSetMetaContext, context_data(name, {kAllocationContext})).size() != 2) return false;
+    std::vector<Info> infos;
+    if (block_sizes) infos.push_back(Info::kBlockSize);
+    const auto answers = ask(Option::kGo, info_data(name, infos));
+    return !answers.empty() && answers.back().type == OptionReply::kAck;
+}
+
+std::optional<Reply> RawClient::reply(std::size_t data_bytes) {
+    const auto magic = receive(4);
+    if (!magic) return std::nullopt;
+    Reply reply;
+    if (load_be<std::uint32_t>(magic->data()) == kSimpleReplyMagic) {
+        const auto rest = receive(12);
+        if (!rest) return std::nullopt;
+        reply.error = NbdError(load_be<std::uint32_t>(rest->data()));
+        reply.cookie = load_be<std::uint64_t>(rest->data() + 4);
+        if (reply.error != NbdError::kNone || data_bytes == 0) return reply;
+        const auto data = receive(data_bytes);
+        if (!data) return std::nullopt;
+        reply.data = *data;
+        return reply;
+    }
+    EXPECT_EQ(load_be<std::uint32_t>(magic->data()), kStructuredReplyMagic);
+    const auto rest = receive(16);
+    if (!rest) return std::nullopt;
+    reply.structured = true;
+    reply.done = (load_be<std::uint16_t>(rest->data()) & kChunkDone) != 0;
+    reply.chunk = Chunk(load_be<std::uint16_t>(rest->data() + 2));
+    reply.cookie = load_be<std::uint64_t>(rest->data() + 4);
+    const auto payload = receive(load_be<std::uint32_t>(rest->data() + 12));
+    if (!payload) return std::nullopt;
+    std::size_t skip = 0;
+    if (reply.chunk == Chunk::kOffsetData) {
+        reply.offset_bytes = load_be<std::uint64_t>(payload->data());
+        skip = 8;
+    } else if (reply.chunk == Chunk::kBlockStatus) {
+        EXPECT_EQ(load_be<std::uint32_t>(payload->data()), kAllocationContextId);
+        skip = 4;
+    } else if (reply.chunk == Chunk::kError) {
+        reply.error = NbdError(load_be<std::uint32_t>(payload->data()));
+        EXPECT_EQ(load_be<std::uint16_t>(payload->data() + 4), payload->size() - 6);
+        skip = 6;
+    }
+    reply.data.assign(payload->begin() + static_cast<std::ptrdiff_t>(skip), payload->end());
+    return reply;
+}
+
+std::optional<Reply> RawClient::call(Command command, std::uint64_t offset, std::uint32_t length, const Bytes& payload,
+                                     unsigned flags) {
+    const std::uint64_t cookie = next_cookie_++;
+    if (!send(request(command, cookie, offset, length, flags) + payload)) return std::nullopt;
+    auto got = reply(command == Command::kRead ? length : 0);
+    if (got) {
+        EXPECT_EQ(got->cookie, cookie);
+    }
+    return got;
+}
+
+NbdError RawClient::write(std::uint64_t offset, const Bytes& payload, unsigned flags) {
+    const auto got = call(Command::kWrite, offset, static_cast<std::uint32_t>(payload.size()), payload, flags);
+    return got ? got->error : NbdError::kShutdown;
+}
+
+std::optional<Bytes> RawClient::read(std::uint64_t offset, std::uint32_t length) {
+    const auto got = call(Command::kRead, offset, length);
+    if (!got || got->error != NbdError::kNone) return std::nullopt;
+    return got->data;
+}
+
+}  // namespace ublkd::front::nbd::test
