@@ -13,8 +13,10 @@ namespace ublkd::front::ublk {
 
 class LinuxDriver final : public KernelDriver {
   public:
+    /// `control_path`: DEVICE_FOLDER/ublk-control where empty (tests take /dev/null, which answers every command with 0).
     /// Errors: kUnsupported (no /dev/ublk-control: is ublk_drv loaded?), kNotPermitted, io_uring's.
-    static Result<std::unique_ptr<LinuxDriver>> create(const std::string& device_folder = "/dev");
+    static Result<std::unique_ptr<LinuxDriver>> create(const std::string& device_folder = "/dev",
+                                                       const std::string& control_path = "");
     ~LinuxDriver() override;
 
     io::Task<Result<void>> control(const ControlRequest* request) override;
@@ -24,7 +26,7 @@ class LinuxDriver final : public KernelDriver {
     class ControlThread;
     LinuxDriver() = default;
     std::string device_folder_;
-    std::unique_ptr<ControlThread> thread_;
+    std::shared_ptr<ControlThread> thread_;    // shared with its thread, which may have to outlast us
 };
 
 }  // namespace ublkd::front::ublk

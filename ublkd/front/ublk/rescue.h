@@ -16,8 +16,8 @@ namespace ublkd::front::ublk {
 struct FoundDevice {
     uapi::DeviceInfo info{};
     bool ours = false;           // made by ublkd (any installation): is_our_tag()
-    bool server_alive = false;   // info.server_pid runs and holds /dev/ublkcN open
-    /// "running", "waiting for recovery", "lost" (live by its state, but its server is dead) or "never started".
+    bool server_alive = false;   // a process holds /dev/ublkcN open
+    /// "running", "starting", "waiting for recovery", "lost" (live by its state, but nobody serves it), "never started".
     const char* condition = "";
 };
 

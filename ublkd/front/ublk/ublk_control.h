@@ -19,6 +19,7 @@ struct ControlDeadlines {
     std::chrono::milliseconds stop{60'000};
     std::chrono::milliseconds remove{10'000};    // DEL_DEV; then DEL_DEV_ASYNC
     std::chrono::milliseconds recovery{10'000};  // how long a dead server's device may stay busy
+    std::chrono::milliseconds lost{15'000};      // how long it may stay live before it is given up
 };
 
 /// What every device of ours is made with.

@@ -1,0 +1,80 @@
+#include "ublkd/front/ublk/device_files.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+
+namespace ublkd::front::ublk {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string scheduler_path(const std::string& sys_folder, const std::string& device_name) {
+    return sys_folder + "/block/" + device_name + "/queue/scheduler";
+}
+
+/// `process`: its folder in /proc.
+bool has_open(const fs::path& process, const std::string& file) {
+    std::error_code error;
+    for (fs::directory_iterator it(process / "fd", error), end; !error && it != end; it.increment(error)) {
+        std::error_code closed;
+        if (fs::read_symlink(it->path(), closed) == file && !closed) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+bool has_no_scheduler(const std::string& sys_folder, const std::string& device_name) {
+    std::ifstream file(scheduler_path(sys_folder, device_name));
+    std::string line;
+    std::getline(file, line);
+    return line.find("[none]") != std::string::npos;
+}
+
+bool remove_scheduler(const std::string& sys_folder, const std::string& device_name) {
+    if (has_no_scheduler(sys_folder, device_name)) return true;
+    const int fd = ::open(scheduler_path(sys_folder, device_name).c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    constexpr std::string_view kNone = "none";
+    (void)!::write(fd, kNone.data(), kNone.size());
+    ::close(fd);
+    return has_no_scheduler(sys_folder, device_name);
+}
+
+bool server_is_alive(std::uint32_t device_id) {
+    const std::string channel = "/dev/ublkc" + std::to_string(device_id);
+    std::error_code error;
+    for (fs::directory_iterator it("/proc", error), end; !error && it != end; it.increment(error)) {
+        const std::string name = it->path().filename();
+        if (name.find_first_not_of("0123456789") == std::string::npos && has_open(it->path(), channel)) return true;
+    }
+    return false;
+}
+
+std::vector<std::uint32_t> list_device_ids(const std::string& sys_folder) {
+    std::vector<std::uint32_t> ids;
+    constexpr std::string_view kPrefix = "ublkc";
+    std::error_code error;
+    fs::directory_iterator entries(sys_folder + "/class/ublk-char", error);
+    if (error) return ids;
+    for (; entries != fs::directory_iterator(); entries.increment(error)) {
+        if (error) break;
+        const std::string name = entries->path().filename();
+        if (name.rfind(kPrefix, 0) != 0) continue;
+        std::uint32_t id = 0;
+        const char* const end = name.data() + name.size();
+        const auto parsed = std::from_chars(name.data() + kPrefix.size(), end, id);
+        if (parsed.ec == std::errc() && parsed.ptr == end) ids.push_back(id);
+    }
+    std::sort(ids.begin(), ids.end());
+    return ids;
+}
+
+}  // namespace ublkd::front::ublk

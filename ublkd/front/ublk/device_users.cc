@@ -1,0 +1,125 @@
+#include "ublkd/front/ublk/device_users.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include <fmt/core.h>
+
+namespace ublkd::front::ublk {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string first_line(const std::string& path) {
+    std::ifstream file(path);
+    std::string line;
+    std::getline(file, line);
+    return line;
+}
+
+/// "252:0" of the disk and of each of its partitions, with their names.
+struct Part {
+    std::string name;
+    std::string numbers;
+};
+
+std::vector<Part> parts_of(const std::string& device_name, const std::string& sys_folder) {
+    const std::string folder = sys_folder + "/block/" + device_name;
+    std::vector<Part> parts{{device_name, first_line(folder + "/dev")}};
+    std::error_code error;
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+        const std::string name = it->path().filename();
+        if (name.rfind(device_name + "p", 0) == 0) parts.push_back({name, first_line(it->path().string() + "/dev")});
+    }
+    return parts;
+}
+
+/// Numeric names in /proc.
+std::vector<std::string> processes() {
+    std::vector<std::string> pids;
+    std::error_code error;
+    for (fs::directory_iterator it("/proc", error), end; !error && it != end; it.increment(error)) {
+        const std::string name = it->path().filename();
+        if (name.find_first_not_of("0123456789") == std::string::npos) pids.push_back(name);
+    }
+    return pids;
+}
+
+void add_mounts(const Part& part, const std::string& pid, std::set<std::string>& users) {
+    std::ifstream file("/proc/" + pid + "/mountinfo");
+    for (std::string line; std::getline(file, line);) {
+        std::istringstream fields(line);
+        std::string id, parent, numbers, root, place;
+        fields >> id >> parent >> numbers >> root >> place;
+        if (!part.numbers.empty() && numbers == part.numbers) users.insert(fmt::format("{} mounted on {}", part.name, place));
+    }
+}
+
+void add_open(const Part& part, const std::string& pid, const std::string& device_folder, std::set<std::string>& users) {
+    const std::string path = device_folder + "/" + part.name;
+    const std::string command = first_line("/proc/" + pid + "/comm");
+    if (command.find("udev") != std::string::npos) return;    // looks at each new disk, for a moment
+    std::error_code error;
+    for (fs::directory_iterator it("/proc/" + pid + "/fd", error), end; !error && it != end; it.increment(error)) {
+        std::error_code unreadable;
+        if (fs::read_symlink(it->path(), unreadable) == path && !unreadable)
+            users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
+    }
+}
+
+void add_holders(const Part& part, const std::string& device_name, const std::string& sys_folder,
+                 std::set<std::string>& users) {
+    const std::string disk = sys_folder + "/block/" + device_name;
+    const std::string folder = (part.name == device_name ? disk : disk + "/" + part.name) + "/holders";
+    std::error_code error;
+    for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+        users.insert(fmt::format("{} held by {}", part.name, it->path().filename().string()));
+}
+
+void add_swap(const Part& part, const std::string& device_folder, std::set<std::string>& users) {
+    std::ifstream file("/proc/swaps");
+    const std::string path = device_folder + "/" + part.name;
+    for (std::string line; std::getline(file, line);) {
+        if (line.rfind(path + " ", 0) == 0 || line.rfind(path + "\t", 0) == 0)
+            users.insert(fmt::format("{} used as swap", part.name));
+    }
+}
+
+/// What none of the lists shows (a mount in a namespace without a process, say) still claims the device exclusively.
+bool is_claimed(const Part& part, const std::string& device_folder) {
+    const int fd = ::open((device_folder + "/" + part.name).c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);
+    if (fd < 0) return errno == EBUSY;
+    ::close(fd);
+    return false;
+}
+
+}  // namespace
+
+std::vector<std::string> device_users(const std::string& device_name, const std::string& device_folder,
+                                      const std::string& sys_folder) {
+    std::set<std::string> users;
+    const auto parts = parts_of(device_name, sys_folder);
+    const auto pids = processes();
+    bool claimed = false;
+    for (const Part& part : parts) {
+        for (const std::string& pid : pids) {
+            add_mounts(part, pid, users);
+            add_open(part, pid, device_folder, users);
+        }
+        add_holders(part, device_name, sys_folder, users);
+        add_swap(part, device_folder, users);
+        claimed = claimed || is_claimed(part, device_folder);
+    }
+    if (users.empty() && claimed) users.insert(fmt::format("{} claimed by the kernel or by a hidden mount", device_name));
+    return {users.begin(), users.end()};
+}
+
+}  // namespace ublkd::front::ublk

@@ -1,0 +1,62 @@
+#include "ublkd/front/ublk/rescue.h"
+
+#include <functional>
+
+#include "ublkd/base/log.h"
+#include "ublkd/front/ublk/device_files.h"
+
+namespace ublkd::front::ublk {
+namespace {
+
+const char* condition_of(const FoundDevice& found) {
+    switch (found.info.state) {
+        case uapi::kStateLive: return found.server_alive ? "running" : "lost";
+        case uapi::kStateQuiesced:
+        case uapi::kStateFailIo: return "waiting for recovery";
+        default: return found.server_alive ? "starting" : "never started";
+    }
+}
+
+io::Task<bool> has_server(const UblkEnvironment* environment, std::uint32_t device_id) {
+    std::function<bool()> question = [device_id] { return server_is_alive(device_id); };
+    io::Offload<bool> offload(*environment->worker, question);
+    co_return co_await offload;
+}
+
+}  // namespace
+
+io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* environment) {
+    UblkControl control(environment->driver, environment->deadlines);
+    std::vector<FoundDevice> all;
+    const auto ids = list_device_ids(environment->sys_folder);
+    for (const std::uint32_t id : ids) {
+        const auto info = co_await control.info(id);
+        if (!info) {
+            if (info.error().code != Errc::kNotFound) log::warn("device {}: {}", id, to_string(info.error()));
+            continue;
+        }
+        FoundDevice found;
+        found.info = *info;
+        found.ours = is_our_tag(info->server_flags);
+        found.server_alive = co_await has_server(environment, id);
+        found.condition = condition_of(found);
+        all.push_back(found);
+    }
+    co_return all;
+}
+
+io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id) {
+    UblkControl control(environment->driver, environment->deadlines);
+    const auto info = co_await control.info(device_id);
+    if (!info) {
+        if (info.error().code == Errc::kNotFound) co_return Result<void>{};
+        co_return fail(info.error());
+    }
+    const bool alive = co_await has_server(environment, device_id);
+    if (alive) co_return fail(Errc::kBusy, "the device's server is alive");
+    const auto stopped = co_await control.stop(device_id);
+    if (!stopped && stopped.error().code != Errc::kNotFound) co_return fail(stopped.error());
+    co_return co_await control.remove(device_id);
+}
+
+}  // namespace ublkd::front::ublk

@@ -1,0 +1,412 @@
+#include "ublkd/front/ublk/ublk_device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/front/ublk/device_files.h"
+#include "ublkd/front/ublk/device_links.h"
+#include "ublkd/front/ublk/device_users.h"
+#include "ublkd/front/ublk/request_server.h"
+#include "ublkd/front/ublk/rescue.h"
+#include "ublkd/front/ublk/retry_ids.h"
+
+namespace ublkd::front::ublk {
+namespace {
+
+std::string name_of(std::uint32_t device_id) { return "ublkb" + std::to_string(device_id); }
+
+/// Kernels before 6.11 cut ranges of 4 GiB and more short, silently.
+constexpr std::uint64_t kMaxRangeSectors = UINT32_MAX >> 9;
+/// How long the kernel may take to give the tags back after a stop.
+constexpr std::chrono::milliseconds kTagsBack{5'000};
+
+Result<void> pass(const char* point) {
+    const int error = faults::hit(point);
+    if (error != 0) return fail_errno(error, point);
+    return {};
+}
+
+std::uint32_t shift_of(std::uint64_t power_of_two) { return static_cast<std::uint32_t>(std::countr_zero(power_of_two)); }
+
+uapi::Parameters parameters_for(const block::Geometry& geometry, std::uint32_t max_io_bytes) {
+    uapi::Parameters p{};
+    p.bytes = sizeof p;
+    p.types = uapi::kParametersBasic | uapi::kParametersDiscard;
+    if (geometry.read_only) p.basic.attributes |= uapi::kAttributeReadOnly;
+    // FUA means nothing without a cache to pass by.
+    if (geometry.volatile_write_cache) p.basic.attributes |= uapi::kAttributeVolatileCache | uapi::kAttributeFua;
+    p.basic.logical_block_shift = static_cast<std::uint8_t>(shift_of(geometry.logical_block_bytes));
+    p.basic.physical_block_shift = static_cast<std::uint8_t>(shift_of(geometry.physical_block_bytes));
+    p.basic.optimal_io_shift = p.basic.physical_block_shift;
+    p.basic.minimal_io_shift = p.basic.physical_block_shift;
+    p.basic.max_sectors = max_io_bytes / kSectorBytes;
+    p.basic.device_sectors = geometry.size_bytes / kSectorBytes;
+    const std::uint64_t range_sectors = std::min(geometry.max_range_bytes / kSectorBytes, kMaxRangeSectors);
+    const auto range = static_cast<std::uint32_t>(align_down(range_sectors, geometry.physical_block_bytes / kSectorBytes));
+    p.discard.granularity = geometry.physical_block_bytes;
+    p.discard.max_discard_sectors = range;
+    p.discard.max_write_zeroes_sectors = range;
+    p.discard.max_discard_segments = 1;
+    return p;
+}
+
+}  // namespace
+
+class UblkDevice::Impl {
+  public:
+    Impl(io::Reactor* reactor, io::BufferPool* buffers, const UblkEnvironment* environment, block::BlockDevice* device,
+         const UblkOptions* options)
+        : reactor_(reactor),
+          buffers_(buffers),
+          environment_(environment),
+          device_(device),
+          options_(*options),
+          control_(environment->driver, environment->deadlines) {}
+    ~Impl() { CHECK(server_ == nullptr, "detach() or quiesce() comes before a UblkDevice is destroyed"); }
+
+    io::Task<Result<void>> attach();
+    io::Task<Result<void>> recover();
+    io::Task<Result<void>> detach(bool force);
+    io::Task<void> quiesce();
+
+    std::uint32_t device_id() const { return info_.device_id; }
+    std::string name() const { return name_of(info_.device_id); }
+    const UblkEnvironment& environment() const { return *environment_; }
+    UblkStatus status() const;
+
+  private:
+    io::Task<Result<void>> add();
+    io::Task<Result<void>> prepare_new();
+    io::Task<Result<void>> wait_for_quiesced();
+    io::Task<Result<void>> give_up_lost(const char* why);
+    io::Task<Result<void>> take_over();
+    io::Task<Result<void>> open_and_offer(RetryIds ids);
+    io::Task<void> settle_tags();
+    io::Task<Result<void>> tear_down();
+    void let_go();
+    RetryIds::Key key() const;
+    std::string ids_path() const { return environment_->run_folder + "/ublk/" + name() + ".ids"; }
+    Result<RetryIds> new_ids() const;
+    DeviceLinks links() const;
+    /// Runs `function` on the environment's worker.
+    io::Task<Result<void>> on_worker(std::function<Result<void>()>* function);
+    io::Task<bool> ask_worker(std::function<bool()>* question);
+
+    io::Reactor* reactor_;
+    io::BufferPool* buffers_;
+    const UblkEnvironment* environment_;
+    block::BlockDevice* device_;
+    UblkOptions options_;
+    UblkControl control_;
+    uapi::DeviceInfo info_{};
+    std::unique_ptr<RequestServer> server_;
+};
+
+// ---- helpers
+
+io::Task<Result<void>> UblkDevice::Impl::on_worker(std::function<Result<void>()>* function) {
+    io::Offload<Result<void>> offload(*environment_->worker, *function);
+    co_return co_await offload;
+}
+
+io::Task<bool> UblkDevice::Impl::ask_worker(std::function<bool()>* question) {
+    io::Offload<bool> offload(*environment_->worker, *question);
+    co_return co_await offload;
+}
+
+RetryIds::Key UblkDevice::Impl::key() const {
+    return RetryIds::Key{options_.volume, info_.device_id, info_.queue_count, info_.queue_depth};
+}
+
+DeviceLinks UblkDevice::Impl::links() const {
+    return DeviceLinks(LinkPlaces{environment_->run_folder, environment_->device_folder, environment_->udev_socket},
+                       options_.volume, options_.label, name());
+}
+
+UblkStatus UblkDevice::Impl::status() const {
+    UblkStatus status;
+    if (server_ == nullptr) return status;
+    status.requests = server_->counters().requests;
+    status.errors = server_->counters().errors;
+    status.reissued = server_->ids().reissued();
+    status.in_flight = server_->in_flight();
+    return status;
+}
+
+io::Task<Result<void>> UblkDevice::Impl::open_and_offer(RetryIds ids) {
+    auto channel = environment_->driver->open(reactor_, info_);
+    if (!channel) co_return fail(channel.error());
+    server_ = std::make_unique<RequestServer>(RequestServer::Parts{reactor_, buffers_, device_, std::move(*channel),
+                                                                   std::move(ids), info_.queue_count,
+                                                                   info_.queue_depth});
+    co_return co_await server_->offer_all();
+}
+
+/// The disk is there: no scheduler (so that a request keeps its tag over a recovery), and its names.
+io::Task<void> UblkDevice::Impl::settle_tags() {
+    std::function<bool()> scheduler = [this] { return remove_scheduler(environment_->sys_folder, name()); };
+    const bool kept = co_await ask_worker(&scheduler);
+    if (!kept) log::warn("{} has an I/O scheduler: after a crash requests are not recognised", name());
+    server_->ids().set_tags_kept(kept);
+    std::function<Result<void>()> make = [this] { return links().make(); };
+    const auto made = co_await on_worker(&make);
+    if (!made) log::warn("{}: {}", name(), to_string(made.error()));
+}
+
+// ---- a new device
+
+io::Task<Result<void>> UblkDevice::Impl::add() {
+    uapi::DeviceInfo wanted{};
+    wanted.queue_count = options_.queues;
+    wanted.queue_depth = options_.depth;
+    wanted.max_io_bytes = options_.max_io_bytes;
+    wanted.device_id = options_.device_id;
+    wanted.server_pid = -1;
+    wanted.server_flags = device_tag(options_.volume);
+    wanted.flags = kRequiredFeatures;
+    auto added = co_await control_.add(wanted);
+    if (!added && added.error().code == Errc::kExists && wanted.device_id != uapi::kAnyDevice) {
+        log::warn("device number {} is taken by somebody else: another one for {}", wanted.device_id,
+                  options_.volume.to_string());
+        wanted.device_id = uapi::kAnyDevice;
+        added = co_await control_.add(wanted);
+    }
+    if (!added) co_return fail(added.error());
+    info_ = *added;
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> UblkDevice::Impl::prepare_new() {
+    CO_TRY(pass("ublk.after_add_dev"));
+    const std::uint32_t max_io_bytes =
+        std::min({info_.max_io_bytes, device_->geometry().max_io_bytes, options_.max_io_bytes});
+    CO_TRY(co_await control_.set_parameters(info_.device_id, parameters_for(device_->geometry(), max_io_bytes)));
+    CO_TRY(pass("ublk.after_set_params"));
+    std::optional<Result<RetryIds>> ids;
+    std::function<Result<void>()> files = [this, &ids]() -> Result<void> {
+        TRY(links().announce());
+        ids.emplace(new_ids());
+        if (!*ids) return fail(ids->error());
+        return {};
+    };
+    CO_TRY(co_await on_worker(&files));
+    CO_TRY(co_await open_and_offer(std::move(**ids)));
+    CO_TRY(pass("ublk.before_start_dev"));
+    CO_TRY(co_await control_.start(info_.device_id));
+    CO_TRY(pass("ublk.after_start_dev"));
+    co_await settle_tags();
+    co_return Result<void>{};
+}
+
+Result<RetryIds> UblkDevice::Impl::new_ids() const {
+    std::error_code error;
+    std::filesystem::create_directories(environment_->run_folder + "/ublk", error);
+    if (error) return fail_errno(error.value(), "make the folder of retry ids");
+    return RetryIds::create(ids_path(), key());
+}
+
+io::Task<Result<void>> UblkDevice::Impl::attach() {
+    const auto features = co_await control_.features();
+    if (!features) co_return fail(features.error());
+    CO_TRY(co_await add());
+    const auto prepared = co_await prepare_new();
+    if (prepared) {
+        log::info("{} shows {}", name(), options_.volume.to_string());
+        co_return Result<void>{};
+    }
+    log::error("{} for {}: {}", name(), options_.volume.to_string(), to_string(prepared.error()));
+    const auto gone = co_await tear_down();
+    if (!gone) {
+        log::error("{} is left behind: {}; `ebs-cli rescue` clears it", name(), to_string(gone.error()));
+        let_go();
+    }
+    co_return fail(prepared.error());
+}
+
+// ---- a device of a server that is gone
+
+io::Task<Result<void>> UblkDevice::Impl::give_up_lost(const char* why) {
+    log::error("{} of {} cannot be recovered ({}): it is removed, its users get errors", name(),
+               options_.volume.to_string(), why);
+    const auto removed = co_await remove_device(environment_, info_.device_id);
+    if (!removed) co_return fail(removed.error());
+    const DeviceLinks names = links();
+    std::function<Result<void>()> unlink = [this, &names]() -> Result<void> {
+        names.remove();
+        (void)::unlink(ids_path().c_str());
+        return {};
+    };
+    CO_TRY(co_await on_worker(&unlink));
+    co_return fail(Errc::kClosed, "the device could not be recovered and was removed");
+}
+
+/// The kernel notices the death of a server some time after it.
+io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
+    const auto until = io::Clock::now() + control_.deadlines().lost;
+    for (;;) {
+        const auto info = co_await control_.info(options_.device_id);
+        if (!info) co_return fail(info.error());
+        info_ = *info;
+        if (info_.server_flags != device_tag(options_.volume))
+            co_return fail(Errc::kConflict, "the device was made for another volume");
+        if (info_.state == uapi::kStateQuiesced || info_.state == uapi::kStateFailIo) co_return Result<void>{};
+        std::function<bool()> alive = [this] { return server_is_alive(info_.device_id); };
+        if (info_.state == uapi::kStateLive) {
+            const bool served = co_await ask_worker(&alive);
+            if (served) co_return fail(Errc::kBusy, "the device's server is alive");
+        }
+        if (io::Clock::now() >= until || info_.state == uapi::kStateDead) {
+            // Linux 6.12: a server that dies as END_USER_RECOVERY ends leaves a live device that nobody can take over.
+            const bool lost = info_.state == uapi::kStateLive;
+            const char* const why = lost ? "live, but its server is dead" : "it was never started";
+            co_return co_await give_up_lost(why);
+        }
+        co_await reactor_->sleep_for(std::chrono::milliseconds(20));
+    }
+}
+
+io::Task<Result<void>> UblkDevice::Impl::take_over() {
+    CO_TRY(pass("ublk.recovery_before_start"));
+    const auto started = co_await control_.start_recovery(info_.device_id);
+    if (!started) {
+        // Busy: the dead server's requests are not over yet; a later call may find them so. Anything else: a server that
+        // died half way through a recovery can leave a device that the kernel never lets go.
+        if (started.error().code == Errc::kBusy) co_return started;
+        co_return co_await give_up_lost("START_USER_RECOVERY failed");
+    }
+    CO_TRY(pass("ublk.recovery_started"));
+    std::optional<Result<RetryIds>> ids;
+    std::function<Result<void>()> files = [this, &ids]() -> Result<void> {
+        TRY(links().announce());
+        ids.emplace(RetryIds::open(ids_path(), key()));
+        if (!*ids) {
+            log::warn("{}: {}: requests that come again are not recognised", name(), to_string(ids->error()));
+            ids.emplace(new_ids());
+        }
+        if (!*ids) return fail(ids->error());
+        const bool trusted = (*ids)->tags_kept() && has_no_scheduler(environment_->sys_folder, name());
+        if (!trusted) (*ids)->forget_before();
+        return {};
+    };
+    CO_TRY(co_await on_worker(&files));
+    CO_TRY(co_await open_and_offer(std::move(**ids)));
+    CO_TRY(pass("ublk.recovery_fetched"));
+    CO_TRY(co_await control_.end_recovery(info_.device_id));
+    CO_TRY(pass("ublk.recovery_ended"));
+    co_await settle_tags();
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> UblkDevice::Impl::recover() {
+    const auto features = co_await control_.features();
+    if (!features) co_return fail(features.error());
+    CO_TRY(co_await wait_for_quiesced());
+    const auto taken = co_await take_over();
+    if (taken) {
+        log::info("{} shows {} again", name(), options_.volume.to_string());
+        co_return Result<void>{};
+    }
+    // The guest's requests go on waiting in the kernel, which is better than errors: the next start tries again.
+    log::error("{} of {} was not recovered: {}", name(), options_.volume.to_string(), to_string(taken.error()));
+    let_go();
+    co_return fail(taken.error());
+}
+
+// ---- the end
+
+/// Gives the queues up as they are: nothing is served any more.
+void UblkDevice::Impl::let_go() {
+    if (server_ == nullptr) return;
+    if (server_->is_final()) {
+        server_.reset();
+    } else {
+        RequestServer::keep_for_ever(std::move(server_));
+    }
+}
+
+/// STOP_DEV while the queues serve (it flushes the page cache through us), then the tags come back, then the device's file is
+/// closed, and only then DEL_DEV, which waits for that.
+io::Task<Result<void>> UblkDevice::Impl::tear_down() {
+    const auto stopped = co_await control_.stop(info_.device_id);
+    if (!stopped && stopped.error().code != Errc::kNotFound) co_return fail(stopped.error());
+    CO_TRY(pass("ublk.after_stop_dev"));
+    if (server_ != nullptr) {
+        const bool final = co_await server_->wait_final(io::Clock::now() + kTagsBack);
+        if (!final) {
+            log::error("{}: the kernel did not give its tags back after STOP_DEV", name());
+            RequestServer::keep_for_ever(std::move(server_));
+        }
+        server_.reset();
+    }
+    CO_TRY(pass("ublk.before_del_dev"));
+    const auto removed = co_await control_.remove(info_.device_id);
+    const DeviceLinks names = links();
+    std::function<Result<void>()> unlink = [this, &names]() -> Result<void> {
+        names.remove();
+        (void)::unlink(ids_path().c_str());
+        return {};
+    };
+    CO_TRY(co_await on_worker(&unlink));
+    co_return removed;
+}
+
+io::Task<Result<void>> UblkDevice::Impl::detach(bool force) {
+    if (!force) {
+        std::function<bool()> used = [this] {
+            return !device_users(name(), environment_->device_folder, environment_->sys_folder).empty();
+        };
+        const bool busy = co_await ask_worker(&used);
+        if (busy) co_return fail(Errc::kBusy, "the device is in use");
+    }
+    const auto gone = co_await tear_down();
+    if (gone) log::info("{} no longer shows {}", name(), options_.volume.to_string());
+    co_return gone;
+}
+
+io::Task<void> UblkDevice::Impl::quiesce() {
+    if (server_ == nullptr) co_return;
+    co_await server_->drain();
+    log::info("{} waits for the next start", name());
+    let_go();
+}
+
+// ---- the public face
+
+UblkDevice::UblkDevice(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+UblkDevice::~UblkDevice() = default;
+
+io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::attach(io::Reactor* reactor, io::BufferPool* buffers,
+                                                                 const UblkEnvironment* environment,
+                                                                 block::BlockDevice* device, const UblkOptions* options) {
+    auto impl = std::make_unique<Impl>(reactor, buffers, environment, device, options);
+    CO_TRY(co_await impl->attach());
+    std::unique_ptr<UblkDevice> made(new UblkDevice(std::move(impl)));
+    co_return made;
+}
+
+io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(io::Reactor* reactor, io::BufferPool* buffers,
+                                                                  const UblkEnvironment* environment,
+                                                                  block::BlockDevice* device, const UblkOptions* options) {
+    CHECK(options->device_id != uapi::kAnyDevice, "a recovery is of a certain device");
+    auto impl = std::make_unique<Impl>(reactor, buffers, environment, device, options);
+    CO_TRY(co_await impl->recover());
+    std::unique_ptr<UblkDevice> made(new UblkDevice(std::move(impl)));
+    co_return made;
+}
+
+io::Task<Result<void>> UblkDevice::detach(bool force) { return impl_->detach(force); }
+io::Task<void> UblkDevice::quiesce() { return impl_->quiesce(); }
+std::uint32_t UblkDevice::device_id() const { return impl_->device_id(); }
+std::string UblkDevice::path() const { return impl_->environment().device_folder + "/" + impl_->name(); }
+UblkStatus UblkDevice::status() const { return impl_->status(); }
+
+}  // namespace ublkd::front::ublk
