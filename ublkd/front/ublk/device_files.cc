@@ -1,14 +1,12 @@
 #include "ublkd/front/ublk/device_files.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
+
+#include "ublkd/front/ublk/helper_process.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -40,11 +38,8 @@ bool has_no_scheduler(const std::string& sys_folder, const std::string& device_n
 
 bool remove_scheduler(const std::string& sys_folder, const std::string& device_name) {
     if (has_no_scheduler(sys_folder, device_name)) return true;
-    const int fd = ::open(scheduler_path(sys_folder, device_name).c_str(), O_WRONLY | O_CLOEXEC);
-    if (fd < 0) return false;
-    constexpr std::string_view kNone = "none";
-    (void)!::write(fd, kNone.data(), kNone.size());
-    ::close(fd);
+    // Waits for requests under way, which wait for us.
+    (void)write_file_in_child(scheduler_path(sys_folder, device_name), "none");
     return has_no_scheduler(sys_folder, device_name);
 }
 

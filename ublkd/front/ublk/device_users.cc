@@ -1,10 +1,5 @@
 #include "ublkd/front/ublk/device_users.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +7,8 @@
 #include <sstream>
 
 #include <fmt/core.h>
+
+#include "ublkd/front/ublk/helper_process.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -95,10 +92,7 @@ void add_swap(const Part& part, const std::string& device_folder, std::set<std::
 
 /// What none of the lists shows (a mount in a namespace without a process, say) still claims the device exclusively.
 bool is_claimed(const Part& part, const std::string& device_folder) {
-    const int fd = ::open((device_folder + "/" + part.name).c_str(), O_RDONLY | O_EXCL | O_CLOEXEC);
-    if (fd < 0) return errno == EBUSY;
-    ::close(fd);
-    return false;
+    return try_claim_in_child(device_folder + "/" + part.name) == EBUSY;
 }
 
 }  // namespace

@@ -340,6 +340,7 @@ class LinuxChannel final : public DeviceChannel {
             void* const at = mmap(nullptr, map_bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, file_.fd,
                                   static_cast<off_t>(uapi::descriptor_offset(queue, page_bytes_)));
             if (at == MAP_FAILED) return fail_errno(errno, "map the queue's descriptors");
+            (void)madvise(at, map_bytes_, MADV_DONTFORK);    // a child must not keep the device's file alive
             maps_[queue] = static_cast<const uapi::IoDescriptor*>(at);
         }
         return {};

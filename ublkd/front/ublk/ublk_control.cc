@@ -130,6 +130,7 @@ io::Task<Result<void>> UblkControl::start_recovery(std::uint32_t device_id) {
     auto pause = std::chrono::milliseconds(5);
     for (;;) {
         auto started = co_await plain(uapi::Control::kStartRecovery, device_id, 0, deadlines_.quick);
+        if (!started && started.error().sys_errno == EINVAL) co_return Result<void>{};
         if (started || started.error().code != Errc::kBusy || io::Clock::now() >= until) co_return started;
         io::Reactor* const reactor = io::Reactor::current();
         co_await reactor->sleep_for(pause);

@@ -50,7 +50,9 @@ class UblkControl {
     io::Task<Result<void>> stop(std::uint32_t device_id);
     /// DEL_DEV, and DEL_DEV_ASYNC where that does not end in time. kNotFound counts as done.
     io::Task<Result<void>> remove(std::uint32_t device_id);
-    /// START_USER_RECOVERY, tried again while the dead server's device is busy, until `deadlines.recovery`.
+    /// START_USER_RECOVERY, tried again while the dead server's device is busy, until `deadlines.recovery`. A server that died
+    /// after its own START_USER_RECOVERY and before its first FETCH has left a device that is ready for FETCH: Linux 6.12
+    /// refuses a second start then (EINVAL), and needs none.
     io::Task<Result<void>> start_recovery(std::uint32_t device_id);
     io::Task<Result<void>> end_recovery(std::uint32_t device_id);
 

@@ -12,9 +12,11 @@
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
+#include "ublkd/front/ublk/admin_guard.h"
 #include "ublkd/front/ublk/device_files.h"
 #include "ublkd/front/ublk/device_links.h"
 #include "ublkd/front/ublk/device_users.h"
+#include "ublkd/front/ublk/helper_process.h"
 #include "ublkd/front/ublk/request_server.h"
 #include "ublkd/front/ublk/rescue.h"
 #include "ublkd/front/ublk/retry_ids.h"
@@ -90,7 +92,8 @@ class UblkDevice::Impl {
     io::Task<Result<void>> give_up_lost(const char* why);
     io::Task<Result<void>> take_over();
     io::Task<Result<void>> open_and_offer(RetryIds ids);
-    io::Task<void> settle_tags();
+    io::Task<void> settle();
+    void add_partitions();
     io::Task<Result<void>> tear_down();
     void let_go();
     RetryIds::Key key() const;
@@ -108,6 +111,7 @@ class UblkDevice::Impl {
     UblkOptions options_;
     UblkControl control_;
     uapi::DeviceInfo info_{};
+    bool kernel_scans_later_ = false;    // its partition scan is not part of START_DEV, or can be left out
     std::unique_ptr<RequestServer> server_;
 };
 
@@ -152,7 +156,7 @@ io::Task<Result<void>> UblkDevice::Impl::open_and_offer(RetryIds ids) {
 }
 
 /// The disk is there: no scheduler (so that a request keeps its tag over a recovery), and its names.
-io::Task<void> UblkDevice::Impl::settle_tags() {
+io::Task<void> UblkDevice::Impl::settle() {
     std::function<bool()> scheduler = [this] { return remove_scheduler(environment_->sys_folder, name()); };
     const bool kept = co_await ask_worker(&scheduler);
     if (!kept) log::warn("{} has an I/O scheduler: after a crash requests are not recognised", name());
@@ -160,6 +164,14 @@ io::Task<void> UblkDevice::Impl::settle_tags() {
     std::function<Result<void>()> make = [this] { return links().make(); };
     const auto made = co_await on_worker(&make);
     if (!made) log::warn("{}: {}", name(), to_string(made.error()));
+}
+
+/// For the partition scan that START_DEV left out. Nobody waits for it: it reads the disk, and /dev/ublkbNpM may come later.
+void UblkDevice::Impl::add_partitions() {
+    environment_->worker->submit([path = environment_->device_folder + "/" + name()] {
+        if (!start_in_background({"partx", "--add", path}))
+            log::warn("{}: partitions are not shown: there is no partx (package util-linux)", path);
+    });
 }
 
 // ---- a new device
@@ -199,11 +211,15 @@ io::Task<Result<void>> UblkDevice::Impl::prepare_new() {
         return {};
     };
     CO_TRY(co_await on_worker(&files));
-    CO_TRY(co_await open_and_offer(std::move(**ids)));
+    {
+        const WithoutAdmin no_partition_scan(!kernel_scans_later_);
+        CO_TRY(co_await open_and_offer(std::move(**ids)));
+    }
     CO_TRY(pass("ublk.before_start_dev"));
     CO_TRY(co_await control_.start(info_.device_id));
     CO_TRY(pass("ublk.after_start_dev"));
-    co_await settle_tags();
+    co_await settle();
+    if (!kernel_scans_later_) add_partitions();
     co_return Result<void>{};
 }
 
@@ -217,6 +233,8 @@ Result<RetryIds> UblkDevice::Impl::new_ids() const {
 io::Task<Result<void>> UblkDevice::Impl::attach() {
     const auto features = co_await control_.features();
     if (!features) co_return fail(features.error());
+    // The flag itself is not used: a kernel that has it (7.0) scans on a thread of its own.
+    kernel_scans_later_ = (*features & uapi::kNoAutoPartitionScan) != 0 || faults::rule_off("rule.no_scan_inside_start");
     CO_TRY(co_await add());
     const auto prepared = co_await prepare_new();
     if (prepared) {
@@ -274,16 +292,9 @@ io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
     }
 }
 
+/// Everything that can be done before is: from START_USER_RECOVERY to the FETCHes nothing may take time, because a server that
+/// dies in between leaves the device in the hands of nobody.
 io::Task<Result<void>> UblkDevice::Impl::take_over() {
-    CO_TRY(pass("ublk.recovery_before_start"));
-    const auto started = co_await control_.start_recovery(info_.device_id);
-    if (!started) {
-        // Busy: the dead server's requests are not over yet; a later call may find them so. Anything else: a server that
-        // died half way through a recovery can leave a device that the kernel never lets go.
-        if (started.error().code == Errc::kBusy) co_return started;
-        co_return co_await give_up_lost("START_USER_RECOVERY failed");
-    }
-    CO_TRY(pass("ublk.recovery_started"));
     std::optional<Result<RetryIds>> ids;
     std::function<Result<void>()> files = [this, &ids]() -> Result<void> {
         TRY(links().announce());
@@ -298,11 +309,24 @@ io::Task<Result<void>> UblkDevice::Impl::take_over() {
         return {};
     };
     CO_TRY(co_await on_worker(&files));
-    CO_TRY(co_await open_and_offer(std::move(**ids)));
+    CO_TRY(pass("ublk.recovery_before_start"));
+    const auto started = co_await control_.start_recovery(info_.device_id);
+    if (!started) {
+        // Busy: the dead server's requests are not over yet; a later call may find them so.
+        if (started.error().code == Errc::kBusy) co_return started;
+        co_return co_await give_up_lost("START_USER_RECOVERY failed");
+    }
+    CO_TRY(pass("ublk.recovery_started"));
+    const auto offered = co_await open_and_offer(std::move(**ids));
+    if (!offered && server_ == nullptr && offered.error().code == Errc::kBusy) {
+        // Linux before 7.0.10: a server that died with half of its tags fetched is never let go.
+        co_return co_await give_up_lost("its dead server's tags are stuck in the kernel");
+    }
+    CO_TRY(offered);
     CO_TRY(pass("ublk.recovery_fetched"));
     CO_TRY(co_await control_.end_recovery(info_.device_id));
     CO_TRY(pass("ublk.recovery_ended"));
-    co_await settle_tags();
+    co_await settle();
     co_return Result<void>{};
 }
 
