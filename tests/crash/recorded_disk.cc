@@ -11,6 +11,7 @@ class RecordedFile final : public store::DiskFile {
   public:
     RecordedFile(RecordedDisk* disk, std::size_t index, bool direct) : disk_(disk), index_(index), direct_(direct) {}
 
+    Result<void> try_lock() override { return {}; }
     std::uint32_t alignment_bytes() const override { return direct_ ? kSectorBytes : 1; }
     Result<std::uint64_t> size_bytes() const override { return file().size_bytes; }
     Result<void> set_size(std::uint64_t size_bytes) override {

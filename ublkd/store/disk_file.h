@@ -27,6 +27,9 @@ class DiskFile {
     DiskFile& operator=(const DiskFile&) = delete;
     virtual ~DiskFile() = default;
 
+    /// Takes the file for this store alone: kBusy while another one has it, or while writes of a process that died are
+    /// still under way in the kernel (they keep its lock), so that none can land on top of ours.
+    virtual Result<void> try_lock() = 0;
     /// What offsets, lengths and memory must be aligned to: 512 or 4096 with O_DIRECT, 1 without.
     virtual std::uint32_t alignment_bytes() const = 0;
     virtual Result<std::uint64_t> size_bytes() const = 0;

@@ -56,11 +56,13 @@ Result<void> decode_map_sector(const MapSectorPlace& place, std::span<const std:
     if (load_le<std::uint64_t>(at + kIncarnationAt) != place.incarnation.value())
         return fail(Errc::kCorrupt, "map: of another replica");
     const std::uint64_t first = place.index * kMapSectorWords;
-    for (std::uint64_t i = 0; i < kMapSectorWords && first + i < bits.words(); ++i) {
+    for (std::uint64_t i = 0; i < kMapSectorWords; ++i) {
         const auto word = load_le<std::uint64_t>(at + kMapHeaderBytes + i * 8);
-        const std::uint64_t left = bits.size() - (first + i) * 64;
-        if (left < 64 && word >> left != 0) return fail(Errc::kCorrupt, "map: bits past its end");
-        bits.set_word(first + i, word);
+        const std::uint64_t begin = (first + i) * 64;
+        const std::uint64_t left = begin < bits.size() ? bits.size() - begin : 0;
+        if (word != 0 && (left == 0 || (left < 64 && word >> left != 0)))
+            return fail(Errc::kCorrupt, "map: bits past its end");
+        if (left > 0) bits.set_word(first + i, word);
     }
     return {};
 }

@@ -12,6 +12,7 @@
 
 #include "ublkd/base/bytes.h"
 #include "ublkd/base/crc32c.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/units.h"
 #include "ublkd/store/file_system.h"
 
@@ -73,6 +74,8 @@ Result<PoolConfig> decode(std::span<const std::byte> bytes) {
 
 /// kUnsupported where files in `folder` cannot be opened with O_DIRECT.
 Result<void> probe_direct(const std::string& folder) {
+    if (const int error = faults::hit("store.probe_direct"))
+        return fail(error == EINVAL ? Errc::kUnsupported : Errc::kIo, "the pool's file system has no O_DIRECT", error);
     const std::string path = folder + "/probe" + fs::kMaking;
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
     const int error = errno;

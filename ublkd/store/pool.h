@@ -3,6 +3,7 @@
 //   <folder>/lock              flock(2)ed while a daemon has the pool, so that two never share it
 //   <folder>/replicas/<rep-id> one replica each (replica_store.h)
 // What a crash left half made (*.making) or half removed (*.removing) is deleted when the pool is opened.
+// Fault point: store.probe_direct (fail:22: as a file system without O_DIRECT).
 // Blocking calls, for the control plane (never on a reactor). Not thread-safe, except budget().
 #pragma once
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/file.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -14,6 +15,12 @@
 #include "ublkd/store/file_system.h"
 
 namespace ublkd::store {
+
+Result<void> RealDiskFile::try_lock() {
+    if (::flock(file_.ref().fd, LOCK_EX | LOCK_NB) == 0) return {};
+    if (errno == EWOULDBLOCK) return fail(Errc::kBusy, "the replica is still written to by another process");
+    return fail_errno(errno, "lock file");
+}
 
 Result<void> RealDiskFile::set_size(std::uint64_t size_bytes) {
     if (::ftruncate(file_.ref().fd, static_cast<off_t>(size_bytes)) != 0) return fail_errno(errno, "set size of file");

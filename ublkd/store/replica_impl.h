@@ -93,6 +93,7 @@ class ReplicaStore::Impl {
     };
 
     void make_parts(const Superblock& superblock);
+    io::Task<Result<void>> lock(DiskFile* file);
     io::Task<Result<void>> find_allocated();
     static io::Task<Result<void>> sync_round(void* self);
     io::Task<Result<void>> sync_data();

@@ -73,8 +73,11 @@ void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
 io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
     if (const int error = faults::hit("store.create")) co_return fail_errno(error, "make replica");
     CO_TRY(open_rest(files_, true, first.buffered));
+    CO_TRY(co_await lock(files_.data.get()));
+    CO_TRY(co_await lock(files_.maps.get()));
     CO_TRY(files_.data->set_size(data_bytes(first.size_bytes)));
     CO_TRY(files_.maps->set_size(maps_bytes(first.size_bytes)));
+    CO_TRY(co_await lock(superblock_->file()));
     CO_TRY(co_await superblock_->format(first));
     make_parts(first);
     CO_TRY(co_await activity_->format());
@@ -85,10 +88,22 @@ io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
     co_return Result<void>{};
 }
 
+io::Task<Result<void>> ReplicaStore::Impl::lock(DiskFile* file) {
+    constexpr std::uint32_t kStepMs = 20;
+    for (std::uint32_t waited_ms = 0;; waited_ms += kStepMs) {
+        const Result<void> locked = file->try_lock();
+        if (locked || locked.error().code != Errc::kBusy || waited_ms >= options_.lock_wait_ms) co_return locked;
+        co_await io::Reactor::current()->sleep_for(std::chrono::milliseconds(kStepMs));
+    }
+}
+
 io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
+    CO_TRY(co_await lock(superblock_->file()));
     CO_TRY(co_await superblock_->load(incarnation));
     const Superblock& found = superblock_->current();
     CO_TRY(open_rest(files_, false, found.buffered));
+    CO_TRY(co_await lock(files_.data.get()));
+    CO_TRY(co_await lock(files_.maps.get()));
     std::uint64_t bytes = 0;
     CO_TRY_ASSIGN(bytes, files_.data->size_bytes());
     if (bytes < data_bytes(found.size_bytes)) co_return fail(Errc::kCorrupt, "data file is cut short");

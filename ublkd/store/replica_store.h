@@ -57,7 +57,9 @@ struct ReplicaConfig {
 
 struct StoreOptions {
     /// The pool's (Pool::budget()); none: what is allocated is not limited.
-    std::shared_ptr<AllocationBudget> budget;
+    std::shared_ptr<AllocationBudget> budget{};
+    /// How long open() waits for the last writes of a process that died; they may outlive it by what the disk needs.
+    std::uint32_t lock_wait_ms = 15'000;
 };
 
 /// Requests made to the disk, since open.
@@ -80,7 +82,7 @@ class ReplicaStore final : public block::BlockDevice {
     static io::Task<Opened> create(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
                                    const ReplicaConfig& config, StoreOptions options = {});
     /// Opens the replica in `folder`, whose name is the incarnation's id. Reads superblock and maps; writes nothing.
-    /// Errors: kNotFound; kBusy (open already); kCorrupt (no valid superblock, a map page, a file cut short);
+    /// Errors: kNotFound; kBusy (open already, or still written to by a dead process after lock_wait_ms); kCorrupt (no valid superblock, a map page, a file cut short);
     /// kUnsupported (another format version); kIo.
     static io::Task<Opened> open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
                                  StoreOptions options = {});

@@ -18,6 +18,7 @@ class SuperblockFile {
     SuperblockFile(const SuperblockFile&) = delete;
     SuperblockFile& operator=(const SuperblockFile&) = delete;
 
+    DiskFile* file() const { return file_.get(); }
     /// Writes both copies of a new replica.
     io::Task<Result<void>> format(Superblock first);
     /// The newer valid copy. Errors: kCorrupt (none is valid), kUnsupported (one is of another format version), kIo.
