@@ -5,6 +5,7 @@
 // switched off has to be caught by the same check.
 #include <gtest/gtest.h>
 
+#include "metadata/permission.h"
 #include "metadata/records.h"
 #include "metadata/sqlite_store.h"
 #include "tests/unit/metadata/recording_vfs.h"
@@ -111,6 +112,45 @@ TEST(SqlitePowerCut, EachCommitSyncsBeforeItReturns) {
         const int before = disk.syncs();
         ASSERT_TRUE(count_up(*store));
         EXPECT_GT(disk.syncs(), before);
+    }
+}
+
+TEST(SqlitePowerCut, P2_GrantCutAtEachWriteIsWhollyThereOrAbsent) {
+    std::mt19937_64 random(7);
+    const Holder holder{HostId::random(), ReplicaId::random()};
+    const TemporaryFolder live;
+    const TemporaryFolder cut;
+    std::vector<std::string> images;
+    {
+        RecordingVfs disk;
+        auto store = *SqliteStore::open(live.file("metadata.db"));
+        PermissionService permissions(store.get());
+        const auto leave_image = [&] {
+            // What survives of the unsynced writes differs from one cut to the next.
+            for (int i = 0; i < 4; ++i) {
+                images.push_back(cut.file(std::to_string(images.size())));
+                std::filesystem::create_directory(images.back());
+                disk.image(images.back(), random);
+            }
+        };
+        disk.before_change = leave_image;
+        EXPECT_EQ(permissions.request("r", holder)->answer, PermissionAnswer::kGranted);
+        disk.before_change = {};
+        leave_image();  // acknowledged: the last four images have to hold it
+    }
+    ASSERT_GT(images.size(), 12u);
+    for (std::size_t i = 0; i < images.size(); ++i) {
+        auto opened = SqliteStore::open(images[i] + "/metadata.db");
+        ASSERT_TRUE(opened) << i << ": " << to_string(opened.error());
+        const auto records = *PermissionService(opened->get()).list();
+        if (i + 4 >= images.size()) {
+            ASSERT_EQ(records.size(), 1u) << i;
+        }
+        ASSERT_LE(records.size(), 1u);
+        if (records.empty()) continue;
+        EXPECT_EQ(records[0].resource, "r");
+        EXPECT_EQ(records[0].host, holder.host);
+        EXPECT_EQ(records[0].incarnation, holder.incarnation);
     }
 }
 
