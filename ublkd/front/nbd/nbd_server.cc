@@ -122,7 +122,7 @@ io::Task<void> NbdServer::accept_loop(io::Listener* listener) {
 
 void NbdServer::serve(io::Socket socket) {
     if (stopping_ || sessions_.size() >= options_.max_connections) {
-        log::info("nbd: connection refused, {}", stopping_ ? "shutting down" : "too many of them");
+        log::debug("nbd: connection refused, {}", stopping_ ? "shutting down" : "too many of them");
         return;
     }
     sessions_.push_back(std::make_unique<Session>(this, std::move(socket)));

@@ -22,14 +22,14 @@ io::Task<void> Session::run() {
     } timer;
     timer.session = this;
     timer.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
-        log::info("nbd: a client did not finish its handshake in time");
+        log::debug("nbd: a client did not finish its handshake in time");
         static_cast<HandshakeTimer*>(fired)->session->cancel_handshake();
     };
     server_->reactor_->start_timer(&timer, io::Clock::now() + server_->options_.handshake_timeout);
     const bool agreed = co_await shake_hands();
     server_->reactor_->cancel_timer(&timer);
     if (handshake_.protocol_error() != nullptr)
-        log::info("nbd: handshake refused: {}", handshake_.protocol_error());
+        log::debug("nbd: handshake refused: {}", handshake_.protocol_error());
     if (agreed && !cancelled_) co_await transmit();
     socket_.close_now();
 }

@@ -91,7 +91,7 @@ io::Task<void> Transmission::receive_loop() {
         }
         WireRequest wire;
         if (!decode_request(received_.get() + received_begin_, wire)) {
-            log::info("nbd: wrong request magic, connection closed");
+            log::debug("nbd: wrong request magic, connection closed");
             co_return;
         }
         received_begin_ += kRequestBytes;
