@@ -1,18 +1,18 @@
 /* libnbd from C: asynchronous requests on several connections, many in flight, every byte checked.
  *   libnbd_async URI SIZE
- * Writes a pattern through all connections, reads it back through other ones, then zeroes, trims and asks for the map. */
+ * Writes a pattern through all connections, reads it back through other ones, then zeroes, trims
+ * and asks for the map. */
 #include <errno.h>
+#include <libnbd.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <libnbd.h>
-
 enum { kConnections = 4, kInFlight = 64, kBlock = 65536 };
 
-static struct nbd_handle *connections[kConnections];
+static struct nbd_handle* connections[kConnections];
 static unsigned completed;
 static int failed;
 
@@ -24,31 +24,31 @@ struct slot {
 };
 static struct slot slots[kInFlight];
 
-static void die(const char *what)
-{
-    fprintf(stderr, "libnbd_async: %s: %s\n", what, nbd_get_error() ? nbd_get_error() : strerror(errno));
+static void die(const char* what) {
+    fprintf(stderr, "libnbd_async: %s: %s\n", what,
+            nbd_get_error() ? nbd_get_error() : strerror(errno));
     exit(1);
 }
 
-static void fill(unsigned char *data, uint64_t block)
-{
+static void fill(unsigned char* data, uint64_t block) {
     for (uint64_t i = 0; i < kBlock; i += 8) {
         const uint64_t word = block * 0x9e3779b97f4a7c15u + i;
         memcpy(data + i, &word, 8);
     }
 }
 
-static int on_completion(void *opaque, int *error)
-{
+static int on_completion(void* opaque, int* error) {
     static unsigned char expected[kBlock];
-    struct slot *slot = opaque;
+    struct slot* slot = opaque;
     if (*error) {
-        fprintf(stderr, "libnbd_async: block %lu: %s\n", (unsigned long)slot->block, strerror(*error));
+        fprintf(stderr, "libnbd_async: block %lu: %s\n", (unsigned long)slot->block,
+                strerror(*error));
         failed = 1;
     } else if (slot->reading) {
         fill(expected, slot->block);
         if (memcmp(expected, slot->data, kBlock) != 0) {
-            fprintf(stderr, "libnbd_async: block %lu is not what was written\n", (unsigned long)slot->block);
+            fprintf(stderr, "libnbd_async: block %lu is not what was written\n",
+                    (unsigned long)slot->block);
             failed = 1;
         }
     }
@@ -57,16 +57,14 @@ static int on_completion(void *opaque, int *error)
     return 1; /* retire the request */
 }
 
-static struct slot *free_slot(void)
-{
+static struct slot* free_slot(void) {
     for (unsigned i = 0; i < kInFlight; ++i)
         if (!slots[i].busy) return &slots[i];
     return NULL;
 }
 
 /* Waits until something happened on one of the connections. */
-static void turn(void)
-{
+static void turn(void) {
     struct pollfd polled[kConnections];
     for (int i = 0; i < kConnections; ++i) {
         const unsigned direction = nbd_aio_get_direction(connections[i]);
@@ -86,32 +84,32 @@ static void turn(void)
     }
 }
 
-static void pass(int reading, uint64_t blocks)
-{
+static void pass(int reading, uint64_t blocks) {
     uint64_t next = 0;
     completed = 0;
     while (completed < blocks) {
-        struct slot *slot = next < blocks ? free_slot() : NULL;
+        struct slot* slot = next < blocks ? free_slot() : NULL;
         if (slot == NULL) {
             turn();
             continue;
         }
         const nbd_completion_callback callback = {.callback = on_completion, .user_data = slot};
-        struct nbd_handle *nbd = connections[(next + (reading ? 1 : 0)) % kConnections];
+        struct nbd_handle* nbd = connections[(next + (reading ? 1 : 0)) % kConnections];
         slot->block = next;
         slot->busy = 1;
         slot->reading = reading;
         if (!reading) fill(slot->data, next);
-        const int64_t cookie = reading ? nbd_aio_pread(nbd, slot->data, kBlock, next * kBlock, callback, 0)
-                                       : nbd_aio_pwrite(nbd, slot->data, kBlock, next * kBlock, callback, 0);
+        const int64_t cookie =
+            reading ? nbd_aio_pread(nbd, slot->data, kBlock, next * kBlock, callback, 0)
+                    : nbd_aio_pwrite(nbd, slot->data, kBlock, next * kBlock, callback, 0);
         if (cookie == -1) die(reading ? "aio_pread" : "aio_pwrite");
         next++;
     }
 }
 
-static int on_extents(void *opaque, const char *context, uint64_t offset, uint32_t *entries, size_t count, int *error)
-{
-    uint64_t *covered = opaque;
+static int on_extents(void* opaque, const char* context, uint64_t offset, uint32_t* entries,
+                      size_t count, int* error) {
+    uint64_t* covered = opaque;
     (void)offset;
     (void)error;
     if (strcmp(context, "base:allocation") != 0) return -1;
@@ -119,13 +117,13 @@ static int on_extents(void *opaque, const char *context, uint64_t offset, uint32
     return 0;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char** argv) {
     if (argc != 3) return 2;
     const uint64_t size = strtoull(argv[2], NULL, 10);
     for (int i = 0; i < kConnections; ++i) {
         connections[i] = nbd_create();
-        if (connections[i] == NULL || nbd_add_meta_context(connections[i], LIBNBD_CONTEXT_BASE_ALLOCATION) == -1)
+        if (connections[i] == NULL ||
+            nbd_add_meta_context(connections[i], LIBNBD_CONTEXT_BASE_ALLOCATION) == -1)
             die("create");
         if (nbd_connect_uri(connections[i], argv[1]) == -1) die("connect");
     }
@@ -138,7 +136,8 @@ int main(int argc, char **argv)
     if (nbd_zero(connections[0], kBlock, 0, LIBNBD_CMD_FLAG_FUA) == -1) die("zero");
     if (nbd_trim(connections[1], kBlock, kBlock, 0) == -1) die("trim");
     static unsigned char data[kBlock], zeroes[kBlock];
-    if (nbd_pread(connections[2], data, kBlock, 0, 0) == -1 || memcmp(data, zeroes, kBlock) != 0) die("read zeroes");
+    if (nbd_pread(connections[2], data, kBlock, 0, 0) == -1 || memcmp(data, zeroes, kBlock) != 0)
+        die("read zeroes");
     uint64_t covered = 0;
     const nbd_extent_callback extents = {.callback = on_extents, .user_data = &covered};
     if (nbd_block_status(connections[3], 4 * kBlock, 0, extents, 0) == -1) die("block_status");

@@ -25,7 +25,7 @@ using namespace ublkd;
 struct Arguments {
     std::string unix_path;
     int tcp_port = -1;
-    std::map<std::string, std::uint64_t> exports;    // name -> bytes
+    std::map<std::string, std::uint64_t> exports;  // name -> bytes
     std::uint32_t logical_block_bytes = kSectorBytes;
     bool read_only = false;
 };
@@ -82,7 +82,8 @@ bool parse(int argc, char** argv, Arguments& arguments) {
             const std::string value = argv[++i];
             const auto equals = value.find('=');
             if (equals == std::string::npos) return false;
-            arguments.exports[value.substr(0, equals)] = std::strtoull(value.c_str() + equals + 1, nullptr, 10) * kMiB;
+            arguments.exports[value.substr(0, equals)] =
+                std::strtoull(value.c_str() + equals + 1, nullptr, 10) * kMiB;
         } else {
             return false;
         }
@@ -104,16 +105,19 @@ int serve(const Arguments& arguments, int signals) {
     const auto activated = server.listen_activated();
     Result<void> listening;
     if (!activated) listening = fail(activated.error());
-    if (listening && !arguments.unix_path.empty()) listening = server.listen_unix(arguments.unix_path);
+    if (listening && !arguments.unix_path.empty())
+        listening = server.listen_unix(arguments.unix_path);
     if (listening && arguments.tcp_port >= 0) {
-        const auto port = server.listen_tcp("127.0.0.1", static_cast<std::uint16_t>(arguments.tcp_port));
+        const auto port =
+            server.listen_tcp("127.0.0.1", static_cast<std::uint16_t>(arguments.tcp_port));
         if (port) {
             std::printf("port %u\n", *port);
         } else {
             listening = fail(port.error());
         }
     }
-    if (!listening) std::fprintf(stderr, "nbd_test_server: %s\n", to_string(listening.error()).c_str());
+    if (!listening)
+        std::fprintf(stderr, "nbd_test_server: %s\n", to_string(listening.error()).c_str());
     std::puts(listening ? "ready" : "failed");
     std::fflush(stdout);
     if (listening) (*reactor)->run_until_complete(wait_for_signal(reactor->get(), signals));
@@ -126,8 +130,9 @@ int serve(const Arguments& arguments, int signals) {
 int main(int argc, char** argv) {
     Arguments arguments;
     if (!parse(argc, argv, arguments)) {
-        std::fprintf(stderr, "usage: nbd_test_server --unix PATH [--tcp PORT] [--export NAME=MIB]... "
-                             "[--logical BYTES] [--read-only]\n");
+        std::fprintf(stderr,
+                     "usage: nbd_test_server --unix PATH [--tcp PORT] [--export NAME=MIB]... "
+                     "[--logical BYTES] [--read-only]\n");
         return 2;
     }
     sigset_t stop_signals;

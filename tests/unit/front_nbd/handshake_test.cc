@@ -1,5 +1,5 @@
-// The handshake as a state machine, without a socket: every option in every state, twice; then what each option answers,
-// and what is refused. Questions are answered for one export, "disk".
+// The handshake as a state machine, without a socket: every option in every state, twice; then what
+// each option answers, and what is refused. Questions are answered for one export, "disk".
 #include "ublkd/front/nbd/handshake.h"
 
 #include <gtest/gtest.h>
@@ -60,7 +60,8 @@ struct Driver {
     std::vector<OptionAnswer> answers() {
         std::vector<OptionAnswer> found;
         std::size_t at = seen_;
-        while (at + 20 <= sent.size() && load_be<std::uint64_t>(sent.data() + at) == kOptionReplyMagic) {
+        while (at + 20 <= sent.size() &&
+               load_be<std::uint64_t>(sent.data() + at) == kOptionReplyMagic) {
             OptionAnswer answer;
             answer.option = load_be<std::uint32_t>(sent.data() + at + 8);
             answer.type = OptionReply(load_be<std::uint32_t>(sent.data() + at + 12));
@@ -96,7 +97,8 @@ std::vector<Move> all_moves() {
         {"list", option(Option::kList)},
         {"peek", option(Option(4))},
         {"starttls", option(Option::kStartTls)},
-        {"info", option(Option::kInfo, info_data("disk", {Info::kName, Info::kBlockSize, Info::kDescription}))},
+        {"info", option(Option::kInfo,
+                        info_data("disk", {Info::kName, Info::kBlockSize, Info::kDescription}))},
         {"info_unknown", option(Option::kInfo, info_data("nope"))},
         {"go", option(Option::kGo, info_data("disk"))},
         {"go_unknown", option(Option::kGo, info_data("nope"))},
@@ -116,7 +118,8 @@ std::vector<std::pair<const char*, Bytes>> all_states() {
         {"fresh", {}},
         {"structured", structured},
         {"context", structured + set},
-        {"context_lost", structured + set + option(Option::kSetMetaContext, context_data("nope", {}))},
+        {"context_lost",
+         structured + set + option(Option::kSetMetaContext, context_data("nope", {}))},
         {"informed", option(Option::kInfo, info_data("disk"))},
         {"refused", option(Option::kGo, info_data("nope"))},
         {"tls_refused", option(Option::kStartTls)},
@@ -142,15 +145,17 @@ TEST(NbdHandshake, EveryOptionInEveryStateTwiceIsAnsweredOrEndsTheConnection) {
                 for (const auto& answer : answers)
                     EXPECT_EQ(answer.option, load_be<std::uint32_t>(move.bytes.data() + 8));
             }
-            if (step == Step::kNeedBytes) {    // still in sync: the next option is answered as ever
+            if (step == Step::kNeedBytes) {  // still in sync: the next option is answered as ever
                 ASSERT_EQ(driver.feed(option(Option::kList)), Step::kNeedBytes);
                 EXPECT_EQ(driver.answers().size(), 3U);
                 EXPECT_EQ(driver.opens, 0U + (std::string(move.name) == "go_unknown" ? 2 : 0) +
                                             (std::string(state) == "refused" ? 1 : 0));
             } else if (step == Step::kTransmission) {
-                EXPECT_TRUE(std::string(move.name) == "go" || std::string(move.name) == "export_name");
+                EXPECT_TRUE(std::string(move.name) == "go" ||
+                            std::string(move.name) == "export_name");
             } else {
-                EXPECT_TRUE(std::string(move.name) == "abort" || std::string(move.name) == "export_name_unknown");
+                EXPECT_TRUE(std::string(move.name) == "abort" ||
+                            std::string(move.name) == "export_name_unknown");
             }
         }
     }
@@ -173,7 +178,8 @@ TEST(NbdHandshake, EveryPairOfOptionsKeepsTheStreamInSync) {
 }
 
 TEST(NbdHandshake, BytesOneByOneGiveTheSameAsAllAtOnce) {
-    const Bytes all = be32(kFixedNewstyle) + option(Option::kStructuredReply) + option(Option::kList) +
+    const Bytes all = be32(kFixedNewstyle) + option(Option::kStructuredReply) +
+                      option(Option::kList) +
                       option(Option::kSetMetaContext, context_data("disk", {kAllocationContext})) +
                       option(Option::kGo, info_data("disk", {Info::kBlockSize})) + text("rest");
     Driver at_once;
@@ -196,13 +202,15 @@ TEST(NbdHandshake, GoTellsSizeFlagsAndWhatWasAskedFor) {
     Driver driver = greeted();
     driver.feed(option(Option::kStructuredReply));
     driver.answers();
-    EXPECT_EQ(driver.feed(option(Option::kGo, info_data("", {Info::kName, Info::kDescription, Info::kBlockSize, Info(99)}))),
+    EXPECT_EQ(driver.feed(option(Option::kGo, info_data("", {Info::kName, Info::kDescription,
+                                                             Info::kBlockSize, Info(99)}))),
               Step::kTransmission);
     const auto answers = driver.answers();
     ASSERT_EQ(answers.size(), 5U);
-    EXPECT_EQ(answers[0].data, be16(0) + be64(kMiB) +
-                                   be16(kHasFlags | kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes | kSendDf |
-                                        kCanMultiConn | kSendCache | kSendFastZero));
+    EXPECT_EQ(answers[0].data,
+              be16(0) + be64(kMiB) +
+                  be16(kHasFlags | kSendFlush | kSendFua | kSendTrim | kSendWriteZeroes | kSendDf |
+                       kCanMultiConn | kSendCache | kSendFastZero));
     EXPECT_EQ(answers[1].data, be16(1) + text("disk"));
     EXPECT_EQ(answers[2].data, be16(2) + text("a disk"));
     EXPECT_EQ(answers[3].data, be16(3) + be32(512) + be32(4096) + be32(32 * kMiB));
@@ -267,7 +275,8 @@ TEST(NbdHandshake, StartTlsIsAnsweredAsNotAvailableAndChangesNothing) {
     Driver driver = greeted();
     driver.feed(option(Option::kStructuredReply));
     driver.answers();
-    // Pipelined behind STARTTLS: answered in the clear, as nothing was upgraded (CVE-2021-3716 is about upgrading).
+    // Pipelined behind STARTTLS: answered in the clear, as nothing was upgraded (CVE-2021-3716 is
+    // about upgrading).
     EXPECT_EQ(driver.feed(option(Option::kStartTls) + option(Option::kList)), Step::kNeedBytes);
     const auto answers = driver.answers();
     ASSERT_EQ(answers.size(), 4U);
@@ -279,7 +288,8 @@ TEST(NbdHandshake, StartTlsIsAnsweredAsNotAvailableAndChangesNothing) {
 
 // ---- metadata contexts
 
-std::vector<OptionAnswer> ask_contexts(Option which, std::string_view name, std::vector<std::string_view> queries) {
+std::vector<OptionAnswer> ask_contexts(Option which, std::string_view name,
+                                       std::vector<std::string_view> queries) {
     Driver driver = greeted();
     driver.feed(option(Option::kStructuredReply));
     driver.answers();
@@ -305,17 +315,22 @@ TEST(NbdHandshake, ListMetaContextShowsAllOrWhatMatches) {
 }
 
 TEST(NbdHandshake, SetMetaContextSelectsWhatIsNamedInFullAndOnce) {
-    const auto chosen = ask_contexts(Option::kSetMetaContext, "disk", {kAllocationContext, "x:y", kAllocationContext});
+    const auto chosen = ask_contexts(Option::kSetMetaContext, "disk",
+                                     {kAllocationContext, "x:y", kAllocationContext});
     ASSERT_EQ(chosen.size(), 2U);
     EXPECT_EQ(chosen[0].data, be32(kAllocationContextId) + text(kAllocationContext));
-    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "disk", {"base:"}).size(), 1U) << "a namespace alone selects nothing";
+    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "disk", {"base:"}).size(), 1U)
+        << "a namespace alone selects nothing";
     EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "disk", {}).size(), 1U);
-    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "nope", {kAllocationContext})[0].type, OptionReply::kErrUnknown);
-    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "disk", {"no colon"})[0].type, OptionReply::kErrInvalid);
+    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "nope", {kAllocationContext})[0].type,
+              OptionReply::kErrUnknown);
+    EXPECT_EQ(ask_contexts(Option::kSetMetaContext, "disk", {"no colon"})[0].type,
+              OptionReply::kErrInvalid);
 }
 
 TEST(NbdHandshake, AContextHoldsForTheExportItWasSelectedFor) {
-    const Bytes set_disk = option(Option::kSetMetaContext, context_data("disk", {kAllocationContext}));
+    const Bytes set_disk =
+        option(Option::kSetMetaContext, context_data("disk", {kAllocationContext}));
     const auto selected_at_go = [](const Bytes& options, std::string_view name) {
         Driver driver = greeted();
         driver.feed(option(Option::kStructuredReply) + options);
@@ -324,7 +339,8 @@ TEST(NbdHandshake, AContextHoldsForTheExportItWasSelectedFor) {
     };
     EXPECT_TRUE(selected_at_go(set_disk, "disk"));
     EXPECT_FALSE(selected_at_go(set_disk, "read-only"));
-    EXPECT_FALSE(selected_at_go(set_disk + option(Option::kSetMetaContext, context_data("disk", {})), "disk"));
+    EXPECT_FALSE(selected_at_go(
+        set_disk + option(Option::kSetMetaContext, context_data("disk", {})), "disk"));
     EXPECT_FALSE(selected_at_go(set_disk + option(Option::kSetMetaContext, text("x")), "disk"))
         << "a failed SET leaves none selected";
 }
@@ -335,7 +351,8 @@ TEST(NbdHandshake, Hostile02NameLengthOf32BitsIsRefusedBeforeItIsUsed) {
     for (const Option which : {Option::kInfo, Option::kGo}) {
         for (const std::uint32_t length : {0xffffffffU, 0xfffffffeU, 0x80000000U, 5U}) {
             Driver driver = greeted();
-            EXPECT_EQ(driver.feed(option(which, be32(length) + text("disk") + be16(0))), Step::kNeedBytes);
+            EXPECT_EQ(driver.feed(option(which, be32(length) + text("disk") + be16(0))),
+                      Step::kNeedBytes);
             const auto answers = driver.answers();
             ASSERT_EQ(answers.size(), 1U);
             EXPECT_EQ(answers[0].type, OptionReply::kErrInvalid);
@@ -391,7 +408,8 @@ TEST(NbdHandshake, Hostile04NamesOf4096BytesAreTakenAndLongerOnesRefused) {
     EXPECT_EQ(driver.answers()[0].type, OptionReply::kErrUnknown);
     driver.feed(option(Option::kGo, info_data(too_long)));
     EXPECT_EQ(driver.answers()[0].type, OptionReply::kErrTooBig);
-    driver.feed(option(Option::kStructuredReply) + option(Option::kSetMetaContext, context_data(too_long, {})));
+    driver.feed(option(Option::kStructuredReply) +
+                option(Option::kSetMetaContext, context_data(too_long, {})));
     EXPECT_EQ(driver.answers()[1].type, OptionReply::kErrTooBig);
     EXPECT_EQ(driver.feed(option(Option::kExportName, text(too_long))), Step::kClose);
     EXPECT_EQ(driver.opens, 1U) << "the longest name alone was looked up";
@@ -411,7 +429,8 @@ TEST(NbdHandshake, Hostile06OptionsAreLimitedInSizeAndNumber) {
     EXPECT_EQ(exact.answers()[0].type, OptionReply::kErrUnsupported);
     Driver large = greeted();
     // Refused by its header alone: not one byte of the data is waited for.
-    EXPECT_EQ(large.feed(be64(kOptionMagic) + be32(77) + be32(Handshake::kMaxOptionBytes + 1)), Step::kClose);
+    EXPECT_EQ(large.feed(be64(kOptionMagic) + be32(77) + be32(Handshake::kMaxOptionBytes + 1)),
+              Step::kClose);
     Driver many = greeted();
     Step step = Step::kNeedBytes;
     unsigned taken = 0;
@@ -434,15 +453,16 @@ TEST(NbdHandshake, Hostile06OptionsAreLimitedInSizeAndNumber) {
 
 TEST(NbdHandshake, Hostile11AWrongMagicEndsTheConnectionAtOnce) {
     Driver driver = greeted();
-    EXPECT_EQ(driver.feed(be64(0x4141414141414141)), Step::kClose) << "eight bytes are enough to see it";
+    EXPECT_EQ(driver.feed(be64(0x4141414141414141)), Step::kClose)
+        << "eight bytes are enough to see it";
     Driver whole = greeted();
     EXPECT_EQ(whole.feed(be64(kOptionReplyMagic) + be32(3) + be32(0)), Step::kClose);
 }
 
 TEST(NbdHandshake, ListTakesNoDataAndUnknownOptionsAreUnsupported) {
     Driver driver = greeted();
-    driver.feed(option(Option::kList, text("x")) + option(Option::kStructuredReply, text("x")) + option(Option(4)) +
-                option(Option(11)) + option(Option(0)));
+    driver.feed(option(Option::kList, text("x")) + option(Option::kStructuredReply, text("x")) +
+                option(Option(4)) + option(Option(11)) + option(Option(0)));
     const auto answers = driver.answers();
     ASSERT_EQ(answers.size(), 5U);
     EXPECT_EQ(answers[0].type, OptionReply::kErrInvalid);
@@ -452,10 +472,11 @@ TEST(NbdHandshake, ListTakesNoDataAndUnknownOptionsAreUnsupported) {
 }
 
 TEST(NbdHandshake, ARefusedOpenIsAnErrorReplyAndTheClientMayGoOn) {
-    const std::vector<std::pair<Errc, OptionReply>> cases = {{Errc::kNotFound, OptionReply::kErrUnknown},
-                                                             {Errc::kBusy, OptionReply::kErrPolicy},
-                                                             {Errc::kNotPermitted, OptionReply::kErrPolicy},
-                                                             {Errc::kCancelled, OptionReply::kErrShutdown}};
+    const std::vector<std::pair<Errc, OptionReply>> cases = {
+        {Errc::kNotFound, OptionReply::kErrUnknown},
+        {Errc::kBusy, OptionReply::kErrPolicy},
+        {Errc::kNotPermitted, OptionReply::kErrPolicy},
+        {Errc::kCancelled, OptionReply::kErrShutdown}};
     for (const auto& [code, type] : cases) {
         Handshake handshake;
         handshake.output().clear();

@@ -1,7 +1,7 @@
-// The end of a connection: a client that goes away takes nothing with it but its own connection. Run under the sanitizers.
-// Hostile case 18 of docs/nbd.md is what kills nbdkit 1.32: a client that closes with requests in flight.
+// The end of a connection: a client that goes away takes nothing with it but its own connection.
+// Run under the sanitizers. Hostile case 18 of docs/nbd.md is what kills nbdkit 1.32: a client that
+// closes with requests in flight.
 #include <gtest/gtest.h>
-
 #include <sys/socket.h>
 
 #include <chrono>
@@ -20,16 +20,19 @@ Bytes thirty_two_requests(unsigned round) {
         const std::uint64_t offset = ((round * 37 + i) % 1000) * 4096;
         switch ((round + i) % 5) {
             case 0:
-                requests = std::move(requests) + request(Command::kWrite, i, offset, 4096, kFua) + pattern(4096, round);
+                requests = std::move(requests) + request(Command::kWrite, i, offset, 4096, kFua) +
+                           pattern(4096, round);
                 break;
             case 1:
-                requests = std::move(requests) + request(Command::kWriteZeroes, i, offset + 7, 4096);
+                requests =
+                    std::move(requests) + request(Command::kWriteZeroes, i, offset + 7, 4096);
                 break;
             case 2:
                 requests = std::move(requests) + request(Command::kFlush, i, 0, 0);
                 break;
             case 3:
-                requests = std::move(requests) + request(Command::kWrite, i, offset + 1, 3) + pattern(3, round);
+                requests = std::move(requests) + request(Command::kWrite, i, offset + 1, 3) +
+                           pattern(3, round);
                 break;
             default:
                 requests = std::move(requests) + request(Command::kRead, i, offset, 4096);
@@ -42,7 +45,8 @@ void abrupt_closes(bool other_reactor, unsigned count) {
     TestServerOptions options;
     options.other_reactor = other_reactor;
     TestServer server(options);
-    const Bytes shake = be32(kFixedNewstyle | kNoZeroes) + option(Option::kExportName, text("disk"));
+    const Bytes shake =
+        be32(kFixedNewstyle | kNoZeroes) + option(Option::kExportName, text("disk"));
     for (unsigned round = 0; round < count; ++round) {
         server.disk().yields = round % 7;
         const bool tcp = round % 4 == 3;
@@ -72,9 +76,13 @@ void abrupt_closes(bool other_reactor, unsigned count) {
     EXPECT_TRUE(after.read(0, 4096).has_value());
 }
 
-TEST(NbdLifetime, Hostile18AThousandAbruptClosesWith32RequestsInFlight) { abrupt_closes(false, 1000); }
+TEST(NbdLifetime, Hostile18AThousandAbruptClosesWith32RequestsInFlight) {
+    abrupt_closes(false, 1000);
+}
 
-TEST(NbdLifetime, Hostile18AbruptClosesWhereTheExportLivesOnAnotherReactor) { abrupt_closes(true, 300); }
+TEST(NbdLifetime, Hostile18AbruptClosesWhereTheExportLivesOnAnotherReactor) {
+    abrupt_closes(true, 300);
+}
 
 TEST(NbdLifetime, RequestsOutliveTheConnectionThatMadeThem) {
     TestServer server;
@@ -85,7 +93,8 @@ TEST(NbdLifetime, RequestsOutliveTheConnectionThatMadeThem) {
     while (server.disk().in_flight < 5) std::this_thread::sleep_for(1ms);
     client.close();
     std::this_thread::sleep_for(50ms);
-    EXPECT_EQ(server.connections("disk"), 1U) << "the connection is there until its requests have ended";
+    EXPECT_EQ(server.connections("disk"), 1U)
+        << "the connection is there until its requests have ended";
     EXPECT_EQ(server.holders, 1) << "and so is the export";
     server.disk().hold = false;
     EXPECT_TRUE(server.wait_for_connections(0));
@@ -98,7 +107,8 @@ TEST(NbdLifetime, AnOrderlyDisconnectAnswersWhatIsInFlight) {
     ASSERT_TRUE(client.enter("disk"));
     server.disk().delay_ms = 50;
     const Bytes data = pattern(4096, 2);
-    ASSERT_TRUE(client.send(request(Command::kWrite, 1, 0, 4096) + data + request(Command::kDisconnect, 2, 0, 0)));
+    ASSERT_TRUE(client.send(request(Command::kWrite, 1, 0, 4096) + data +
+                            request(Command::kDisconnect, 2, 0, 0)));
     const auto reply = client.reply();
     ASSERT_TRUE(reply);
     EXPECT_EQ(reply->cookie, 1U);
@@ -111,7 +121,8 @@ TEST(NbdLifetime, AHalfClosedClientStillGetsItsReplies) {
         RawClient client = tcp ? server.connect_tcp() : server.connect();
         ASSERT_TRUE(client.enter("disk"));
         server.disk().delay_ms = 20;
-        ASSERT_TRUE(client.send(request(Command::kRead, 1, 0, 4096) + request(Command::kRead, 2, 0, 4096)));
+        ASSERT_TRUE(
+            client.send(request(Command::kRead, 1, 0, 4096) + request(Command::kRead, 2, 0, 4096)));
         ASSERT_EQ(shutdown(client.fd(), SHUT_WR), 0);
         EXPECT_TRUE(client.reply(4096));
         EXPECT_TRUE(client.reply(4096));

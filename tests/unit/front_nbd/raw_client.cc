@@ -1,6 +1,7 @@
 #include "tests/unit/front_nbd/raw_client.h"
 
 #include <arpa/inet.h>
+#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -10,8 +11,6 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
-
-#include <gtest/gtest.h>
 
 namespace ublkd::front::nbd::test {
 namespace {
@@ -45,28 +44,32 @@ Bytes text(std::string_view value) {
 }
 Bytes pattern(std::size_t bytes, unsigned seed) {
     Bytes made(bytes);
-    for (std::size_t i = 0; i < bytes; ++i) made[i] = std::byte((i * 7 + (i >> 9) + seed * 101 + 1) & 0xff);
+    for (std::size_t i = 0; i < bytes; ++i)
+        made[i] = std::byte((i * 7 + (i >> 9) + seed * 101 + 1) & 0xff);
     return made;
 }
 
 Bytes option(Option option, const Bytes& data) {
-    return be64(kOptionMagic) + be32(static_cast<std::uint32_t>(option)) + be32(static_cast<std::uint32_t>(data.size())) +
-           data;
+    return be64(kOptionMagic) + be32(static_cast<std::uint32_t>(option)) +
+           be32(static_cast<std::uint32_t>(data.size())) + data;
 }
 Bytes info_data(std::string_view name, std::vector<Info> infos) {
-    Bytes data = be32(static_cast<std::uint32_t>(name.size())) + text(name) + be16(static_cast<std::uint16_t>(infos.size()));
+    Bytes data = be32(static_cast<std::uint32_t>(name.size())) + text(name) +
+                 be16(static_cast<std::uint16_t>(infos.size()));
     for (const Info info : infos) data = std::move(data) + be16(static_cast<std::uint16_t>(info));
     return data;
 }
 Bytes context_data(std::string_view name, std::vector<std::string_view> queries) {
     Bytes data = be32(static_cast<std::uint32_t>(name.size())) + text(name) +
                  be32(static_cast<std::uint32_t>(queries.size()));
-    for (const auto& query : queries) data = std::move(data) + be32(static_cast<std::uint32_t>(query.size())) + text(query);
+    for (const auto& query : queries)
+        data = std::move(data) + be32(static_cast<std::uint32_t>(query.size())) + text(query);
     return data;
 }
-Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset, std::uint32_t length, unsigned flags) {
-    return be32(kRequestMagic) + be16(static_cast<std::uint16_t>(flags)) + be16(static_cast<std::uint16_t>(command)) +
-           be64(cookie) + be64(offset) + be32(length);
+Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset, std::uint32_t length,
+              unsigned flags) {
+    return be32(kRequestMagic) + be16(static_cast<std::uint16_t>(flags)) +
+           be16(static_cast<std::uint16_t>(command)) + be64(cookie) + be64(offset) + be32(length);
 }
 
 RawClient RawClient::connect_unix(const std::string& path) {
@@ -75,7 +78,8 @@ RawClient RawClient::connect_unix(const std::string& path) {
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     limit_waiting(fd);
-    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0)
+        << std::strerror(errno);
     return RawClient(fd);
 }
 RawClient RawClient::connect_tcp(std::uint16_t port) {
@@ -85,7 +89,8 @@ RawClient RawClient::connect_tcp(std::uint16_t port) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(port);
     limit_waiting(fd);
-    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0) << std::strerror(errno);
+    EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0)
+        << std::strerror(errno);
     return RawClient(fd);
 }
 RawClient::RawClient(RawClient&& other) noexcept
@@ -189,7 +194,9 @@ std::vector<OptionAnswer> RawClient::ask(Option asked, const Bytes& data) {
 bool RawClient::enter(std::string_view name, bool structured, bool contexts, bool block_sizes) {
     if (!greet()) return false;
     if (structured && ask(Option::kStructuredReply).back().type != OptionReply::kAck) return false;
-    if (contexts && ask(Option::kSetMetaContext, context_data(name, {kAllocationContext})).size() != 2) return false;
+    if (contexts &&
+        ask(Option::kSetMetaContext, context_data(name, {kAllocationContext})).size() != 2)
+        return false;
     std::vector<Info> infos;
     if (block_sizes) infos.push_back(Info::kBlockSize);
     const auto answers = ask(Option::kGo, info_data(name, infos));
@@ -236,8 +243,8 @@ std::optional<Reply> RawClient::reply(std::size_t data_bytes) {
     return reply;
 }
 
-std::optional<Reply> RawClient::call(Command command, std::uint64_t offset, std::uint32_t length, const Bytes& payload,
-                                     unsigned flags) {
+std::optional<Reply> RawClient::call(Command command, std::uint64_t offset, std::uint32_t length,
+                                     const Bytes& payload, unsigned flags) {
     const std::uint64_t cookie = next_cookie_++;
     if (!send(request(command, cookie, offset, length, flags) + payload)) return std::nullopt;
     auto got = reply(command == Command::kRead ? length : 0);
@@ -248,7 +255,8 @@ std::optional<Reply> RawClient::call(Command command, std::uint64_t offset, std:
 }
 
 NbdError RawClient::write(std::uint64_t offset, const Bytes& payload, unsigned flags) {
-    const auto got = call(Command::kWrite, offset, static_cast<std::uint32_t>(payload.size()), payload, flags);
+    const auto got =
+        call(Command::kWrite, offset, static_cast<std::uint32_t>(payload.size()), payload, flags);
     return got ? got->error : NbdError::kShutdown;
 }
 

@@ -1,5 +1,6 @@
-// An NBD client that says exactly what it is told to, right or wrong, over a blocking socket. Every receive has a time limit
-// of 20 seconds, so that a server that does not answer is a failed test and not a hung one.
+// An NBD client that says exactly what it is told to, right or wrong, over a blocking socket. Every
+// receive has a time limit of 20 seconds, so that a server that does not answer is a failed test
+// and not a hung one.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ Bytes option(Option option, const Bytes& data = {});
 Bytes info_data(std::string_view name, std::vector<Info> infos = {});
 /// The data of LIST_META_CONTEXT and SET_META_CONTEXT.
 Bytes context_data(std::string_view name, std::vector<std::string_view> queries);
-Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset, std::uint32_t length, unsigned flags = 0);
+Bytes request(Command command, std::uint64_t cookie, std::uint64_t offset, std::uint32_t length,
+              unsigned flags = 0);
 
 struct OptionAnswer {
     std::uint32_t option = 0;
@@ -44,7 +46,7 @@ struct Reply {
     std::uint64_t cookie = 0;
     NbdError error = NbdError::kNone;
     Bytes data;                      // payload of READ or the descriptors of BLOCK_STATUS
-    std::uint64_t offset_bytes = 0;    // of an OFFSET_DATA chunk
+    std::uint64_t offset_bytes = 0;  // of an OFFSET_DATA chunk
 };
 
 class RawClient {
@@ -71,13 +73,14 @@ class RawClient {
     /// Sends the option and takes answers up to the one that ends it (ACK or an error).
     std::vector<OptionAnswer> ask(Option option, const Bytes& data = {});
     /// greet() and GO, with structured replies and base:allocation where asked for.
-    bool enter(std::string_view name, bool structured = false, bool contexts = false, bool block_sizes = false);
+    bool enter(std::string_view name, bool structured = false, bool contexts = false,
+               bool block_sizes = false);
 
     /// Takes one reply. `data_bytes`: the payload of a simple reply to a READ that succeeds.
     std::optional<Reply> reply(std::size_t data_bytes = 0);
     /// Sends one request and takes its reply.
-    std::optional<Reply> call(Command command, std::uint64_t offset, std::uint32_t length, const Bytes& payload = {},
-                              unsigned flags = 0);
+    std::optional<Reply> call(Command command, std::uint64_t offset, std::uint32_t length,
+                              const Bytes& payload = {}, unsigned flags = 0);
     NbdError write(std::uint64_t offset, const Bytes& payload, unsigned flags = 0);
     std::optional<Bytes> read(std::uint64_t offset, std::uint32_t length);
 

@@ -1,7 +1,6 @@
-// The server and its limits, over real sockets: who gets in, for how long, and how it ends. Hostile cases are numbered as
-// in docs/nbd.md, "Hostile clients".
+// The server and its limits, over real sockets: who gets in, for how long, and how it ends. Hostile
+// cases are numbered as in docs/nbd.md, "Hostile clients".
 #include <gtest/gtest.h>
-
 #include <sys/stat.h>
 
 #include <chrono>
@@ -29,7 +28,7 @@ TEST(NbdServer, ServesUnixAndLoopbackTcp) {
 
 TEST(NbdServer, TheSocketIsForItsOwnerAndGroupAlone) {
     TestServer server;
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(stat(server.path().c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 07777, 0660U);
 }
@@ -65,7 +64,8 @@ TEST(NbdServer, AnExportOfAnotherReactorIsServedThere) {
     RawClient client = server.connect();
     ASSERT_TRUE(client.greet());
     const Bytes data = pattern(1024, 9);
-    ASSERT_TRUE(client.send(option(Option::kExportName, text("disk")) + request(Command::kWrite, 1, 0, 1024) + data +
+    ASSERT_TRUE(client.send(option(Option::kExportName, text("disk")) +
+                            request(Command::kWrite, 1, 0, 1024) + data +
                             request(Command::kRead, 2, 0, 1024)));
     ASSERT_TRUE(client.receive(10).has_value());
     EXPECT_EQ(client.reply()->cookie, 1U);
@@ -96,7 +96,7 @@ TEST(NbdServer, Hostile07AClientThatDoesNotShakeHandsInTimeIsClosed) {
     RawClient silent = server.connect();
     RawClient halfway = server.connect();
     ASSERT_TRUE(halfway.greet());
-    RawClient chatty = server.connect();    // answers count for nothing: the limit is for all of it
+    RawClient chatty = server.connect();  // answers count for nothing: the limit is for all of it
     ASSERT_TRUE(chatty.greet());
     const auto start = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() < start + 5s) {
@@ -144,17 +144,19 @@ TEST(NbdServer, Hostile10UnknownExportsEndOrRefuseTheConnectionAndNothingElse) {
 
 /// A whole handshake and two requests.
 Bytes full_conversation() {
-    return be32(kFixedNewstyle | kNoZeroes) + option(Option::kStructuredReply) + option(Option::kList) +
-           option(Option::kInfo, info_data("disk")) +
+    return be32(kFixedNewstyle | kNoZeroes) + option(Option::kStructuredReply) +
+           option(Option::kList) + option(Option::kInfo, info_data("disk")) +
            option(Option::kSetMetaContext, context_data("disk", {kAllocationContext})) +
-           option(Option::kGo, info_data("disk", {Info::kBlockSize})) + request(Command::kWrite, 1, 0, 512) +
-           pattern(512, 1) + request(Command::kRead, 2, 0, 512);
+           option(Option::kGo, info_data("disk", {Info::kBlockSize})) +
+           request(Command::kWrite, 1, 0, 512) + pattern(512, 1) +
+           request(Command::kRead, 2, 0, 512);
 }
 
 TEST(NbdServer, Hostile11AResetAtEachByteOfTheConversationHarmsNobodyElse) {
     TestServer server;
     const Bytes all = full_conversation();
-    for (std::size_t bytes = 0; bytes <= all.size(); bytes += bytes > 220 && bytes + 64 < all.size() ? 64U : 1U) {
+    for (std::size_t bytes = 0; bytes <= all.size();
+         bytes += bytes > 220 && bytes + 64 < all.size() ? 64U : 1U) {
         RawClient client = server.connect_tcp();
         client.send(Bytes(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(bytes)));
         if (bytes % 3 == 0) (void)client.receive(18);
@@ -167,7 +169,8 @@ TEST(NbdServer, Hostile11AResetAtEachByteOfTheConversationHarmsNobodyElse) {
 TEST(NbdServer, Hostile11ACloseAtEachByteOfTheConversationHarmsNobodyElse) {
     TestServer server;
     const Bytes all = full_conversation();
-    for (std::size_t bytes = 0; bytes <= all.size(); bytes += bytes > 220 && bytes + 64 < all.size() ? 64U : 1U) {
+    for (std::size_t bytes = 0; bytes <= all.size();
+         bytes += bytes > 220 && bytes + 64 < all.size() ? 64U : 1U) {
         RawClient client = server.connect();
         client.send(Bytes(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(bytes)));
         client.close();
@@ -230,7 +233,8 @@ TEST(NbdServer, StopAnswersWhatIsInFlight) {
     ASSERT_TRUE(client.enter("disk"));
     server.disk().delay_ms = 200;
     const Bytes data = pattern(4096, 5);
-    ASSERT_TRUE(client.send(request(Command::kWrite, 7, 0, 4096) + data + request(Command::kFlush, 8, 0, 0)));
+    ASSERT_TRUE(client.send(request(Command::kWrite, 7, 0, 4096) + data +
+                            request(Command::kFlush, 8, 0, 0)));
     while (server.disk().in_flight < 2) std::this_thread::sleep_for(1ms);
     server.stop();
     const auto first = client.reply();
@@ -248,7 +252,8 @@ TEST(NbdServer, StopDoesNotWaitForAClientThatTakesNoReplies) {
     RawClient client = server.connect();
     ASSERT_TRUE(client.enter("disk"));
     Bytes reads;
-    for (std::uint64_t i = 0; i < 16; ++i) reads = std::move(reads) + request(Command::kRead, i, 0, 512 * 1024);
+    for (std::uint64_t i = 0; i < 16; ++i)
+        reads = std::move(reads) + request(Command::kRead, i, 0, 512 * 1024);
     ASSERT_TRUE(client.send(reads));
     std::this_thread::sleep_for(100ms);
     const auto start = std::chrono::steady_clock::now();
@@ -265,7 +270,8 @@ TEST(NbdServer, DisconnectEndsTheConnectionsOfOneExport) {
         RawClient two = server.connect_tcp();
         RawClient other = server.connect();
         RawClient shaking = server.connect();
-        ASSERT_TRUE(one.enter("disk") && two.enter("") && other.enter("endless") && shaking.greet());
+        ASSERT_TRUE(one.enter("disk") && two.enter("") && other.enter("endless") &&
+                    shaking.greet());
         EXPECT_EQ(server.connections("disk"), 2U);
         server.disk().delay_ms = 50;
         ASSERT_TRUE(one.send(request(Command::kRead, 1, 0, 512)));

@@ -1,4 +1,5 @@
-// Devices that misbehave on request. Switches are set by the test's thread; requests look at them on the reactor.
+// Devices that misbehave on request. Switches are set by the test's thread; requests look at them
+// on the reactor.
 #pragma once
 
 #include <algorithm>
@@ -13,14 +14,15 @@ namespace ublkd::front::nbd::test {
 /// Memory, with errors, delays, and requests that are held until they are let go.
 class SwitchedDevice final : public block::BlockDevice {
   public:
-    explicit SwitchedDevice(block::Geometry geometry) : memory_(memory_geometry(geometry)), geometry_(geometry) {}
+    explicit SwitchedDevice(block::Geometry geometry)
+        : memory_(memory_geometry(geometry)), geometry_(geometry) {}
     const block::Geometry& geometry() const override { return geometry_; }
 
     static constexpr int kNoError = -1;
-    std::atomic<int> fail_with = kNoError;          // an Errc for every request
-    std::atomic<std::int64_t> fail_from_offset = 0;    // only requests that reach this far fail
+    std::atomic<int> fail_with = kNoError;           // an Errc for every request
+    std::atomic<std::int64_t> fail_from_offset = 0;  // only requests that reach this far fail
     std::atomic<unsigned> delay_ms = 0;
-    std::atomic<unsigned> yields = 0;               // turns that a request takes
+    std::atomic<unsigned> yields = 0;  // turns that a request takes
     std::atomic<bool> hold = false;
     std::atomic<unsigned> in_flight = 0;
     std::atomic<unsigned> most_in_flight = 0;
@@ -30,7 +32,7 @@ class SwitchedDevice final : public block::BlockDevice {
     std::atomic<std::uint64_t> discarded_bytes = 0;
     std::atomic<std::uint64_t> zeroed_bytes = 0;
     std::atomic<bool> last_zero_kept = false;
-    std::atomic<bool> slow_zeroes = false;    // FAST_ZERO is refused
+    std::atomic<bool> slow_zeroes = false;  // FAST_ZERO is refused
 
   private:
     static block::Geometry memory_geometry(block::Geometry geometry) {
@@ -71,13 +73,15 @@ class SwitchedDevice final : public block::BlockDevice {
         co_return co_await memory_.discard(range, options);
     }
     io::Task<Result<void>> do_write_zeroes(Range range, block::ZeroOptions options) override {
-        if (options.fast_only && slow_zeroes) co_return fail(Errc::kUnsupported, "zeroes are slow here");
+        if (options.fast_only && slow_zeroes)
+            co_return fail(Errc::kUnsupported, "zeroes are slow here");
         CO_TRY(co_await pass(range.end_bytes()));
         zeroed_bytes += range.length_bytes;
         last_zero_kept = options.keep_allocated;
         co_return co_await memory_.write_zeroes(range, options);
     }
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t max_extents) override {
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t max_extents) override {
         CO_TRY(co_await pass(range.end_bytes()));
         co_return co_await memory_.block_status(range, max_extents);
     }
@@ -97,13 +101,19 @@ class EndlessDevice final : public block::BlockDevice {
         std::ranges::fill(into, std::byte{0});
         co_return Result<void>{};
     }
-    io::Task<Result<void>> do_write(std::uint64_t, std::span<const std::byte>, block::WriteOptions) override {
+    io::Task<Result<void>> do_write(std::uint64_t, std::span<const std::byte>,
+                                    block::WriteOptions) override {
         co_return Result<void>{};
     }
     io::Task<Result<void>> do_flush() override { co_return Result<void>{}; }
-    io::Task<Result<void>> do_discard(Range, block::WriteOptions) override { co_return Result<void>{}; }
-    io::Task<Result<void>> do_write_zeroes(Range, block::ZeroOptions) override { co_return Result<void>{}; }
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t) override {
+    io::Task<Result<void>> do_discard(Range, block::WriteOptions) override {
+        co_return Result<void>{};
+    }
+    io::Task<Result<void>> do_write_zeroes(Range, block::ZeroOptions) override {
+        co_return Result<void>{};
+    }
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t) override {
         co_return std::vector<block::Extent>{block::Extent{range.length_bytes, false, true}};
     }
     block::Geometry geometry_;

@@ -1,12 +1,11 @@
 #include "tests/unit/front_nbd/test_server.h"
 
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
 #include <thread>
-
-#include <gtest/gtest.h>
 
 namespace ublkd::front::nbd::test {
 namespace {
@@ -42,7 +41,8 @@ TestServer::~TestServer() {
     disk_.hold = false;
     stop();
     EXPECT_EQ(holders, 0) << "every opened export is let go";
-    EXPECT_TRUE(io::run_on(home(), [this] { return drop_buffers(); })) << "every buffer is given back";
+    EXPECT_TRUE(io::run_on(home(), [this] { return drop_buffers(); }))
+        << "every buffer is given back";
     thread_.reset();
     home_.reset();
     EXPECT_NE(access(path_.c_str(), F_OK), 0) << "the socket's name is removed at stop()";
@@ -62,11 +62,12 @@ io::Task<bool> TestServer::drop_buffers() {
 }
 
 io::Task<bool> TestServer::start() {
-    server_ = std::make_unique<NbdServer>(&thread_->reactor(), buffers_.get(), this, options_.server);
+    server_ =
+        std::make_unique<NbdServer>(&thread_->reactor(), buffers_.get(), this, options_.server);
     const auto listening = server_->listen_unix(path_);
     const auto port = server_->listen_tcp("127.0.0.1", 0);
     if (port) port_ = *port;
-    co_return listening && port;
+    co_return listening&& port;
 }
 
 namespace {
@@ -94,16 +95,20 @@ void TestServer::stop() {
     server_.reset();
 }
 void TestServer::disconnect(const std::string& name) {
-    io::run_on(thread_->reactor(), [this, &name] { return disconnect_export(server_.get(), &name); });
+    io::run_on(thread_->reactor(),
+               [this, &name] { return disconnect_export(server_.get(), &name); });
 }
 unsigned TestServer::connections() {
-    return io::run_on(thread_->reactor(), [this] { return count_connections(server_.get(), nullptr); });
+    return io::run_on(thread_->reactor(),
+                      [this] { return count_connections(server_.get(), nullptr); });
 }
 unsigned TestServer::connections(const std::string& name) {
-    return io::run_on(thread_->reactor(), [this, &name] { return count_connections(server_.get(), &name); });
+    return io::run_on(thread_->reactor(),
+                      [this, &name] { return count_connections(server_.get(), &name); });
 }
 Result<std::uint16_t> TestServer::listen_tcp(const std::string& address) {
-    return io::run_on(thread_->reactor(), [this, &address] { return start_tcp(server_.get(), &address); });
+    return io::run_on(thread_->reactor(),
+                      [this, &address] { return start_tcp(server_.get(), &address); });
 }
 std::size_t TestServer::free_buffer_bytes() {
     return io::run_on(home(), [this] { return count_free(buffers_.get()); });
@@ -119,7 +124,8 @@ bool TestServer::wait_for_connections(unsigned count) {
 
 io::Task<Result<ExportInfo>> TestServer::describe(const std::string& name) {
     ++describes;
-    if (name == "disk" || name.empty()) co_return ExportInfo{"disk", "a test disk", disk_.geometry()};
+    if (name == "disk" || name.empty())
+        co_return ExportInfo{"disk", "a test disk", disk_.geometry()};
     if (name == "endless") co_return ExportInfo{"endless", "", endless_.geometry()};
     co_return fail(Errc::kNotFound, "export");
 }
@@ -136,7 +142,8 @@ io::Task<Result<Export>> TestServer::open(const std::string& name) {
     opened.device = info->name == "disk" ? static_cast<block::BlockDevice*>(&disk_) : &endless_;
     opened.home = &home();
     opened.buffers = buffers_.get();
-    opened.holder = std::shared_ptr<void>(this, [](void* self) { --static_cast<TestServer*>(self)->holders; });
+    opened.holder =
+        std::shared_ptr<void>(this, [](void* self) { --static_cast<TestServer*>(self)->holders; });
     co_return opened;
 }
 

@@ -1,5 +1,5 @@
-// A server on a reactor thread of its own, with one export ("disk") of a SwitchedDevice and one ("endless") of 8 TiB; with
-// `other_reactor` the exports live on a second reactor.
+// A server on a reactor thread of its own, with one export ("disk") of a SwitchedDevice and one
+// ("endless") of 8 TiB; with `other_reactor` the exports live on a second reactor.
 #pragma once
 
 #include <atomic>
@@ -48,9 +48,9 @@ class TestServer final : public ExportDirectory {
 
     std::atomic<unsigned> opens = 0;
     std::atomic<unsigned> describes = 0;
-    std::atomic<int> refuse_open_with = -1;    // an Errc
+    std::atomic<int> refuse_open_with = -1;  // an Errc
     std::atomic<bool> hold_open = false;
-    std::atomic<int> holders = 0;    // opened exports that are not yet let go
+    std::atomic<int> holders = 0;  // opened exports that are not yet let go
 
   private:
     io::Task<bool> start();

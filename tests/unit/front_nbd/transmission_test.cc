@@ -1,5 +1,5 @@
-// The transmission phase over real sockets: every command and flag, the errors, unaligned requests, large ones, bounds.
-// Hostile cases are numbered as in docs/nbd.md, "Hostile clients".
+// The transmission phase over real sockets: every command and flag, the errors, unaligned requests,
+// large ones, bounds. Hostile cases are numbered as in docs/nbd.md, "Hostile clients".
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -16,8 +16,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-RawClient enter(const TestServer& server, bool structured = false, bool contexts = false, bool block_sizes = false,
-                std::string_view name = "disk") {
+RawClient enter(const TestServer& server, bool structured = false, bool contexts = false,
+                bool block_sizes = false, std::string_view name = "disk") {
     RawClient client = server.connect();
     EXPECT_TRUE(client.enter(name, structured, contexts, block_sizes));
     return client;
@@ -62,11 +62,14 @@ TEST(NbdTransmission, TrimAndWriteZeroesReadAsZeroes) {
     EXPECT_EQ(client.write(0, pattern(131072, 1)), NbdError::kNone);
     EXPECT_EQ(client.call(Command::kTrim, 0, 65536, {}, kFua)->error, NbdError::kNone);
     EXPECT_EQ(client.read(0, 65536), zeroes);
-    EXPECT_EQ(client.call(Command::kWriteZeroes, 65536, 65536, {}, kFua | kNoHole | kFastZero)->error, NbdError::kNone);
+    EXPECT_EQ(
+        client.call(Command::kWriteZeroes, 65536, 65536, {}, kFua | kNoHole | kFastZero)->error,
+        NbdError::kNone);
     EXPECT_TRUE(server.disk().last_zero_kept);
     EXPECT_EQ(client.read(65536, 65536), zeroes);
     server.disk().slow_zeroes = true;
-    EXPECT_EQ(client.call(Command::kWriteZeroes, 0, 4096, {}, kFastZero)->error, NbdError::kNotSupported);
+    EXPECT_EQ(client.call(Command::kWriteZeroes, 0, 4096, {}, kFastZero)->error,
+              NbdError::kNotSupported);
     EXPECT_EQ(client.call(Command::kWriteZeroes, 0, 4096)->error, NbdError::kNone);
     EXPECT_FALSE(server.disk().last_zero_kept);
     EXPECT_EQ(client.call(Command::kCache, 0, 4096)->error, NbdError::kNone);
@@ -88,13 +91,15 @@ TEST(NbdTransmission, BlockStatusTellsHolesFromData) {
     const auto reply = client.call(Command::kBlockStatus, 0, 262144);
     ASSERT_TRUE(reply);
     EXPECT_EQ(reply->chunk, Chunk::kBlockStatus);
-    EXPECT_EQ(reply->data, be32(65536) + be32(kStateHole | kStateZero) + be32(65536) + be32(0) + be32(131072) +
-                               be32(kStateHole | kStateZero));
+    EXPECT_EQ(reply->data, be32(65536) + be32(kStateHole | kStateZero) + be32(65536) + be32(0) +
+                               be32(131072) + be32(kStateHole | kStateZero));
     EXPECT_EQ(client.call(Command::kBlockStatus, 0, 262144, {}, kReqOne)->data,
               be32(65536) + be32(kStateHole | kStateZero));
-    EXPECT_EQ(client.call(Command::kBlockStatus, 65537, 7)->data, be32(7) + be32(0)) << "unaligned queries are clipped";
+    EXPECT_EQ(client.call(Command::kBlockStatus, 65537, 7)->data, be32(7) + be32(0))
+        << "unaligned queries are clipped";
     EXPECT_EQ(client.call(Command::kBlockStatus, 0, 0)->error, NbdError::kInvalid);
-    EXPECT_EQ(enter(server, true, false).call(Command::kBlockStatus, 0, 512)->error, NbdError::kInvalid)
+    EXPECT_EQ(enter(server, true, false).call(Command::kBlockStatus, 0, 512)->error,
+              NbdError::kInvalid)
         << "without a context there is nothing to tell";
 }
 
@@ -112,13 +117,18 @@ TEST(NbdTransmission, Hostile13OffsetsAndLengthsThatWrapAreRefused) {
     TestServer server;
     const std::uint64_t size = 64 * kMiB;
     RawClient client = enter(server, true, true);
-    for (const std::uint64_t offset : std::vector<std::uint64_t>{size, size - 256, ~0UL, ~0UL - 511, 1UL << 63, ~0UL - 255}) {
+    for (const std::uint64_t offset :
+         std::vector<std::uint64_t>{size, size - 256, ~0UL, ~0UL - 511, 1UL << 63, ~0UL - 255}) {
         EXPECT_EQ(client.call(Command::kRead, offset, 512)->error, NbdError::kInvalid) << offset;
         EXPECT_EQ(client.write(offset, pattern(512, 1)), NbdError::kNoSpace) << offset;
-        EXPECT_EQ(client.call(Command::kWriteZeroes, offset, 0xffffffff)->error, NbdError::kNoSpace) << offset;
-        EXPECT_EQ(client.call(Command::kTrim, offset, 0xffffffff)->error, NbdError::kInvalid) << offset;
-        EXPECT_EQ(client.call(Command::kCache, offset, 0xffffffff)->error, NbdError::kInvalid) << offset;
-        EXPECT_EQ(client.call(Command::kBlockStatus, offset, 0xffffffff)->error, NbdError::kInvalid) << offset;
+        EXPECT_EQ(client.call(Command::kWriteZeroes, offset, 0xffffffff)->error, NbdError::kNoSpace)
+            << offset;
+        EXPECT_EQ(client.call(Command::kTrim, offset, 0xffffffff)->error, NbdError::kInvalid)
+            << offset;
+        EXPECT_EQ(client.call(Command::kCache, offset, 0xffffffff)->error, NbdError::kInvalid)
+            << offset;
+        EXPECT_EQ(client.call(Command::kBlockStatus, offset, 0xffffffff)->error, NbdError::kInvalid)
+            << offset;
     }
     EXPECT_TRUE(client.read(size - 512, 512).has_value());
     EXPECT_EQ(client.write(size - 512, pattern(512, 1)), NbdError::kNone);
@@ -131,9 +141,12 @@ TEST(NbdTransmission, HostileUnknownCommandsAndFlagsAreInvalidAndTheStreamGoesOn
         for (const unsigned command : {8U, 9U, 100U, 0xffffU})
             EXPECT_EQ(client.call(Command(command), 0, 512)->error, NbdError::kInvalid);
         const std::map<Command, unsigned> allowed = {
-            {Command::kRead, structured ? kFua | kDontFragment : kFua}, {Command::kWrite, kFua},
-            {Command::kFlush, kFua},         {Command::kTrim, kFua},
-            {Command::kCache, kFua},         {Command::kWriteZeroes, kFua | kNoHole | kFastZero},
+            {Command::kRead, structured ? kFua | kDontFragment : kFua},
+            {Command::kWrite, kFua},
+            {Command::kFlush, kFua},
+            {Command::kTrim, kFua},
+            {Command::kCache, kFua},
+            {Command::kWriteZeroes, kFua | kNoHole | kFastZero},
         };
         for (const auto& [command, flags] : allowed) {
             for (unsigned bit = 0; bit < 16; ++bit) {
@@ -156,7 +169,8 @@ TEST(NbdTransmission, HostileRequestsOverTheLargestPayloadAreRefusedAndDrained) 
     EXPECT_EQ(client.call(Command::kRead, 0, 0xffffffff)->error, NbdError::kInvalid);
     const Bytes large(32 * kMiB + 512);
     EXPECT_EQ(client.write(0, large), NbdError::kInvalid);
-    EXPECT_EQ(client.write(0, pattern(512, 1)), NbdError::kNone) << "the stream goes on behind the payload";
+    EXPECT_EQ(client.write(0, pattern(512, 1)), NbdError::kNone)
+        << "the stream goes on behind the payload";
 }
 
 TEST(NbdTransmission, HostileAWrongRequestMagicEndsTheConnection) {
@@ -170,7 +184,8 @@ TEST(NbdTransmission, HostileDuplicateCookiesAreTheClientsBusiness) {
     TestServer server;
     RawClient client = enter(server);
     Bytes requests;
-    for (unsigned i = 0; i < 8; ++i) requests = std::move(requests) + request(Command::kCache, 42, 0, 512);
+    for (unsigned i = 0; i < 8; ++i)
+        requests = std::move(requests) + request(Command::kCache, 42, 0, 512);
     ASSERT_TRUE(client.send(requests));
     for (unsigned i = 0; i < 8; ++i) {
         const auto reply = client.reply();
@@ -183,7 +198,8 @@ TEST(NbdTransmission, RequestsOfNothingSucceed) {
     TestServer server;
     for (const bool structured : {false, true}) {
         RawClient client = enter(server, structured);
-        for (const Command command : {Command::kRead, Command::kWrite, Command::kTrim, Command::kWriteZeroes, Command::kCache})
+        for (const Command command : {Command::kRead, Command::kWrite, Command::kTrim,
+                                      Command::kWriteZeroes, Command::kCache})
             EXPECT_EQ(client.call(command, 512, 0)->error, NbdError::kNone);
     }
     EXPECT_EQ(server.disk().most_in_flight, 0U);
@@ -203,11 +219,16 @@ TEST(NbdTransmission, AReadOnlyExportTakesNoChanges) {
 
 TEST(NbdTransmission, DeviceErrorsBecomeNbdErrorsAndTheConnectionGoesOn) {
     TestServer server;
-    const std::vector<std::pair<Errc, NbdError>> cases = {
-        {Errc::kIo, NbdError::kIo},           {Errc::kCorrupt, NbdError::kIo},      {Errc::kNoSpace, NbdError::kNoSpace},
-        {Errc::kTimedOut, NbdError::kIo},     {Errc::kClosed, NbdError::kShutdown}, {Errc::kCancelled, NbdError::kShutdown},
-        {Errc::kBusy, NbdError::kIo},         {Errc::kStale, NbdError::kIo},        {Errc::kReadOnly, NbdError::kPermission},
-        {Errc::kExhausted, NbdError::kNoMemory}};
+    const std::vector<std::pair<Errc, NbdError>> cases = {{Errc::kIo, NbdError::kIo},
+                                                          {Errc::kCorrupt, NbdError::kIo},
+                                                          {Errc::kNoSpace, NbdError::kNoSpace},
+                                                          {Errc::kTimedOut, NbdError::kIo},
+                                                          {Errc::kClosed, NbdError::kShutdown},
+                                                          {Errc::kCancelled, NbdError::kShutdown},
+                                                          {Errc::kBusy, NbdError::kIo},
+                                                          {Errc::kStale, NbdError::kIo},
+                                                          {Errc::kReadOnly, NbdError::kPermission},
+                                                          {Errc::kExhausted, NbdError::kNoMemory}};
     for (const bool structured : {false, true}) {
         RawClient client = enter(server, structured, structured);
         for (const auto& [code, expected] : cases) {
@@ -251,8 +272,9 @@ TEST(NbdTransmission, RequestsOfUpTo32MiBAreServedInParts) {
         EXPECT_EQ(server.disk().writes, 64U);
         EXPECT_EQ(client.call(Command::kRead, 16 * kMiB, 32 * kMiB)->data, all);
         const unsigned flags = structured ? unsigned{kDontFragment} : 0U;
-        EXPECT_EQ(client.call(Command::kRead, 16 * kMiB + 3, 2 * kMiB + 5, {}, flags)->data,
-                  Bytes(all.begin() + 3, all.begin() + 3 + static_cast<std::ptrdiff_t>(2 * kMiB + 5)));
+        EXPECT_EQ(
+            client.call(Command::kRead, 16 * kMiB + 3, 2 * kMiB + 5, {}, flags)->data,
+            Bytes(all.begin() + 3, all.begin() + 3 + static_cast<std::ptrdiff_t>(2 * kMiB + 5)));
     }
 }
 
@@ -305,7 +327,8 @@ TEST(NbdTransmission, PiecesOfAnyLengthGiveTheSameResult) {
             ASSERT_TRUE(client.receive(512));
         }
     }
-    EXPECT_EQ(replies, (std::map<std::uint64_t, NbdError>{{1, NbdError::kNone}, {2, NbdError::kNone}, {3, NbdError::kNone}}));
+    EXPECT_EQ(replies, (std::map<std::uint64_t, NbdError>{
+                           {1, NbdError::kNone}, {2, NbdError::kNone}, {3, NbdError::kNone}}));
     EXPECT_EQ(client.read(4096, 70000), data);
 }
 
@@ -318,7 +341,8 @@ TEST(NbdTransmission, RequestsInFlightAreBounded) {
     RawClient client = enter(server);
     server.disk().hold = true;
     Bytes requests;
-    for (std::uint64_t i = 0; i < 40; ++i) requests = std::move(requests) + request(Command::kRead, i, i * 512, 512);
+    for (std::uint64_t i = 0; i < 40; ++i)
+        requests = std::move(requests) + request(Command::kRead, i, i * 512, 512);
     ASSERT_TRUE(client.send(requests));
     std::this_thread::sleep_for(100ms);
     EXPECT_EQ(server.disk().in_flight, 8U);
@@ -334,7 +358,8 @@ TEST(NbdTransmission, BytesInFlightAreBoundedAndALargerRequestStillFits) {
     RawClient client = enter(server);
     server.disk().hold = true;
     Bytes requests;
-    for (std::uint64_t i = 0; i < 16; ++i) requests = std::move(requests) + request(Command::kRead, i, 0, 512 * 1024);
+    for (std::uint64_t i = 0; i < 16; ++i)
+        requests = std::move(requests) + request(Command::kRead, i, 0, 512 * 1024);
     ASSERT_TRUE(client.send(requests));
     std::this_thread::sleep_for(100ms);
     EXPECT_EQ(server.disk().in_flight, 4U);
@@ -351,13 +376,15 @@ TEST(NbdTransmission, AClientThatTakesNoRepliesHoldsNoMoreThanItsBound) {
     TestServer server(options);
     RawClient greedy = enter(server);
     Bytes requests;
-    for (std::uint64_t i = 0; i < 64; ++i) requests = std::move(requests) + request(Command::kRead, i, 0, 512 * 1024);
+    for (std::uint64_t i = 0; i < 64; ++i)
+        requests = std::move(requests) + request(Command::kRead, i, 0, 512 * 1024);
     ASSERT_TRUE(greedy.send(requests));
     std::this_thread::sleep_for(100ms);
     EXPECT_GE(server.free_buffer_bytes(), 12 * kMiB);
     RawClient other = enter(server);
     EXPECT_TRUE(other.read(0, 512 * 1024).has_value()) << "others are served meanwhile";
-    for (int i = 0; i < 64; ++i) ASSERT_TRUE(greedy.reply(512 * 1024)) << "and nothing is lost for the slow one";
+    for (int i = 0; i < 64; ++i)
+        ASSERT_TRUE(greedy.reply(512 * 1024)) << "and nothing is lost for the slow one";
 }
 
 TEST(NbdTransmission, MoreRequestsThanThereAreBuffersWaitForTheirTurn) {
@@ -369,7 +396,8 @@ TEST(NbdTransmission, MoreRequestsThanThereAreBuffersWaitForTheirTurn) {
     Bytes requests;
     const Bytes data = pattern(256 * 1024, 1);
     for (std::uint64_t i = 0; i < 12; ++i)
-        requests = std::move(requests) + request(Command::kWrite, i, i * data.size(), 256 * 1024) + data;
+        requests =
+            std::move(requests) + request(Command::kWrite, i, i * data.size(), 256 * 1024) + data;
     ASSERT_TRUE(client.send(requests));
     for (int i = 0; i < 12; ++i) EXPECT_EQ(client.reply()->error, NbdError::kNone);
     EXPECT_EQ(client.read(11 * data.size(), 256 * 1024), data);
@@ -414,11 +442,13 @@ TEST(NbdTransmission, UnalignedRequestsOfOtherClientsAreServedByReadModifyWrite)
                     break;
                 }
                 case 1:
-                    ASSERT_EQ(client.call(Command::kWriteZeroes, offset, length32)->error, NbdError::kNone);
+                    ASSERT_EQ(client.call(Command::kWriteZeroes, offset, length32)->error,
+                              NbdError::kNone);
                     std::fill(begin, end, std::byte{0});
                     break;
-                case 2: {    // zeroes the whole blocks within, and leaves the rest
-                    ASSERT_EQ(client.call(Command::kTrim, offset, length32)->error, NbdError::kNone);
+                case 2: {  // zeroes the whole blocks within, and leaves the rest
+                    ASSERT_EQ(client.call(Command::kTrim, offset, length32)->error,
+                              NbdError::kNone);
                     const std::uint64_t first = align_up(offset, logical);
                     const std::uint64_t last = align_down(offset + length, logical);
                     if (first < last)
@@ -434,7 +464,8 @@ TEST(NbdTransmission, UnalignedRequestsOfOtherClientsAreServedByReadModifyWrite)
     }
 }
 
-/// Sixteen bytes of one block, each written by a request of its own, all in flight together. Gives the bytes that hold.
+/// Sixteen bytes of one block, each written by a request of its own, all in flight together. Gives
+/// the bytes that hold.
 unsigned bytes_kept_of_one_block(TestServer& server) {
     RawClient one = enter(server);
     RawClient two = enter(server);
@@ -444,8 +475,8 @@ unsigned bytes_kept_of_one_block(TestServer& server) {
     Bytes first;
     Bytes second;
     for (std::uint64_t i = 0; i < 16; ++i)
-        (i % 2 == 0 ? first : second) =
-            std::move(i % 2 == 0 ? first : second) + request(Command::kWrite, i, i, 1) + Bytes{std::byte{0x77}};
+        (i % 2 == 0 ? first : second) = std::move(i % 2 == 0 ? first : second) +
+                                        request(Command::kWrite, i, i, 1) + Bytes{std::byte{0x77}};
     EXPECT_TRUE(one.send(first));
     EXPECT_TRUE(two.send(second));
     for (int i = 0; i < 8; ++i) {
@@ -454,7 +485,8 @@ unsigned bytes_kept_of_one_block(TestServer& server) {
     }
     const auto block = one.read(0, 512);
     unsigned kept = 0;
-    for (std::size_t i = 0; i < 512; ++i) kept += (*block)[i] == std::byte(i < 16 ? 0x77 : 0x11) ? 1U : 0U;
+    for (std::size_t i = 0; i < 512; ++i)
+        kept += (*block)[i] == std::byte(i < 16 ? 0x77 : 0x11) ? 1U : 0U;
     return kept;
 }
 
@@ -467,8 +499,8 @@ TEST(NbdTransmission, WritesOfPartsOfOneBlockDoNotLoseEachOther) {
     faults::disarm_all();
 }
 
-/// `two` writes a whole block and has its answer, while `one` writes a byte of it: in how many of 20 rounds does the block
-/// then hold, beside that byte, what it held before?
+/// `two` writes a whole block and has its answer, while `one` writes a byte of it: in how many of
+/// 20 rounds does the block then hold, beside that byte, what it held before?
 unsigned rounds_undone(TestServer& server) {
     RawClient one = enter(server);
     RawClient two = enter(server);
@@ -480,7 +512,7 @@ unsigned rounds_undone(TestServer& server) {
         EXPECT_EQ(two.write(0, expected), NbdError::kNone);
         EXPECT_EQ(one.reply()->error, NbdError::kNone);
         const auto block = two.read(0, 512);
-        expected[100] = (*block)[100];    // either may have come first
+        expected[100] = (*block)[100];  // either may have come first
         undone += *block == expected ? 0U : 1U;
     }
     return undone;

@@ -1,5 +1,6 @@
-// Page-aligned memory from the heap, for what is too large for the buffer pool or not worth a place in it: one read of more
-// than 512 KiB, and the block of a read-modify-write. Never on the path of ordinary requests.
+// Page-aligned memory from the heap, for what is too large for the buffer pool or not worth a place
+// in it: one read of more than 512 KiB, and the block of a read-modify-write. Never on the path of
+// ordinary requests.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +17,8 @@ class AlignedMemory {
     AlignedMemory() = default;
     /// Empty where there is no memory.
     explicit AlignedMemory(std::size_t bytes)
-        : memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes)))),
+        : memory_(
+              static_cast<std::byte*>(std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes)))),
           bytes_(memory_ == nullptr ? 0 : bytes) {}
     explicit operator bool() const { return memory_ != nullptr; }
     std::span<std::byte> span() const { return {memory_.get(), bytes_}; }

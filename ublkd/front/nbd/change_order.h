@@ -1,11 +1,13 @@
-// Keeps a read-modify-write of part of a logical block from losing a write beside it. NBD clients that did not ask for
-// block sizes may write single bytes; the front end then reads the block, changes the bytes and writes it back. While it
-// does so no other change of that block may be under way, on any connection of the export.
+// Keeps a read-modify-write of part of a logical block from losing a write beside it. NBD clients
+// that did not ask for block sizes may write single bytes; the front end then reads the block,
+// changes the bytes and writes it back. While it does so no other change of that block may be under
+// way, on any connection of the export.
 //
-// Every change (write, trim, write zeroes) is in the list from its start to its end, in order of arrival. A change waits
-// for the earlier ones that overlap it where one of the two is a read-modify-write; so nobody waits in a ring. Whole-block
-// changes never wait while there is no read-modify-write: the common path is two pointer writes.
-// Owner: SharedExport, on the export's reactor.
+// Every change (write, trim, write zeroes) is in the list from its start to its end, in order of
+// arrival. A change waits for the earlier ones that overlap it where one of the two is a
+// read-modify-write; so nobody waits in a ring. Whole-block changes never wait while there is no
+// read-modify-write: the common path is two pointer writes. Owner: SharedExport, on the export's
+// reactor.
 #pragma once
 
 #include "ublkd/base/check.h"
@@ -19,8 +21,8 @@ namespace ublkd::front::nbd {
 class ChangeOrder {
   public:
     struct Change {
-        Range range;              // whole logical blocks
-        bool modifies = false;    // a read-modify-write
+        Range range;            // whole logical blocks
+        bool modifies = false;  // a read-modify-write
         Change* previous = nullptr;
         Change* next = nullptr;
     };
@@ -55,7 +57,8 @@ class ChangeOrder {
     bool may_go(const Change* change) const {
         if (faults::rule_off("rule.nbd_change_order")) return true;
         for (const Change* other = change->previous; other != nullptr; other = other->previous) {
-            if ((other->modifies || change->modifies) && other->range.overlaps(change->range)) return false;
+            if ((other->modifies || change->modifies) && other->range.overlaps(change->range))
+                return false;
         }
         return true;
     }

@@ -7,7 +7,7 @@
 namespace ublkd::front::nbd {
 namespace {
 
-constexpr std::size_t kMaxEchoBytes = 80;    // of a client's name in an error text
+constexpr std::size_t kMaxEchoBytes = 80;  // of a client's name in an error text
 constexpr std::size_t kLegacyZeroes = 124;
 
 template <class T>
@@ -107,7 +107,8 @@ Handshake::Step Handshake::step_flags(std::span<const std::byte> input, std::siz
     if (input.size() < sizeof(std::uint32_t)) return Step::kNeedBytes;
     const auto flags = load_be<std::uint32_t>(input.data());
     used = sizeof flags;
-    if ((flags & ~std::uint32_t{kFixedNewstyle | kNoZeroes}) != 0) return close("unknown client flags");
+    if ((flags & ~std::uint32_t{kFixedNewstyle | kNoZeroes}) != 0)
+        return close("unknown client flags");
     fixed_newstyle_ = (flags & kFixedNewstyle) != 0;
     no_zeroes_ = (flags & kNoZeroes) != 0;
     state_ = State::kOptions;
@@ -117,7 +118,8 @@ Handshake::Step Handshake::step_flags(std::span<const std::byte> input, std::siz
 Handshake::Step Handshake::step_option(std::span<const std::byte> input, std::size_t& used) {
     if (input.size() < kOptionHeaderBytes) {
         // A wrong magic is seen as soon as it is there: such a client may wait for us for ever.
-        if (input.size() >= sizeof(std::uint64_t) && load_be<std::uint64_t>(input.data()) != kOptionMagic)
+        if (input.size() >= sizeof(std::uint64_t) &&
+            load_be<std::uint64_t>(input.data()) != kOptionMagic)
             return close("wrong option magic");
         return Step::kNeedBytes;
     }
@@ -130,7 +132,8 @@ Handshake::Step Handshake::step_option(std::span<const std::byte> input, std::si
     if (++options_taken_ > kMaxOptions) return close("more than 64 options");
     bytes_taken_ += whole;
     if (bytes_taken_ > kMaxTotalBytes) return close("more than 1 MiB of options");
-    return take_option(load_be<std::uint32_t>(input.data() + 8), input.subspan(kOptionHeaderBytes, length));
+    return take_option(load_be<std::uint32_t>(input.data() + 8),
+                       input.subspan(kOptionHeaderBytes, length));
 }
 
 Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std::byte> data) {
@@ -176,7 +179,8 @@ Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std
 Handshake::Step Handshake::take_export_name(std::span<const std::byte> data) {
     if (data.size() > kMaxNameBytes) return close("export name of more than 4096 bytes");
     wants_block_size_ = false;
-    return ask(Question::kOpen, std::string_view(reinterpret_cast<const char*>(data.data()), data.size()));
+    return ask(Question::kOpen,
+               std::string_view(reinterpret_cast<const char*>(data.data()), data.size()));
 }
 
 Handshake::Step Handshake::take_info_or_go(std::span<const std::byte> data) {
@@ -185,7 +189,7 @@ Handshake::Step Handshake::take_info_or_go(std::span<const std::byte> data) {
     const std::uint16_t count = reader.u16();
     wants_name_ = wants_description_ = wants_block_size_ = false;
     for (std::uint32_t i = 0; i < count && !reader.failed(); ++i) {
-        const auto info = Info(reader.u16());    // one that is not known is left out of the answer
+        const auto info = Info(reader.u16());  // one that is not known is left out of the answer
         wants_name_ |= info == Info::kName;
         wants_description_ |= info == Info::kDescription;
         wants_block_size_ |= info == Info::kBlockSize;
@@ -203,7 +207,7 @@ Handshake::Step Handshake::take_info_or_go(std::span<const std::byte> data) {
 
 Handshake::Step Handshake::take_meta_context(std::span<const std::byte> data) {
     const bool set = Option(option_) == Option::kSetMetaContext;
-    if (set) {    // each SET replaces the one before, a failed one too
+    if (set) {  // each SET replaces the one before, a failed one too
         negotiated_.allocation_context = false;
         context_export_.clear();
     }
@@ -219,7 +223,8 @@ Handshake::Step Handshake::take_meta_context(std::span<const std::byte> data) {
     for (std::uint32_t i = 0; i < queries && !reader.failed(); ++i) {
         const std::string_view query = reader.text();
         if (reader.failed()) break;
-        if (query.size() > kMaxNameBytes || query.find(':') == std::string_view::npos) syntax_ok = false;
+        if (query.size() > kMaxNameBytes || query.find(':') == std::string_view::npos)
+            syntax_ok = false;
         // "base:" alone lists the whole namespace, and selects nothing.
         if (query == kAllocationContext || (!set && query == "base:")) selects_allocation_ = true;
     }
@@ -288,7 +293,7 @@ void Handshake::answer(const Result<ExportInfo>& info) {
 }
 
 void Handshake::refuse(const Error& error) {
-    if (Option(option_) == Option::kExportName) {    // which knows no error reply
+    if (Option(option_) == Option::kExportName) {  // which knows no error reply
         close(nullptr);
         return;
     }
@@ -358,7 +363,9 @@ void Handshake::reply_context(std::uint32_t id) {
     reply(OptionReply::kMetaContext, data);
 }
 
-void Handshake::reply_text(OptionReply type, std::string_view text) { reply(type, bytes_of_text(text)); }
+void Handshake::reply_text(OptionReply type, std::string_view text) {
+    reply(type, bytes_of_text(text));
+}
 
 void Handshake::reply(OptionReply type, std::span<const std::byte> data) {
     append_be(output_, kOptionReplyMagic);

@@ -1,16 +1,19 @@
-// The handshake as a state machine without I/O: bytes in, bytes and questions out. Its driver (session.cc) moves the bytes
-// and puts the questions to the ExportDirectory; the fuzzer and the state tests drive it without a socket.
+// The handshake as a state machine without I/O: bytes in, bytes and questions out. Its driver
+// (session.cc) moves the bytes and puts the questions to the ExportDirectory; the fuzzer and the
+// state tests drive it without a socket.
 //
 //   next(input, used)  takes what it can use of `input` and says what to do:
 //     kNeedBytes     call again with more input (the unused rest first)
 //     kAsk           answer question() by one of the answer_ calls, then call next() again
 //     kTransmission  output() is sent, then requests follow; the rest of `input` belongs to them
-//     kClose         output() is sent, then the connection ends; protocol_error() says why, where it was the client's fault
+//     kClose         output() is sent, then the connection ends; protocol_error() says why, where
+//     it was the client's fault
 //   output() is what is to be sent so far, at any time; the driver clears it.
 //
-// Every limit is checked here, before any arithmetic on a length that came from outside and before any allocation:
-// an option of more than 64 KiB, more than 64 options or 1 MiB of them, and names of more than 4096 bytes are refused.
-// Owner: one connection, on the server's reactor. See docs/nbd.md; the hostile cases are tests/unit/front_nbd.
+// Every limit is checked here, before any arithmetic on a length that came from outside and before
+// any allocation: an option of more than 64 KiB, more than 64 options or 1 MiB of them, and names
+// of more than 4096 bytes are refused. Owner: one connection, on the server's reactor. See
+// docs/nbd.md; the hostile cases are tests/unit/front_nbd.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +31,8 @@ namespace ublkd::front::nbd {
 /// What client and server agreed on.
 struct Negotiated {
     bool structured_replies = false;
-    bool allocation_context = false;    // base:allocation was selected for this very export
-    bool knows_block_sizes = false;     // asked for them, so unaligned requests are the client's fault
+    bool allocation_context = false;  // base:allocation was selected for this very export
+    bool knows_block_sizes = false;  // asked for them, so unaligned requests are the client's fault
 };
 
 class Handshake {
@@ -96,7 +99,7 @@ class Handshake {
     bool selects_allocation_ = false;
 
     Negotiated negotiated_;
-    std::string context_export_;    // the export that SET_META_CONTEXT named
+    std::string context_export_;  // the export that SET_META_CONTEXT named
 };
 
 /// The transmission flags of an export.

@@ -20,7 +20,7 @@
 namespace ublkd::front::nbd {
 namespace {
 
-constexpr int kFirstActivatedFd = 3;    // sd_listen_fds(3)
+constexpr int kFirstActivatedFd = 3;  // sd_listen_fds(3)
 constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 
 bool is_loopback(const in_addr& address) { return (ntohl(address.s_addr) >> 24) == 127; }
@@ -36,12 +36,14 @@ bool is_loopback(const std::string& text) {
 bool is_fit_listener(int fd) {
     int listening = 0;
     socklen_t length = sizeof listening;
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening == 0) return false;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening == 0)
+        return false;
     sockaddr_storage address{};
     socklen_t address_length = sizeof address;
     if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &address_length) != 0) return false;
     if (address.ss_family == AF_UNIX) return true;
-    if (address.ss_family == AF_INET) return is_loopback(reinterpret_cast<sockaddr_in*>(&address)->sin_addr);
+    if (address.ss_family == AF_INET)
+        return is_loopback(reinterpret_cast<sockaddr_in*>(&address)->sin_addr);
     if (address.ss_family != AF_INET6) return false;
     return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<sockaddr_in6*>(&address)->sin6_addr);
 }
@@ -62,7 +64,9 @@ NbdServer::NbdServer(io::Reactor* reactor, io::BufferPool* buffers, ExportDirect
                      NbdServerOptions options)
     : reactor_(reactor), buffers_(buffers), directory_(directory), options_(std::move(options)) {}
 
-NbdServer::~NbdServer() { CHECK(sessions_.empty() && gate_.count() == 0, "stop() comes before destruction"); }
+NbdServer::~NbdServer() {
+    CHECK(sessions_.empty() && gate_.count() == 0, "stop() comes before destruction");
+}
 
 // ---- listening
 
@@ -74,7 +78,8 @@ Result<void> NbdServer::listen_unix(const std::string& path, unsigned mode) {
 }
 
 Result<std::uint16_t> NbdServer::listen_tcp(const std::string& address, std::uint16_t port) {
-    if (!is_loopback(address)) return fail(Errc::kNotPermitted, "NBD over TCP without TLS: loopback addresses only");
+    if (!is_loopback(address))
+        return fail(Errc::kNotPermitted, "NBD over TCP without TLS: loopback addresses only");
     TRY_ASSIGN(io::Listener listener, io::Listener::listen_tcp(*reactor_, address, port));
     const std::uint16_t chosen = listener.port();
     start_accepting(std::move(listener));
@@ -90,7 +95,8 @@ Result<unsigned> NbdServer::listen_activated() {
     if (count < 0 || count > 1024) return fail(Errc::kInvalidArgument, "LISTEN_FDS");
     for (int fd = kFirstActivatedFd; fd < kFirstActivatedFd + static_cast<int>(count); ++fd) {
         if (!is_fit_listener(fd))
-            return fail(Errc::kInvalidArgument, "LISTEN_FDS: not a listening unix or loopback TCP socket");
+            return fail(Errc::kInvalidArgument,
+                        "LISTEN_FDS: not a listening unix or loopback TCP socket");
     }
     for (int fd = kFirstActivatedFd; fd < kFirstActivatedFd + static_cast<int>(count); ++fd) {
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -113,7 +119,7 @@ io::Task<void> NbdServer::accept_loop(io::Listener* listener) {
             continue;
         }
         if (accepted.error().code == Errc::kCancelled) co_return;
-        log::warn("nbd: {}", to_string(accepted.error()));    // out of descriptors, say: it may pass
+        log::warn("nbd: {}", to_string(accepted.error()));  // out of descriptors, say: it may pass
         co_await reactor_->sleep_for(kAcceptRetry);
     }
 }
@@ -141,7 +147,8 @@ std::shared_ptr<SharedExport> NbdServer::share(const Export& opened) {
     std::weak_ptr<SharedExport>& known = shared_[opened.device];
     if (auto shared = known.lock()) return shared;
     io::BufferPool* const buffers = opened.buffers != nullptr ? opened.buffers : buffers_;
-    CHECK(opened.buffers != nullptr || opened.home == reactor_, "a pool is used on its own reactor alone");
+    CHECK(opened.buffers != nullptr || opened.home == reactor_,
+          "a pool is used on its own reactor alone");
     auto shared = std::make_shared<SharedExport>();
     shared->device = opened.device;
     shared->reactor = opened.home;
@@ -171,7 +178,8 @@ io::Task<void> NbdServer::disconnect(const std::string& name) {
 unsigned NbdServer::connections() const { return static_cast<unsigned>(sessions_.size()); }
 
 unsigned NbdServer::connections(const std::string& name) const {
-    const auto count = std::ranges::count_if(sessions_, [&](const auto& s) { return s->export_name() == name; });
+    const auto count =
+        std::ranges::count_if(sessions_, [&](const auto& s) { return s->export_name() == name; });
     return static_cast<unsigned>(count);
 }
 

@@ -1,12 +1,15 @@
-// The NBD server: listens on a unix socket, on loopback TCP and on sockets given by socket activation, shakes hands and
-// serves exports. Write path step 1 of 4: an NBD request -> BlockDevice -> an NBD error.
+// The NBD server: listens on a unix socket, on loopback TCP and on sockets given by socket
+// activation, shakes hands and serves exports. Write path step 1 of 4: an NBD request ->
+// BlockDevice -> an NBD error.
 //
-// A connection is accepted and shakes hands on the server's reactor; once its export is known it lives on the export's own
-// reactor (`Export::home`), to which the socket and the bytes received so far are handed over. So a request never changes
-// threads. A connection's failure never leaves the connection.
+// A connection is accepted and shakes hands on the server's reactor; once its export is known it
+// lives on the export's own reactor (`Export::home`), to which the socket and the bytes received so
+// far are handed over. So a request never changes threads. A connection's failure never leaves the
+// connection.
 //
-// Owner: the daemon, on the reactor given to the constructor; all calls are made there. stop() comes before destruction and
-// before any reactor that serves an export stops. See docs/nbd.md; source: NetworkBlockDevice/nbd doc/proto.md.
+// Owner: the daemon, on the reactor given to the constructor; all calls are made there. stop()
+// comes before destruction and before any reactor that serves an export stops. See docs/nbd.md;
+// source: NetworkBlockDevice/nbd doc/proto.md.
 #pragma once
 
 #include <chrono>
@@ -32,38 +35,43 @@ class Session;
 struct SharedExport;
 
 struct NbdServerOptions {
-    unsigned max_connections = 100;                           // one more is closed at once
-    io::Clock::duration handshake_timeout = std::chrono::seconds(10);    // from accept to GO
-    io::Clock::duration drain_timeout = std::chrono::seconds(10);    // for a client to take its last replies
-    unsigned max_requests_in_flight = 128;                    // of one connection; then it is not read from
-    std::uint64_t max_bytes_in_flight = 16 * kMiB;            // the same, in data; one request always fits
-    std::function<bool(int fd)> admit;                        // asked at accept; false: closed at once
+    unsigned max_connections = 100;                                    // one more is closed at once
+    io::Clock::duration handshake_timeout = std::chrono::seconds(10);  // from accept to GO
+    io::Clock::duration drain_timeout =
+        std::chrono::seconds(10);                   // for a client to take its last replies
+    unsigned max_requests_in_flight = 128;          // of one connection; then it is not read from
+    std::uint64_t max_bytes_in_flight = 16 * kMiB;  // the same, in data; one request always fits
+    std::function<bool(int fd)> admit;              // asked at accept; false: closed at once
 };
 
 class NbdServer {
   public:
-    NbdServer(io::Reactor* reactor, io::BufferPool* buffers, ExportDirectory* directory, NbdServerOptions options = {});
+    NbdServer(io::Reactor* reactor, io::BufferPool* buffers, ExportDirectory* directory,
+              NbdServerOptions options = {});
     NbdServer(const NbdServer&) = delete;
     NbdServer& operator=(const NbdServer&) = delete;
     ~NbdServer();
 
     /// A socket left behind by a dead process is replaced; kBusy where another process serves it.
     Result<void> listen_unix(const std::string& path, unsigned mode = 0660);
-    /// `address`: a loopback IP literal, else kNotPermitted (there is no TLS yet). `port` 0: one is chosen. Gives the port.
+    /// `address`: a loopback IP literal, else kNotPermitted (there is no TLS yet). `port` 0: one is
+    /// chosen. Gives the port.
     Result<std::uint16_t> listen_tcp(const std::string& address, std::uint16_t port);
-    /// Takes the sockets of LISTEN_FDS where LISTEN_PID is this process, and gives their number (0: not activated).
+    /// Takes the sockets of LISTEN_FDS where LISTEN_PID is this process, and gives their number (0:
+    /// not activated).
     Result<unsigned> listen_activated();
     /// Serves a connected socket as if it had been accepted (inetd mode, tests).
     void serve(io::Socket socket);
 
-    /// Refuses new clients, ends those that shake hands, answers what is in flight, closes. Called once.
+    /// Refuses new clients, ends those that shake hands, answers what is in flight, closes. Called
+    /// once.
     io::Task<void> stop();
-    /// Ends all connections of an export (detach) after answering what is in flight. Clients that come later are the
-    /// directory's to refuse. `name`: ExportInfo::name.
+    /// Ends all connections of an export (detach) after answering what is in flight. Clients that
+    /// come later are the directory's to refuse. `name`: ExportInfo::name.
     io::Task<void> disconnect(const std::string& name);
 
-    unsigned connections() const;                           // handshaking ones too
-    unsigned connections(const std::string& name) const;    // of one export
+    unsigned connections() const;                         // handshaking ones too
+    unsigned connections(const std::string& name) const;  // of one export
 
   private:
     friend class Session;

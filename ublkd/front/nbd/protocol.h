@@ -1,5 +1,5 @@
-// The NBD protocol's numbers and fixed-size messages, and nothing else. All integers are big-endian.
-// Source: NetworkBlockDevice/nbd doc/proto.md. See docs/nbd.md.
+// The NBD protocol's numbers and fixed-size messages, and nothing else. All integers are
+// big-endian. Source: NetworkBlockDevice/nbd doc/proto.md. See docs/nbd.md.
 #pragma once
 
 #include <array>
@@ -14,11 +14,11 @@
 namespace ublkd::front::nbd {
 
 // ---- handshake
-inline constexpr std::uint64_t kGreetingMagic = 0x4e42444d41474943;       // "NBDMAGIC"
-inline constexpr std::uint64_t kOptionMagic = 0x49484156454f5054;         // "IHAVEOPT"
+inline constexpr std::uint64_t kGreetingMagic = 0x4e42444d41474943;  // "NBDMAGIC"
+inline constexpr std::uint64_t kOptionMagic = 0x49484156454f5054;    // "IHAVEOPT"
 inline constexpr std::uint64_t kOptionReplyMagic = 0x0003e889045565a9;
 
-inline constexpr std::uint16_t kFixedNewstyle = 1U << 0;    // handshake and client flags alike
+inline constexpr std::uint16_t kFixedNewstyle = 1U << 0;  // handshake and client flags alike
 inline constexpr std::uint16_t kNoZeroes = 1U << 1;
 
 enum class Option : std::uint32_t {
@@ -48,9 +48,9 @@ enum class OptionReply : std::uint32_t {
 
 enum class Info : std::uint16_t { kExport = 0, kName = 1, kDescription = 2, kBlockSize = 3 };
 
-inline constexpr std::size_t kOptionHeaderBytes = 16;    // magic, option, length
+inline constexpr std::size_t kOptionHeaderBytes = 16;  // magic, option, length
 inline constexpr std::size_t kMaxNameBytes = 4096;
-inline constexpr std::uint32_t kMaxPayloadBytes = 32 * 1024 * 1024;    // of one READ or WRITE
+inline constexpr std::uint32_t kMaxPayloadBytes = 32 * 1024 * 1024;  // of one READ or WRITE
 inline constexpr std::uint32_t kPreferredBlockBytes = kPageBytes;
 
 // ---- transmission
@@ -108,7 +108,13 @@ inline constexpr std::size_t kRequestBytes = 28;
 inline constexpr std::size_t kSimpleReplyBytes = 16;
 inline constexpr std::size_t kChunkHeaderBytes = 20;
 
-enum class Chunk : std::uint16_t { kNone = 0, kOffsetData = 1, kOffsetHole = 2, kBlockStatus = 5, kError = 0x8001 };
+enum class Chunk : std::uint16_t {
+    kNone = 0,
+    kOffsetData = 1,
+    kOffsetHole = 2,
+    kBlockStatus = 5,
+    kError = 0x8001
+};
 inline constexpr std::uint16_t kChunkDone = 1U << 0;
 
 inline constexpr std::uint32_t kAllocationContextId = 1;
@@ -120,7 +126,7 @@ inline constexpr std::uint32_t kStateZero = 1U << 1;
 struct WireRequest {
     std::uint16_t flags = 0;
     std::uint16_t command = 0;
-    std::uint64_t cookie = 0;    // the client's, given back as it came
+    std::uint64_t cookie = 0;  // the client's, given back as it came
     std::uint64_t offset_bytes = 0;
     std::uint32_t length_bytes = 0;
 };
@@ -143,8 +149,8 @@ inline void encode_simple_reply(std::byte* to, NbdError error, std::uint64_t coo
 }
 
 /// `payload_bytes`: of the chunk, all that follows this header.
-inline void encode_chunk_header(std::byte* to, std::uint16_t flags, Chunk type, std::uint64_t cookie,
-                                std::uint32_t payload_bytes) noexcept {
+inline void encode_chunk_header(std::byte* to, std::uint16_t flags, Chunk type,
+                                std::uint64_t cookie, std::uint32_t payload_bytes) noexcept {
     store_be(to, kStructuredReplyMagic);
     store_be(to + 4, flags);
     store_be(to + 6, static_cast<std::uint16_t>(type));

@@ -1,4 +1,5 @@
-// Transmission, bytes out: the form of each reply, and sending all that are ready at the end of the reactor's turn.
+// Transmission, bytes out: the form of each reply, and sending all that are ready at the end of the
+// reactor's turn.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -12,7 +13,8 @@ namespace ublkd::front::nbd {
 // ---- requests come to their end
 
 /// `data`: what a READ gives, or the descriptors of BLOCK_STATUS.
-void Transmission::finish(Request* request, const Result<void>& result, std::span<const std::byte> data) {
+void Transmission::finish(Request* request, const Result<void>& result,
+                          std::span<const std::byte> data) {
     if (!result) {
         refuse(request, to_nbd_error(result.error()), result.error().where);
         return;
@@ -99,7 +101,8 @@ void Transmission::send_ready() noexcept {
     std::array<iovec, kMaxParts> parts;
     while (replies_ != nullptr && !send_blocked_ && !broken_) {
         const std::size_t count = gather(parts);
-        const Result<std::size_t> sent = socket_.try_send(std::span<const iovec>(parts.data(), count));
+        const Result<std::size_t> sent =
+            socket_.try_send(std::span<const iovec>(parts.data(), count));
         if (sent) {
             account_sent(*sent);
         } else if (sent.error().code == Errc::kBusy) {
@@ -123,12 +126,15 @@ io::Task<void> Transmission::wait_writable() {
 std::size_t Transmission::gather(std::span<iovec> parts) const {
     std::size_t count = 0;
     std::size_t skip = first_sent_bytes_;
-    for (Request* reply = replies_; reply != nullptr && count + 2 <= parts.size(); reply = reply->next) {
-        if (skip < reply->head_bytes) parts[count++] = {reply->head.data() + skip, reply->head_bytes - skip};
+    for (Request* reply = replies_; reply != nullptr && count + 2 <= parts.size();
+         reply = reply->next) {
+        if (skip < reply->head_bytes)
+            parts[count++] = {reply->head.data() + skip, reply->head_bytes - skip};
         const std::size_t body_skip = skip > reply->head_bytes ? skip - reply->head_bytes : 0;
         if (body_skip < reply->body.size()) {
             // sendmsg(2) does not write to it
-            parts[count++] = {const_cast<std::byte*>(reply->body.data()) + body_skip, reply->body.size() - body_skip};
+            parts[count++] = {const_cast<std::byte*>(reply->body.data()) + body_skip,
+                              reply->body.size() - body_skip};
         }
         skip = 0;
     }
@@ -159,7 +165,7 @@ void Transmission::drop_replies() {
 void Transmission::break_off() {
     if (broken_) return;
     broken_ = true;
-    socket_.shutdown();    // ends what waits for the client
+    socket_.shutdown();  // ends what waits for the client
     drop_replies();
     room_.pulse();
     replies_gone_.pulse();

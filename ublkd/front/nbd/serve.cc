@@ -8,14 +8,15 @@
 namespace ublkd::front::nbd {
 namespace {
 
-constexpr std::size_t kMaxExtents = 1024;    // of one BLOCK_STATUS reply
+constexpr std::size_t kMaxExtents = 1024;  // of one BLOCK_STATUS reply
 
 std::uint32_t state_flags(const block::Extent& extent) {
     return (extent.allocated ? 0 : kStateHole) | (extent.zero ? kStateZero : 0);
 }
 
 /// The descriptors for `wanted`, which lies within `asked`; extents with the same state are joined.
-void describe_extents(std::span<const block::Extent> extents, Range asked, Range wanted, std::vector<std::byte>& body) {
+void describe_extents(std::span<const block::Extent> extents, Range asked, Range wanted,
+                      std::vector<std::byte>& body) {
     std::uint64_t at = asked.offset_bytes;
     std::uint32_t last_flags = 0;
     body.clear();
@@ -24,7 +25,7 @@ void describe_extents(std::span<const block::Extent> extents, Range asked, Range
         at += extent.length_bytes;
         const std::uint64_t end = std::min(at, wanted.end_bytes());
         if (end <= begin) continue;
-        const auto bytes = static_cast<std::uint32_t>(end - begin);    // within a 32-bit request
+        const auto bytes = static_cast<std::uint32_t>(end - begin);  // within a 32-bit request
         const std::uint32_t flags = state_flags(extent);
         if (!body.empty() && flags == last_flags) {
             std::byte* const length = body.data() + body.size() - 8;
@@ -61,7 +62,8 @@ void Transmission::start(Request* request) {
         case Command::kBlockStatus:
             task = serve_block_status(request);
             break;
-        case Command::kCache:    // nothing is cached here: O_DIRECT below, and the client's own cache above
+        case Command::kCache:  // nothing is cached here: O_DIRECT below, and the client's own cache
+                               // above
         case Command::kDisconnect:
             finish(request, Result<void>{});
             return;
@@ -74,17 +76,21 @@ io::Task<void> Transmission::serve_read(Request* request) {
     const Range blocks = blocks_of(request->range());
     const std::span<std::byte> into = request->buffer.span();
     const Result<void> result = co_await device_->read(blocks.offset_bytes, into);
-    finish(request, result, into.subspan(request->wire.offset_bytes - blocks.offset_bytes, request->wire.length_bytes));
+    finish(
+        request, result,
+        into.subspan(request->wire.offset_bytes - blocks.offset_bytes, request->wire.length_bytes));
 }
 
-io::Task<void> Transmission::read_part(std::uint64_t offset_bytes, std::span<std::byte> into, Result<void>* result) {
+io::Task<void> Transmission::read_part(std::uint64_t offset_bytes, std::span<std::byte> into,
+                                       Result<void>* result) {
     const Result<void> read = co_await device_->read(offset_bytes, into);
     if (!read && *result) *result = read;
 }
 
 io::Task<void> Transmission::serve_large_read(Request* request) {
     const Range blocks = blocks_of(request->range());
-    const std::uint64_t memory = std::min<std::uint64_t>(blocks.length_bytes, SharedExport::kLargeReadBytes);
+    const std::uint64_t memory =
+        std::min<std::uint64_t>(blocks.length_bytes, SharedExport::kLargeReadBytes);
     co_await shared_->large_reads.acquire(memory);
     request->large = AlignedMemory(blocks.length_bytes);
     request->large_reads = &shared_->large_reads;
@@ -97,7 +103,8 @@ io::Task<void> Transmission::serve_large_read(Request* request) {
     io::TaskGroup parts;
     for (std::uint64_t at = 0; at < blocks.length_bytes; at += kMaxIoBytes) {
         const std::uint64_t bytes = std::min<std::uint64_t>(kMaxIoBytes, blocks.length_bytes - at);
-        parts.start(read_part(blocks.offset_bytes + at, request->large.span().subspan(at, bytes), &result));
+        parts.start(
+            read_part(blocks.offset_bytes + at, request->large.span().subspan(at, bytes), &result));
     }
     co_await parts.wait();
     const std::uint64_t skew = request->wire.offset_bytes - blocks.offset_bytes;
@@ -109,9 +116,11 @@ io::Task<void> Transmission::serve_write(Request* request) {
     const Range blocks = blocks_of(payload);
     request->change.range = blocks;
     request->change.modifies = blocks != payload;
-    if (!shared_->order.start(&request->change)) co_await shared_->order.wait_turn(&request->change);
+    if (!shared_->order.start(&request->change))
+        co_await shared_->order.wait_turn(&request->change);
     Result<void> result;
-    if (request->change.modifies) result = co_await fill_edges(request->buffer.span(), blocks, payload);
+    if (request->change.modifies)
+        result = co_await fill_edges(request->buffer.span(), blocks, payload);
     if (result) {
         const block::WriteOptions options{.fua = request->has_flag(kFua)};
         result = co_await device_->write(blocks.offset_bytes, request->buffer.span(), options);
@@ -124,8 +133,10 @@ io::Task<void> Transmission::serve_write(Request* request) {
     }
 }
 
-/// Fills what `payload` leaves of its first and last logical block with what the device holds there.
-io::Task<Result<void>> Transmission::fill_edges(std::span<std::byte> blocks, Range covered, Range payload) {
+/// Fills what `payload` leaves of its first and last logical block with what the device holds
+/// there.
+io::Task<Result<void>> Transmission::fill_edges(std::span<std::byte> blocks, Range covered,
+                                                Range payload) {
     const std::uint64_t unit = geometry_.logical_block_bytes;
     const AlignedMemory old(unit);
     if (!old) co_return fail(Errc::kExhausted, "memory for a read-modify-write");
@@ -159,7 +170,8 @@ io::Task<void> Transmission::serve_trim(Request* request) {
     if (at < end) {
         request->change.range = Range{at, end - at};
         request->change.modifies = false;
-        if (!shared_->order.start(&request->change)) co_await shared_->order.wait_turn(&request->change);
+        if (!shared_->order.start(&request->change))
+            co_await shared_->order.wait_turn(&request->change);
         const block::WriteOptions options{.fua = request->has_flag(kFua)};
         while (at < end && result) {
             const std::uint64_t bytes = std::min(end - at, geometry_.max_range_bytes);
@@ -178,20 +190,23 @@ io::Task<void> Transmission::serve_write_zeroes(Request* request) {
     const std::uint64_t end = align_down(range.end_bytes(), unit);
     const bool fua = request->has_flag(kFua);
     Result<void> result;
-    if (begin > end) {    // within one block
+    if (begin > end) {  // within one block
         result = co_await zero_edge(range, fua);
         finish(request, result);
         co_return;
     }
     // The whole blocks first: FAST_ZERO is refused before anything has changed.
-    if (begin < end) result = co_await zero_blocks(Range{begin, end - begin}, request->wire, &request->change);
+    if (begin < end)
+        result = co_await zero_blocks(Range{begin, end - begin}, request->wire, &request->change);
     if (result && range.offset_bytes < begin)
         result = co_await zero_edge(Range{range.offset_bytes, begin - range.offset_bytes}, fua);
-    if (result && end < range.end_bytes()) result = co_await zero_edge(Range{end, range.end_bytes() - end}, fua);
+    if (result && end < range.end_bytes())
+        result = co_await zero_edge(Range{end, range.end_bytes() - end}, fua);
     finish(request, result);
 }
 
-io::Task<Result<void>> Transmission::zero_blocks(Range range, const WireRequest& wire, ChangeOrder::Change* change) {
+io::Task<Result<void>> Transmission::zero_blocks(Range range, const WireRequest& wire,
+                                                 ChangeOrder::Change* change) {
     change->range = range;
     change->modifies = false;
     if (!shared_->order.start(change)) co_await shared_->order.wait_turn(change);
@@ -217,7 +232,8 @@ io::Task<Result<void>> Transmission::zero_edge(Range range, bool fua) {
     if (!shared_->order.start(&change)) co_await shared_->order.wait_turn(&change);
     Result<void> result = co_await device_->read(block.offset_bytes, old.span());
     if (result) {
-        std::memset(old.span().data() + (range.offset_bytes - block.offset_bytes), 0, range.length_bytes);
+        std::memset(old.span().data() + (range.offset_bytes - block.offset_bytes), 0,
+                    range.length_bytes);
         const block::WriteOptions options{.fua = fua};
         result = co_await device_->write(block.offset_bytes, old.span(), options);
     }
@@ -234,11 +250,13 @@ io::Task<void> Transmission::serve_block_status(Request* request) {
         co_return;
     }
     describe_extents(*extents, asked, request->range(), request->status_body);
-    if (request->status_body.empty()) {    // the first extent ended before the unaligned start: one block of "unknown"
+    if (request->status_body.empty()) {  // the first extent ended before the unaligned start: one
+                                         // block of "unknown"
         request->status_body.resize(8);
-        const std::uint64_t rest = asked.offset_bytes + geometry_.logical_block_bytes - request->wire.offset_bytes;
-        store_be(request->status_body.data(),
-                 static_cast<std::uint32_t>(std::min<std::uint64_t>(rest, request->wire.length_bytes)));
+        const std::uint64_t rest =
+            asked.offset_bytes + geometry_.logical_block_bytes - request->wire.offset_bytes;
+        store_be(request->status_body.data(), static_cast<std::uint32_t>(std::min<std::uint64_t>(
+                                                  rest, request->wire.length_bytes)));
         store_be(request->status_body.data() + 4, std::uint32_t{0});
     }
     finish(request, Result<void>{}, request->status_body);

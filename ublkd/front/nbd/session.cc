@@ -37,7 +37,7 @@ io::Task<void> Session::run() {
 void Session::cancel_handshake() {
     if (in_transmission_) return;
     cancelled_ = true;
-    socket_.shutdown();    // what waits for the client ends
+    socket_.shutdown();  // what waits for the client ends
 }
 
 void Session::drain() {
@@ -148,8 +148,8 @@ io::Task<void> Session::serve(Control* control, int fd) {
     const TransmissionLimits limits{.requests = options.max_requests_in_flight,
                                     .bytes = options.max_bytes_in_flight,
                                     .drain_timeout = options.drain_timeout};
-    Transmission transmission(io::Socket(*shared_->reactor, fd), received(), shared_.get(), handshake_.negotiated(),
-                              limits);
+    Transmission transmission(io::Socket(*shared_->reactor, fd), received(), shared_.get(),
+                              handshake_.negotiated(), limits);
     control->live = &transmission;
     if (control->drain) transmission.drain();
     co_await transmission.run();

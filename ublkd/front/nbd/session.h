@@ -1,5 +1,6 @@
-// One connection from accept to its end: the handshake here, then its transmission on the export's reactor.
-// Owner: NbdServer, on its reactor; all calls are made there. run() ends when nothing of the connection is left anywhere.
+// One connection from accept to its end: the handshake here, then its transmission on the export's
+// reactor. Owner: NbdServer, on its reactor; all calls are made there. run() ends when nothing of
+// the connection is left anywhere.
 #pragma once
 
 #include <coroutine>
@@ -30,7 +31,8 @@ class Session {
     const std::string& export_name() const { return opened_.info.name; }
 
   private:
-    /// What the two reactors of a connection share. Its fields are used on the export's reactor alone.
+    /// What the two reactors of a connection share. Its fields are used on the export's reactor
+    /// alone.
     struct Control {
         Transmission* live = nullptr;
         bool drain = false;

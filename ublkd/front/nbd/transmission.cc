@@ -14,29 +14,34 @@ namespace ublkd::front::nbd {
 namespace {
 
 constexpr int kSocketBufferBytes = 2 * 1024 * 1024;
-constexpr unsigned kReceivesInARow = 16;    // then others on this reactor get their turn
+constexpr unsigned kReceivesInARow = 16;  // then others on this reactor get their turn
 
-/// A whole batch of replies fits, so that it goes out with one call. More than the system-wide limit is for root alone.
+/// A whole batch of replies fits, so that it goes out with one call. More than the system-wide
+/// limit is for root alone.
 void enlarge_socket_buffers(int fd) {
-    for (const auto& [forced, plain] : {std::pair{SO_SNDBUFFORCE, SO_SNDBUF}, std::pair{SO_RCVBUFFORCE, SO_RCVBUF}}) {
+    for (const auto& [forced, plain] :
+         {std::pair{SO_SNDBUFFORCE, SO_SNDBUF}, std::pair{SO_RCVBUFFORCE, SO_RCVBUF}}) {
         if (setsockopt(fd, SOL_SOCKET, forced, &kSocketBufferBytes, sizeof kSocketBufferBytes) != 0)
             (void)setsockopt(fd, SOL_SOCKET, plain, &kSocketBufferBytes, sizeof kSocketBufferBytes);
     }
 }
 
 bool is_change(Command command) {
-    return command == Command::kWrite || command == Command::kTrim || command == Command::kWriteZeroes;
+    return command == Command::kWrite || command == Command::kTrim ||
+           command == Command::kWriteZeroes;
 }
 
 std::uint64_t data_bytes(const WireRequest& wire) {
     const auto command = Command(wire.command);
-    return command == Command::kRead || command == Command::kWrite ? std::min(wire.length_bytes, kMaxPayloadBytes) : 0;
+    return command == Command::kRead || command == Command::kWrite
+               ? std::min(wire.length_bytes, kMaxPayloadBytes)
+               : 0;
 }
 
 }  // namespace
 
-Transmission::Transmission(io::Socket socket, std::span<const std::byte> received, SharedExport* shared,
-                           Negotiated negotiated, TransmissionLimits limits)
+Transmission::Transmission(io::Socket socket, std::span<const std::byte> received,
+                           SharedExport* shared, Negotiated negotiated, TransmissionLimits limits)
     : socket_(std::move(socket)),
       reactor_(shared->reactor),
       shared_(shared),
@@ -54,7 +59,9 @@ Transmission::Transmission(io::Socket socket, std::span<const std::byte> receive
     enlarge_socket_buffers(socket_.fd());
 }
 
-Transmission::~Transmission() { CHECK(replies_ == nullptr && in_flight_ == 0, "run() comes to its end first"); }
+Transmission::~Transmission() {
+    CHECK(replies_ == nullptr && in_flight_ == 0, "run() comes to its end first");
+}
 
 io::Task<void> Transmission::run() {
     co_await receive_loop();
@@ -147,8 +154,10 @@ bool Transmission::take_write_now(Request* request) {
     if (blocks.length_bytes > kMaxIoBytes || buffered() < bytes) return false;
     request->buffer = shared_->buffers->try_acquire(blocks.length_bytes);
     if (!request->buffer) return false;
-    request->skew_bytes = static_cast<std::uint32_t>(request->wire.offset_bytes - blocks.offset_bytes);
-    std::memcpy(request->buffer.data() + request->skew_bytes, received_.get() + received_begin_, bytes);
+    request->skew_bytes =
+        static_cast<std::uint32_t>(request->wire.offset_bytes - blocks.offset_bytes);
+    std::memcpy(request->buffer.data() + request->skew_bytes, received_.get() + received_begin_,
+                bytes);
     received_begin_ += bytes;
     start(request);
     return true;
@@ -158,8 +167,10 @@ io::Task<bool> Transmission::take_write(Request* request) {
     const Range blocks = blocks_of(request->range());
     if (blocks.length_bytes > kMaxIoBytes) co_return co_await take_parts(request);
     co_await take_buffer(request, blocks.length_bytes);
-    request->skew_bytes = static_cast<std::uint32_t>(request->wire.offset_bytes - blocks.offset_bytes);
-    const bool whole = co_await take_payload(request->buffer.span().subspan(request->skew_bytes, request->wire.length_bytes));
+    request->skew_bytes =
+        static_cast<std::uint32_t>(request->wire.offset_bytes - blocks.offset_bytes);
+    const bool whole = co_await take_payload(
+        request->buffer.span().subspan(request->skew_bytes, request->wire.length_bytes));
     if (whole) {
         start(request);
     } else {
@@ -168,11 +179,12 @@ io::Task<bool> Transmission::take_write(Request* request) {
     co_return whole;
 }
 
-/// Each part starts as soon as it is there. Only the last one can end within a logical block, and only the first begin so.
+/// Each part starts as soon as it is there. Only the last one can end within a logical block, and
+/// only the first begin so.
 io::Task<bool> Transmission::take_parts(Request* parent) {
     std::uint64_t offset = parent->wire.offset_bytes;
     std::uint64_t left = parent->wire.length_bytes;
-    parent->parts_left = 1;    // the receiving itself
+    parent->parts_left = 1;  // the receiving itself
     bool whole = true;
     while (left > 0 && whole) {
         const std::uint64_t skew = offset % geometry_.logical_block_bytes;
@@ -194,7 +206,8 @@ io::Task<bool> Transmission::take_parts(Request* parent) {
         offset += bytes;
         left -= bytes;
     }
-    if (!whole && !parent->failed) {    // what came before may be written; the request as a whole was not
+    if (!whole &&
+        !parent->failed) {  // what came before may be written; the request as a whole was not
         parent->failed = true;
         parent->error = Error{Errc::kClosed, 0, "payload incomplete"};
     }
@@ -233,14 +246,16 @@ io::Task<void> Transmission::take_buffer(Request* request, std::size_t bytes) {
     request->buffer = std::move(buffer);
 }
 
-/// Receives into `direct` first, then behind what is buffered. False: the client is gone, or over().
+/// Receives into `direct` first, then behind what is buffered. False: the client is gone, or
+/// over().
 io::Task<bool> Transmission::receive_more(std::span<std::byte> direct, std::size_t* direct_bytes) {
     if (received_begin_ > 0) {
         std::memmove(received_.get(), received_.get() + received_begin_, buffered());
         received_end_ -= received_begin_;
         received_begin_ = 0;
     }
-    iovec parts[2] = {{direct.data(), direct.size()}, {received_.get() + received_end_, kReceiveBytes - received_end_}};
+    iovec parts[2] = {{direct.data(), direct.size()},
+                      {received_.get() + received_end_, kReceiveBytes - received_end_}};
     msghdr message{};
     message.msg_iov = direct.empty() ? &parts[1] : parts;
     message.msg_iovlen = direct.empty() ? 1 : 2;
@@ -273,7 +288,7 @@ io::Task<void> Transmission::wait_readable() {
     receives_in_a_row_ = 0;
     io::Operation waiting = reactor_->poll(socket_.ref(), POLLIN | POLLRDHUP);
     waiting_for_client_ = &waiting;
-    (void)co_await waiting;    // whatever it says, the receive that follows says it better
+    (void)co_await waiting;  // whatever it says, the receive that follows says it better
     waiting_for_client_ = nullptr;
 }
 
@@ -289,7 +304,7 @@ io::Task<void> Transmission::wait_for_room(std::uint64_t bytes) {
 // ---- what a request may be
 
 bool Transmission::flags_allowed(const WireRequest& wire) const {
-    unsigned allowed = kFua;    // on every command, as the protocol asks
+    unsigned allowed = kFua;  // on every command, as the protocol asks
     switch (Command(wire.command)) {
         case Command::kRead:
             if (negotiated_.structured_replies) allowed |= kDontFragment;
@@ -313,24 +328,30 @@ NbdError Transmission::check(const WireRequest& wire, const char** why) const {
     };
     const auto command = Command(wire.command);
     if (command > Command::kBlockStatus) return refused(NbdError::kInvalid, "unknown command");
-    if (!flags_allowed(wire)) return refused(NbdError::kInvalid, "a flag this command does not take");
-    if (is_change(command) && geometry_.read_only) return refused(NbdError::kPermission, "the export is read-only");
+    if (!flags_allowed(wire))
+        return refused(NbdError::kInvalid, "a flag this command does not take");
+    if (is_change(command) && geometry_.read_only)
+        return refused(NbdError::kPermission, "the export is read-only");
     if (command == Command::kFlush) {
         if (wire.offset_bytes == 0 && wire.length_bytes == 0) return NbdError::kNone;
         return refused(NbdError::kInvalid, "FLUSH takes no range");
     }
-    if ((command == Command::kRead || command == Command::kWrite) && wire.length_bytes > kMaxPayloadBytes)
+    if ((command == Command::kRead || command == Command::kWrite) &&
+        wire.length_bytes > kMaxPayloadBytes)
         return refused(NbdError::kInvalid, "more than 32 MiB at once");
     if (command == Command::kBlockStatus && !negotiated_.allocation_context)
         return refused(NbdError::kInvalid, "no metadata context was negotiated");
     if (command == Command::kBlockStatus && wire.length_bytes == 0)
         return refused(NbdError::kInvalid, "BLOCK_STATUS of nothing");
-    if (wire.offset_bytes > geometry_.size_bytes || wire.length_bytes > geometry_.size_bytes - wire.offset_bytes) {
+    if (wire.offset_bytes > geometry_.size_bytes ||
+        wire.length_bytes > geometry_.size_bytes - wire.offset_bytes) {
         const bool grows = command == Command::kWrite || command == Command::kWriteZeroes;
-        return refused(grows ? NbdError::kNoSpace : NbdError::kInvalid, "beyond the end of the export");
+        return refused(grows ? NbdError::kNoSpace : NbdError::kInvalid,
+                       "beyond the end of the export");
     }
     const std::uint64_t unit = geometry_.logical_block_bytes;
-    if (negotiated_.knows_block_sizes && (wire.offset_bytes % unit != 0 || wire.length_bytes % unit != 0))
+    if (negotiated_.knows_block_sizes &&
+        (wire.offset_bytes % unit != 0 || wire.length_bytes % unit != 0))
         return refused(NbdError::kInvalid, "not a multiple of the block size");
     return NbdError::kNone;
 }

@@ -1,14 +1,16 @@
 // The transmission phase of one connection: requests in, replies out. Write path step 1 of 4.
 //
-// One receive takes as many requests as have come, and all of them start before the next receive; what they ask of the disk
-// enters the kernel before replies are sent (Reactor::at_turn_end), and all replies that are ready go out with one
-// sendmsg. Sockets are called directly and never block; the ring is for disks and for waiting. A WRITE's payload is
-// received straight into its aligned buffer as far as it had not come with the header.
+// One receive takes as many requests as have come, and all of them start before the next receive;
+// what they ask of the disk enters the kernel before replies are sent (Reactor::at_turn_end), and
+// all replies that are ready go out with one sendmsg. Sockets are called directly and never block;
+// the ring is for disks and for waiting. A WRITE's payload is received straight into its aligned
+// buffer as far as it had not come with the header.
 //
-// Bounds: requests and bytes in flight (TransmissionLimits). A client beyond them is not read from until replies have gone.
-// Lifetime: run() ends when the connection is over, every request has left the device and every reply has been sent or
-// given up; then the object may be destroyed. So nothing ever answers into a closed descriptor.
-// Owner: a Session, on the export's reactor. See docs/nbd.md.
+// Bounds: requests and bytes in flight (TransmissionLimits). A client beyond them is not read from
+// until replies have gone. Lifetime: run() ends when the connection is over, every request has left
+// the device and every reply has been sent or given up; then the object may be destroyed. So
+// nothing ever answers into a closed descriptor. Owner: a Session, on the export's reactor. See
+// docs/nbd.md.
 #pragma once
 
 #include <sys/uio.h>
@@ -51,8 +53,8 @@ struct SharedExport {
 class Transmission {
   public:
     /// `received`: bytes that came behind the handshake; copied.
-    Transmission(io::Socket socket, std::span<const std::byte> received, SharedExport* shared, Negotiated negotiated,
-                 TransmissionLimits limits);
+    Transmission(io::Socket socket, std::span<const std::byte> received, SharedExport* shared,
+                 Negotiated negotiated, TransmissionLimits limits);
     Transmission(const Transmission&) = delete;
     Transmission& operator=(const Transmission&) = delete;
     ~Transmission();
@@ -64,7 +66,7 @@ class Transmission {
 
   private:
     static constexpr std::size_t kReceiveBytes = 256 * 1024;
-    static constexpr std::size_t kMaxParts = 128;    // iovecs of one sendmsg
+    static constexpr std::size_t kMaxParts = 128;  // iovecs of one sendmsg
 
     struct Hook : io::TurnHook {
         Transmission* self = nullptr;
@@ -98,10 +100,12 @@ class Transmission {
     io::Task<void> serve_trim(Request* request);
     io::Task<void> serve_write_zeroes(Request* request);
     io::Task<void> serve_block_status(Request* request);
-    io::Task<void> read_part(std::uint64_t offset_bytes, std::span<std::byte> into, Result<void>* result);
+    io::Task<void> read_part(std::uint64_t offset_bytes, std::span<std::byte> into,
+                             Result<void>* result);
     io::Task<Result<void>> fill_edges(std::span<std::byte> blocks, Range covered, Range payload);
     io::Task<Result<void>> zero_edge(Range range, bool fua);
-    io::Task<Result<void>> zero_blocks(Range range, const WireRequest& wire, ChangeOrder::Change* change);
+    io::Task<Result<void>> zero_blocks(Range range, const WireRequest& wire,
+                                       ChangeOrder::Change* change);
 
     // reply.cc: bytes out
     void finish(Request* request, const Result<void>& result, std::span<const std::byte> data = {});
@@ -129,7 +133,7 @@ class Transmission {
     std::unique_ptr<std::byte[]> received_;
     std::size_t received_begin_ = 0;
     std::size_t received_end_ = 0;
-    bool perhaps_more_ = true;    // the last receive filled what it was given
+    bool perhaps_more_ = true;  // the last receive filled what it was given
     unsigned receives_in_a_row_ = 0;
     io::Operation* waiting_for_client_ = nullptr;
 
@@ -139,17 +143,17 @@ class Transmission {
     std::uint64_t bytes_in_flight_ = 0;
     io::Event room_;
 
-    Request* replies_ = nullptr;    // ready, in order of completion
+    Request* replies_ = nullptr;  // ready, in order of completion
     Request* last_reply_ = nullptr;
-    std::size_t first_sent_bytes_ = 0;    // of replies_, by an incomplete send
+    std::size_t first_sent_bytes_ = 0;  // of replies_, by an incomplete send
     bool send_blocked_ = false;
     Hook hook_;
     io::Event replies_gone_;
 
-    io::Gate requests_;    // in the device
+    io::Gate requests_;  // in the device
     io::Gate senders_;
     bool draining_ = false;
-    bool broken_ = false;    // nothing can be sent any more
+    bool broken_ = false;  // nothing can be sent any more
 };
 
 }  // namespace ublkd::front::nbd
