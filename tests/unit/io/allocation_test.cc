@@ -17,14 +17,15 @@ namespace {
 std::atomic<std::uint64_t> allocations = 0;
 }
 
-void* operator new(std::size_t bytes) {
+// Not inlined: g++ would see a pointer of `new` go to free().
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
     allocations.fetch_add(1, std::memory_order_relaxed);
     void* const memory = std::malloc(bytes);
     if (memory == nullptr) throw std::bad_alloc();
     return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace ublkd::io {
 namespace {

@@ -117,7 +117,7 @@ TEST_F(TaskTest, TaskMayBeMadeNowAndAwaitedLater) {
 
 #ifdef UBLKD_DCHECK
 TEST_F(TaskTest, TaskUnderWayIsNotDestroyed) {
-    const auto destroy_early = [this] {
+    const auto destroy_early = [] {
         Event never;
         struct Local {
             static Task<void> wait(Event* event) { co_await event->wait(); }
