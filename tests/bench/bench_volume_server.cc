@@ -1,7 +1,8 @@
 // bench_volume_server --unix PATH --folder DIR --size BYTES
-// Our NBD server over a volume of one replica in DIR, with the whole data path of the daemon (front, volume, replication,
-// store) and an authority in memory, so that no control plane is needed to measure it. The export is named "bench".
-// Prints "ready" when it listens; on SIGTERM the reactor's counters go to stderr.
+// Our NBD server over a volume of one replica in DIR, with the whole data path of the daemon
+// (front, volume, replication, store) and an authority in memory, so that no control plane is
+// needed to measure it. The export is named "bench". Prints "ready" when it listens; on SIGTERM the
+// reactor's counters go to stderr.
 #include <poll.h>
 #include <sys/signalfd.h>
 
@@ -21,8 +22,11 @@ using namespace ublkd;
 
 class MemoryAuthority final : public replication::AuthorityClient {
   public:
-    io::Task<Result<std::optional<replication::Membership>>> current(VolumeId) override { co_return held_; }
-    io::Task<Result<replication::ProposalOutcome>> propose(replication::Proposal proposal) override {
+    io::Task<Result<std::optional<replication::Membership>>> current(VolumeId) override {
+        co_return held_;
+    }
+    io::Task<Result<replication::ProposalOutcome>> propose(
+        replication::Proposal proposal) override {
         replication::ProposalOutcome outcome;
         outcome.verdict = replication::decide(held_, proposal);
         if (outcome.verdict == replication::Verdict::kAuthorized) held_ = proposal.next;
@@ -81,13 +85,15 @@ volume::VolumeConfig config_of(const Arguments& arguments) {
     return config;
 }
 
-io::Task<Result<void>> serve(io::Reactor* reactor, io::BufferPool* front_buffers, io::BufferPool* store_buffers,
-                             const Arguments* arguments, int signals) {
+io::Task<Result<void>> serve(io::Reactor* reactor, io::BufferPool* front_buffers,
+                             io::BufferPool* store_buffers, const Arguments* arguments,
+                             int signals) {
     MemoryAuthority authority;
     const volume::VolumeConfig config = config_of(*arguments);
     CO_TRY(co_await volume::Volume::create(reactor, store_buffers, config, &authority));
     std::unique_ptr<volume::Volume> volume;
-    CO_TRY_ASSIGN(volume, co_await volume::Volume::start(reactor, store_buffers, config, &authority, nullptr));
+    CO_TRY_ASSIGN(volume, co_await volume::Volume::start(reactor, store_buffers, config, &authority,
+                                                         nullptr));
     OneExport directory(reactor, front_buffers, volume.get());
     front::nbd::NbdServer server(reactor, front_buffers, &directory);
     Result<void> listening = server.listen_unix(arguments->socket_path);
@@ -124,13 +130,16 @@ int main(int argc, char** argv) {
     auto front_buffers = io::BufferPool::create(48 * kMiB, true);
     auto store_buffers = io::BufferPool::create(16 * kMiB, true);
     if (!reactor || !front_buffers || !store_buffers) return 1;
-    const auto served = (*reactor)->run_until_complete(serve(reactor->get(), front_buffers->get(), store_buffers->get(),
-                                                             &arguments, signalfd(-1, &stop_signals, SFD_CLOEXEC)));
-    if (!served) std::fprintf(stderr, "bench_volume_server: %s\n", to_string(served.error()).c_str());
+    const auto served = (*reactor)->run_until_complete(
+        serve(reactor->get(), front_buffers->get(), store_buffers->get(), &arguments,
+              signalfd(-1, &stop_signals, SFD_CLOEXEC)));
+    if (!served)
+        std::fprintf(stderr, "bench_volume_server: %s\n", to_string(served.error()).c_str());
     const io::ReactorStats& stats = (*reactor)->stats();
     std::fprintf(stderr,
-                 "turns %lu enters %lu waits %lu submissions %lu completions %lu ready %lu hooks %lu timers %lu full %lu\n",
-                 stats.turns, stats.enters, stats.waits, stats.submissions, stats.completions, stats.ready_runs,
-                 stats.hook_runs, stats.timers_fired, stats.queue_full);
+                 "turns %lu enters %lu waits %lu submissions %lu completions %lu ready %lu hooks "
+                 "%lu timers %lu full %lu\n",
+                 stats.turns, stats.enters, stats.waits, stats.submissions, stats.completions,
+                 stats.ready_runs, stats.hook_runs, stats.timers_fired, stats.queue_full);
     return served ? 0 : 1;
 }

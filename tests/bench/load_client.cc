@@ -57,7 +57,8 @@ void die(const std::string& text) {
 std::uint64_t now_ns() {
     timespec time{};
     clock_gettime(CLOCK_MONOTONIC, &time);
-    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
+    return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+           static_cast<std::uint64_t>(time.tv_nsec);
 }
 
 void Latencies::add(std::uint64_t nanoseconds) {
@@ -85,7 +86,8 @@ LoadClient::LoadClient(LoadOptions options)
     fill_ = operation == "fill";
     writes_ = fill_ || operation == "write" || operation == "randwrite";
     random_ = operation.starts_with("rand");
-    if (!writes_ && operation != "read" && operation != "randread") die("unknown operation " + operation);
+    if (!writes_ && operation != "read" && operation != "randread")
+        die("unknown operation " + operation);
     for (std::byte& byte : payload_) byte = static_cast<std::byte>(random_source_() | 1);
 }
 
@@ -99,7 +101,8 @@ void LoadClient::receive_exactly(void* into, std::size_t bytes) {
 }
 
 void LoadClient::send_exactly(const void* from, std::size_t bytes) {
-    if (send(fd_, from, bytes, MSG_NOSIGNAL) != static_cast<ssize_t>(bytes)) die("the server takes nothing");
+    if (send(fd_, from, bytes, MSG_NOSIGNAL) != static_cast<ssize_t>(bytes))
+        die("the server takes nothing");
 }
 
 void LoadClient::connect() {
@@ -111,13 +114,16 @@ void LoadClient::connect() {
     if (::connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
         die("connect " + options_.socket_path + ": " + std::strerror(errno));
     (void)setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &kSocketBufferBytes, sizeof kSocketBufferBytes);
-    (void)setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBufferBytes, sizeof kSocketBufferBytes);
-    (void)setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBufferBytes, sizeof kSocketBufferBytes);
+    (void)setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &kSocketBufferBytes,
+                     sizeof kSocketBufferBytes);
+    (void)setsockopt(fd_, SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBufferBytes,
+                     sizeof kSocketBufferBytes);
     std::byte greeting[18];
     receive_exactly(greeting, sizeof greeting);
-    if (get64(greeting) != kServerMagic || get64(greeting + 8) != kOptionMagic) die("not a newstyle server");
+    if (get64(greeting) != kServerMagic || get64(greeting + 8) != kOptionMagic)
+        die("not a newstyle server");
     std::vector<std::byte> hello(4 + 16 + options_.export_name.size());
-    put(hello.data(), std::uint32_t{3});    // fixed newstyle, no zeroes
+    put(hello.data(), std::uint32_t{3});  // fixed newstyle, no zeroes
     put(hello.data() + 4, kOptionMagic);
     put(hello.data() + 12, kExportName);
     put(hello.data() + 16, static_cast<std::uint32_t>(options_.export_name.size()));
@@ -126,7 +132,8 @@ void LoadClient::connect() {
     std::byte info[10];
     receive_exactly(info, sizeof info);
     const std::uint64_t size = get64(info);
-    const std::uint64_t range = options_.range_bytes == 0 ? size : std::min(size, options_.range_bytes);
+    const std::uint64_t range =
+        options_.range_bytes == 0 ? size : std::min(size, options_.range_bytes);
     blocks_ = range / options_.block_bytes;
     if (blocks_ == 0) die("the export is smaller than a block");
 }
@@ -172,7 +179,9 @@ void LoadClient::send_queued() {
     out_done_ = 0;
 }
 
-bool LoadClient::more_to_start(std::uint64_t now) const { return fill_ ? next_block_ < blocks_ : now < end_ns_; }
+bool LoadClient::more_to_start(std::uint64_t now) const {
+    return fill_ ? next_block_ < blocks_ : now < end_ns_;
+}
 
 /// `received_` holds what was left of a header before, and `bytes` new ones behind it.
 void LoadClient::take_replies(std::uint64_t bytes, std::uint64_t now) {
@@ -193,7 +202,8 @@ void LoadClient::take_replies(std::uint64_t bytes, std::uint64_t now) {
         }
         const std::byte* const reply = received_.data() + at;
         if (get32(reply) != kReplyMagic) die("not a simple reply");
-        if (get32(reply + 4) != 0) die("error " + std::to_string(get32(reply + 4)) + " from the server");
+        if (get32(reply + 4) != 0)
+            die("error " + std::to_string(get32(reply + 4)) + " from the server");
         const std::uint64_t slot = get64(reply + 8);
         if (slot >= slots_.size()) die("unknown cookie");
         at += kReplyBytes;
@@ -208,7 +218,8 @@ void LoadClient::take_replies(std::uint64_t bytes, std::uint64_t now) {
 void LoadClient::run() {
     const std::uint64_t begin = now_ns();
     end_ns_ = begin + static_cast<std::uint64_t>(options_.seconds * 1e9);
-    for (std::uint32_t slot = 0; slot < options_.depth && more_to_start(begin); ++slot) queue_request(slot, begin);
+    for (std::uint32_t slot = 0; slot < options_.depth && more_to_start(begin); ++slot)
+        queue_request(slot, begin);
     send_queued();
     while (in_flight_ > 0 || skip_bytes_ > 0) {
         if (!out_.empty()) {
@@ -219,7 +230,8 @@ void LoadClient::run() {
                 continue;
             }
         }
-        const auto got = recv(fd_, received_.data() + received_bytes_, received_.size() - received_bytes_, 0);
+        const auto got =
+            recv(fd_, received_.data() + received_bytes_, received_.size() - received_bytes_, 0);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) die("the server closed the connection");
         take_replies(static_cast<std::uint64_t>(got), now_ns());

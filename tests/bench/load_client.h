@@ -1,6 +1,7 @@
-// A lean NBD client for measuring servers: one connection, simple replies, one thread. It keeps `depth` requests under
-// way; one receive takes all replies that are there, one sendmsg sends all requests that follow them. So what is measured
-// is the server and the socket, not a client's own wake-ups. Plain system calls: it shares no code with our server.
+// A lean NBD client for measuring servers: one connection, simple replies, one thread. It keeps
+// `depth` requests under way; one receive takes all replies that are there, one sendmsg sends all
+// requests that follow them. So what is measured is the server and the socket, not a client's own
+// wake-ups. Plain system calls: it shares no code with our server.
 #pragma once
 
 #include <sys/uio.h>
@@ -16,12 +17,12 @@ namespace ublkd::bench {
 struct LoadOptions {
     std::string socket_path;
     std::string export_name;
-    std::string operation;            // randread, randwrite, read, write; fill: each block once, in order
+    std::string operation;  // randread, randwrite, read, write; fill: each block once, in order
     std::uint32_t block_bytes = 4096;
     unsigned depth = 1;
     double seconds = 1;
-    std::uint64_t range_bytes = 0;    // 0: the whole export
-    int server_pid = 0;               // 0: its CPU time is not asked for
+    std::uint64_t range_bytes = 0;  // 0: the whole export
+    int server_pid = 0;             // 0: its CPU time is not asked for
 };
 
 /// Latencies in buckets of 1/16 of a power of two.
@@ -44,7 +45,8 @@ class LoadClient {
     ~LoadClient();
     /// Connects and shakes hands; ends the process with a message where that fails.
     void connect();
-    /// Keeps requests under way for the time asked for (fill: until all is written) and takes the last replies.
+    /// Keeps requests under way for the time asked for (fill: until all is written) and takes the
+    /// last replies.
     void run();
 
     std::uint64_t completed() const { return completed_; }
@@ -76,8 +78,8 @@ class LoadClient {
     std::vector<Slot> slots_;
     std::vector<std::byte> payload_;
     std::vector<std::byte> received_;
-    std::size_t received_bytes_ = 0;     // of a reply header that came in part
-    std::uint64_t skip_bytes_ = 0;       // of a READ's data
+    std::size_t received_bytes_ = 0;  // of a reply header that came in part
+    std::uint64_t skip_bytes_ = 0;    // of a READ's data
     std::vector<iovec> out_;
     std::size_t out_done_ = 0;
     unsigned in_flight_ = 0;

@@ -1,5 +1,5 @@
-// What a server process used meanwhile: CPU time of all its threads, ended ones too, and context switches of those that
-// live.
+// What a server process used meanwhile: CPU time of all its threads, ended ones too, and context
+// switches of those that live.
 #pragma once
 
 #include <cstdint>

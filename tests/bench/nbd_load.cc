@@ -1,7 +1,8 @@
-// nbd_load --unix PATH --export NAME --op randread|randwrite|read|write|fill --block BYTES --depth N --seconds S
+// nbd_load --unix PATH --export NAME --op randread|randwrite|read|write|fill --block BYTES --depth
+// N --seconds S
 //          [--range BYTES] [--pid SERVER]
-// Puts one kind of load on an NBD server and prints one line of JSON: requests per second, latencies, and what the server
-// process used per request.
+// Puts one kind of load on an NBD server and prints one line of JSON: requests per second,
+// latencies, and what the server process used per request.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -43,10 +44,12 @@ int main(int argc, char** argv) {
     client.run();
     const ProcessUse after = use_of_process(options.server_pid);
     const auto count = static_cast<double>(client.completed());
-    std::printf("{\"iops\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"count\": %.0f, \"server_cpu_us\": %.3f, "
-                "\"server_switches\": %.4f}\n",
-                count / client.elapsed_seconds(), client.latencies().percentile_us(0.5),
-                client.latencies().percentile_us(0.99), count, (after.cpu_us - before.cpu_us) / count,
-                static_cast<double>(after.context_switches - before.context_switches) / count);
+    std::printf(
+        "{\"iops\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"count\": %.0f, \"server_cpu_us\": "
+        "%.3f, "
+        "\"server_switches\": %.4f}\n",
+        count / client.elapsed_seconds(), client.latencies().percentile_us(0.5),
+        client.latencies().percentile_us(0.99), count, (after.cpu_us - before.cpu_us) / count,
+        static_cast<double>(after.context_switches - before.context_switches) / count);
     return 0;
 }

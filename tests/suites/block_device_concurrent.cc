@@ -1,7 +1,8 @@
-// Goal: requests that run side by side keep the contract: each sector behaves like a register that applies one request at
-// a time, and is never torn. Method: workers write sectors stamped with ids of their own and read them; the history of each
-// sector is then judged by sector_history.h. Most requests hit a few pages, so that 512-byte writes inside one page,
-// whole-page writes and large ones overlap all the time.
+// Goal: requests that run side by side keep the contract: each sector behaves like a register that
+// applies one request at a time, and is never torn. Method: workers write sectors stamped with ids
+// of their own and read them; the history of each sector is then judged by sector_history.h. Most
+// requests hit a few pages, so that 512-byte writes inside one page, whole-page writes and large
+// ones overlap all the time.
 #include <algorithm>
 #include <cstring>
 
@@ -25,7 +26,8 @@ std::uint64_t stamp_of(std::span<const std::byte> sector) {
     std::uint64_t value = 0;
     std::memcpy(&value, sector.data(), sizeof value);
     for (std::uint64_t word = 1; word < kWordsPerSector; ++word) {
-        if (std::memcmp(sector.data(), sector.data() + word * sizeof value, sizeof value) != 0) return UINT64_MAX;
+        if (std::memcmp(sector.data(), sector.data() + word * sizeof value, sizeof value) != 0)
+            return UINT64_MAX;
     }
     return value;
 }
@@ -33,14 +35,15 @@ std::uint64_t stamp_of(std::span<const std::byte> sector) {
 struct Shared {
     io::Reactor* reactor = nullptr;
     block::BlockDevice* device = nullptr;
-    std::uint64_t area_bytes = 0;    // requests stay within [0, area_bytes)
+    std::uint64_t area_bytes = 0;  // requests stay within [0, area_bytes)
     std::uint64_t time = 0;
     std::uint64_t last_value = 0;
     bool with_zeroes = false;
     std::vector<std::vector<SectorEvent>> sectors;
     std::vector<std::string> errors;
 
-    void note(Range range, bool write, std::uint64_t value, std::uint64_t start, std::uint64_t end) {
+    void note(Range range, bool write, std::uint64_t value, std::uint64_t start,
+              std::uint64_t end) {
         for (std::uint64_t at = range.offset_bytes; at < range.end_bytes(); at += kSectorBytes)
             sectors[at / kSectorBytes].push_back(SectorEvent{write, value, start, end});
     }
@@ -50,12 +53,18 @@ Range draw(suites::Random& random, std::uint64_t area_bytes) {
     const std::uint64_t sectors_of_area = area_bytes / kSectorBytes;
     std::uint64_t sectors = 1;
     switch (random.between(0, 3)) {
-        case 0: sectors = 8; break;
-        case 1: sectors = random.between(1, 24); break;
-        default: break;
+        case 0:
+            sectors = 8;
+            break;
+        case 1:
+            sectors = random.between(1, 24);
+            break;
+        default:
+            break;
     }
     sectors = std::min(sectors, sectors_of_area);
-    return Range{random.between(0, sectors_of_area - sectors) * kSectorBytes, sectors * kSectorBytes};
+    return Range{random.between(0, sectors_of_area - sectors) * kSectorBytes,
+                 sectors * kSectorBytes};
 }
 
 io::Task<void> read_once(Shared* shared, Range range) {
@@ -70,10 +79,12 @@ io::Task<void> read_once(Shared* shared, Range range) {
     for (std::uint64_t at = 0; at < range.length_bytes; at += kSectorBytes) {
         const std::uint64_t value = stamp_of(std::span(data).subspan(at, kSectorBytes));
         if (value == UINT64_MAX) {
-            shared->errors.push_back("torn sector " + std::to_string((range.offset_bytes + at) / kSectorBytes));
+            shared->errors.push_back("torn sector " +
+                                     std::to_string((range.offset_bytes + at) / kSectorBytes));
             continue;
         }
-        shared->sectors[(range.offset_bytes + at) / kSectorBytes].push_back(SectorEvent{false, value, start, end});
+        shared->sectors[(range.offset_bytes + at) / kSectorBytes].push_back(
+            SectorEvent{false, value, start, end});
     }
 }
 
@@ -119,14 +130,15 @@ io::Task<void> run_workers(Shared* shared, std::uint64_t workers, int requests) 
     io::TaskGroup group;
     for (std::uint64_t i = 0; i < workers; ++i) group.start(worker(shared, i, requests));
     co_await group.wait();
-    for (int again = 0; again < 2; ++again) {    // both reads of what is left must agree
+    for (int again = 0; again < 2; ++again) {  // both reads of what is left must agree
         for (std::uint64_t at = 0; at < shared->area_bytes; at += kPageBytes) {
             co_await read_once(shared, Range{at, kPageBytes});
         }
     }
 }
 
-/// Writers of whole pages with zeroing in the same pages: a sector holds what somebody wrote there, or zeroes.
+/// Writers of whole pages with zeroing in the same pages: a sector holds what somebody wrote there,
+/// or zeroes.
 io::Task<void> zero_worker(Shared* shared, std::uint64_t number, int requests) {
     suites::Random random(2000 + number);
     for (int i = 0; i < requests; ++i) {
@@ -161,8 +173,8 @@ TEST_P(BlockDeviceSuite, OverlappingRequestsBehaveAsOneAtATimePerSector) {
     run(run_workers(&shared, 16, 60));
     EXPECT_TRUE(shared.errors.empty()) << shared.errors.front() << "; " << suites::seed_text();
     for (std::size_t sector = 0; sector < shared.sectors.size(); ++sector) {
-        EXPECT_EQ(suites::contradiction(shared.sectors[sector]), "") << "sector " << sector << "; "
-                                                                     << suites::seed_text();
+        EXPECT_EQ(suites::contradiction(shared.sectors[sector]), "")
+            << "sector " << sector << "; " << suites::seed_text();
     }
 }
 
@@ -172,16 +184,18 @@ TEST_P(BlockDeviceSuite, ZeroingBesideWritesLeavesNeighboursWhole) {
     shared.device = device_;
     shared.area_bytes = 3 * kDirtyUnitBytes;
     shared.sectors.resize(shared.area_bytes / kSectorBytes);
-    ASSERT_TRUE(write(shared.area_bytes, new_data(kPageBytes)));    // must stay
+    ASSERT_TRUE(write(shared.area_bytes, new_data(kPageBytes)));  // must stay
     run(run_zero_workers(&shared, 12, 60));
     EXPECT_TRUE(shared.errors.empty()) << shared.errors.front() << "; " << suites::seed_text();
     std::vector<std::byte> seen(shared.area_bytes);
     ASSERT_TRUE(read(0, seen));
     for (std::size_t sector = 0; sector < shared.sectors.size(); ++sector) {
-        const std::uint64_t value = stamp_of(std::span(seen).subspan(sector * kSectorBytes, kSectorBytes));
+        const std::uint64_t value =
+            stamp_of(std::span(seen).subspan(sector * kSectorBytes, kSectorBytes));
         const auto& events = shared.sectors[sector];
-        EXPECT_TRUE(value == 0 || std::any_of(events.begin(), events.end(),
-                                              [&](const SectorEvent& event) { return event.value == value; }))
+        EXPECT_TRUE(value == 0 ||
+                    std::any_of(events.begin(), events.end(),
+                                [&](const SectorEvent& event) { return event.value == value; }))
             << "sector " << sector << " holds " << value << "; " << suites::seed_text();
     }
     expect_range(Range{shared.area_bytes, kPageBytes});
@@ -195,15 +209,17 @@ TEST_P(BlockDeviceSuite, ManyLargeRequestsAtOnceWaitForBuffersAndAllComplete) {
     // 40 x 512 KiB is more than twice the buffers there are.
     std::vector<std::vector<std::byte>> data(40);
     struct Local {
-        static io::Task<void> one(block::BlockDevice* device, std::uint64_t offset, const std::vector<std::byte>* bytes,
-                                  int* failures) {
+        static io::Task<void> one(block::BlockDevice* device, std::uint64_t offset,
+                                  const std::vector<std::byte>* bytes, int* failures) {
             const auto result = co_await device->write(offset, *bytes, block::WriteOptions{});
             if (!result) ++*failures;
         }
-        static io::Task<void> all(block::BlockDevice* device, std::vector<std::vector<std::byte>>* data, int* failures) {
+        static io::Task<void> all(block::BlockDevice* device,
+                                  std::vector<std::vector<std::byte>>* data, int* failures) {
             io::TaskGroup group;
             for (std::size_t i = 0; i < data->size(); ++i)
-                group.start(one(device, i % 16 * kMaxIoBytes + i % 2 * kSectorBytes, &(*data)[i], failures));
+                group.start(one(device, i % 16 * kMaxIoBytes + i % 2 * kSectorBytes, &(*data)[i],
+                                failures));
             co_await group.wait();
         }
     };
@@ -214,7 +230,8 @@ TEST_P(BlockDeviceSuite, ManyLargeRequestsAtOnceWaitForBuffersAndAllComplete) {
             const std::uint64_t word = (i % 16 * kMaxIoBytes + i % 2 * kSectorBytes + at) | 1;
             std::memcpy(data[i].data() + at, &word, sizeof word);
         }
-        std::memcpy(model_.data() + i % 16 * kMaxIoBytes + i % 2 * kSectorBytes, data[i].data(), kMaxIoBytes);
+        std::memcpy(model_.data() + i % 16 * kMaxIoBytes + i % 2 * kSectorBytes, data[i].data(),
+                    kMaxIoBytes);
     }
     int failures = 0;
     run(Local::all(device_, &data, &failures));

@@ -1,4 +1,5 @@
-// Goal: every promise of BlockDevice that does not need a crash. Method: the same requests on a model in memory.
+// Goal: every promise of BlockDevice that does not need a crash. Method: the same requests on a
+// model in memory.
 #include "tests/suites/block_device_suite.h"
 
 #include <algorithm>
@@ -42,7 +43,8 @@ Result<void> BlockDeviceSuite::read(std::uint64_t offset_bytes, std::span<std::b
     return run(device_->read(offset_bytes, into));
 }
 
-Result<void> BlockDeviceSuite::write(std::uint64_t offset_bytes, std::span<const std::byte> data, bool fua) {
+Result<void> BlockDeviceSuite::write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                                     bool fua) {
     auto result = run(device_->write(offset_bytes, data, WriteOptions{.fua = fua, .id = {}}));
     if (result) std::memcpy(model_.data() + offset_bytes, data.data(), data.size());
     return result;
@@ -72,7 +74,8 @@ bool BlockDeviceSuite::reopen(bool read_only) {
     return true;
 }
 
-std::span<const std::byte> BlockDeviceSuite::new_data(std::size_t length_bytes, std::size_t memory_offset) {
+std::span<const std::byte> BlockDeviceSuite::new_data(std::size_t length_bytes,
+                                                      std::size_t memory_offset) {
     ++writes_;
     const std::span<std::byte> data = std::span(memory_).subspan(memory_offset, length_bytes);
     for (std::size_t at = 0; at < length_bytes; at += sizeof(std::uint64_t)) {
@@ -84,17 +87,20 @@ std::span<const std::byte> BlockDeviceSuite::new_data(std::size_t length_bytes, 
 
 void BlockDeviceSuite::expect_range(Range range) {
     std::vector<std::byte> seen(kMaxIoBytes);
-    const std::uint64_t step = std::min<std::uint64_t>(kMaxIoBytes, device_->geometry().max_io_bytes);
+    const std::uint64_t step =
+        std::min<std::uint64_t>(kMaxIoBytes, device_->geometry().max_io_bytes);
     for (std::uint64_t at = range.offset_bytes; at < range.end_bytes(); at += step) {
-        const std::span<std::byte> part = std::span(seen).first(std::min(step, range.end_bytes() - at));
+        const std::span<std::byte> part =
+            std::span(seen).first(std::min(step, range.end_bytes() - at));
         const auto result = read(at, part);
         ASSERT_TRUE(result) << to_string(result.error()) << " at " << at;
         if (std::memcmp(part.data(), model_.data() + at, part.size()) == 0) continue;
-        const auto differs = std::mismatch(part.begin(), part.end(), model_.begin() + static_cast<std::ptrdiff_t>(at));
+        const auto differs = std::mismatch(part.begin(), part.end(),
+                                           model_.begin() + static_cast<std::ptrdiff_t>(at));
         const auto where = at + static_cast<std::uint64_t>(differs.first - part.begin());
         FAIL() << "byte " << where << " (sector " << where / kSectorBytes << ") is "
-               << std::to_integer<int>(*differs.first) << ", should be " << std::to_integer<int>(*differs.second)
-               << "; " << suites::seed_text();
+               << std::to_integer<int>(*differs.first) << ", should be "
+               << std::to_integer<int>(*differs.second) << "; " << suites::seed_text();
     }
 }
 
@@ -111,8 +117,9 @@ void BlockDeviceSuite::expect_status_honest(std::size_t max_extents) {
             ASSERT_TRUE(is_aligned(extent.length_bytes, kSectorBytes));
             const auto content = std::span(model_).subspan(at, extent.length_bytes);
             if (!extent.allocated || extent.zero) {
-                ASSERT_TRUE(is_all_zero(content)) << "data in [" << at << ", +" << extent.length_bytes
-                                                  << ") is called a hole or zero; " << suites::seed_text();
+                ASSERT_TRUE(is_all_zero(content))
+                    << "data in [" << at << ", +" << extent.length_bytes
+                    << ") is called a hole or zero; " << suites::seed_text();
             }
             at += extent.length_bytes;
         }
@@ -120,10 +127,12 @@ void BlockDeviceSuite::expect_status_honest(std::size_t max_extents) {
 }
 
 Range BlockDeviceSuite::random_range(std::uint64_t max_bytes) {
-    // Sizes by order of magnitude, so that small and large ones both occur; half of the offsets near a boundary.
+    // Sizes by order of magnitude, so that small and large ones both occur; half of the offsets
+    // near a boundary.
     const std::uint64_t sectors_max = std::min(max_bytes, kSizeBytes) / kSectorBytes;
     std::uint64_t sectors = std::uint64_t{1} << random_.between(0, 14);
-    sectors = std::min(random_.between(std::max<std::uint64_t>(1, sectors / 2), sectors), sectors_max);
+    sectors =
+        std::min(random_.between(std::max<std::uint64_t>(1, sectors / 2), sectors), sectors_max);
     std::uint64_t first = random_.between(0, kSizeBytes / kSectorBytes - sectors);
     if (random_.one_in(2)) first = std::min(align_down(first, 8) + random_.between(0, 1), first);
     return Range{first * kSectorBytes, sectors * kSectorBytes};
@@ -135,19 +144,23 @@ TEST_P(BlockDeviceSuite, NewDeviceReadsAsZeroes) {
     expect_all();
     expect_status_honest(16);
     EXPECT_TRUE(flush());
-    EXPECT_TRUE(is_aligned(device().geometry().size_bytes, device().geometry().logical_block_bytes));
+    EXPECT_TRUE(
+        is_aligned(device().geometry().size_bytes, device().geometry().logical_block_bytes));
     EXPECT_GE(device().geometry().max_io_bytes, kPageBytes);
 }
 
 TEST_P(BlockDeviceSuite, EachSizeAtEachAlignmentReadsBackAsWritten) {
-    const std::uint64_t base = kRegionBytes - kDirtyUnitBytes;    // crosses page, unit, block and region boundaries
-    for (std::uint64_t length = kSectorBytes; length <= device().geometry().max_io_bytes; length *= 2) {
+    const std::uint64_t base =
+        kRegionBytes - kDirtyUnitBytes;  // crosses page, unit, block and region boundaries
+    for (std::uint64_t length = kSectorBytes; length <= device().geometry().max_io_bytes;
+         length *= 2) {
         for (std::uint64_t sector = 0; sector < 9; ++sector) {
             for (const std::uint64_t ragged : {std::uint64_t{0}, std::uint64_t{kSectorBytes}}) {
                 if (length + ragged > device().geometry().max_io_bytes) continue;
                 const std::uint64_t offset = base + sector * kSectorBytes;
                 const auto result = write(offset, new_data(length + ragged));
-                ASSERT_TRUE(result) << to_string(result.error()) << " " << length << " at " << offset;
+                ASSERT_TRUE(result)
+                    << to_string(result.error()) << " " << length << " at " << offset;
                 expect_range(Range{offset - kPageBytes, length + ragged + 2 * kPageBytes});
                 if (HasFatalFailure()) return;
             }
@@ -159,12 +172,14 @@ TEST_P(BlockDeviceSuite, EachSizeAtEachAlignmentReadsBackAsWritten) {
 TEST_P(BlockDeviceSuite, MemoryOfTheCallerMayHaveAnyAlignment) {
     std::vector<std::byte> into(kMaxIoBytes + 4096);
     for (const std::size_t memory_offset : {0U, 1U, 8U, 28U, 511U, 512U, 4095U}) {
-        for (const std::size_t length : {std::size_t{512}, std::size_t{4096}, std::size_t{5 * 512}, std::size_t{65536}}) {
+        for (const std::size_t length :
+             {std::size_t{512}, std::size_t{4096}, std::size_t{5 * 512}, std::size_t{65536}}) {
             const auto data = new_data(length, memory_offset);
             ASSERT_TRUE(write(kPageBytes, data));
             const auto target = std::span(into).subspan(memory_offset, length);
             ASSERT_TRUE(read(kPageBytes, target));
-            ASSERT_EQ(std::memcmp(target.data(), data.data(), length), 0) << memory_offset << " " << length;
+            ASSERT_EQ(std::memcmp(target.data(), data.data(), length), 0)
+                << memory_offset << " " << length;
         }
     }
 }
@@ -185,20 +200,29 @@ TEST_P(BlockDeviceSuite, RandomRequestsMatchTheModel) {
         const Range range = random_range(device().geometry().max_io_bytes);
         Result<void> result;
         switch (random().between(0, 9)) {
-            case 0: result = discard(random_range(kSizeBytes), random().one_in(4)); break;
-            case 1:
-                result = write_zeroes(random_range(kSizeBytes), ZeroOptions{.fua = random().one_in(4),
-                                                                            .keep_allocated = random().one_in(2),
-                                                                            .fast_only = false,
-                                                                            .id = {}});
+            case 0:
+                result = discard(random_range(kSizeBytes), random().one_in(4));
                 break;
-            case 2: result = flush(); break;
-            case 3: expect_range(range); break;
+            case 1:
+                result = write_zeroes(random_range(kSizeBytes),
+                                      ZeroOptions{.fua = random().one_in(4),
+                                                  .keep_allocated = random().one_in(2),
+                                                  .fast_only = false,
+                                                  .id = {}});
+                break;
+            case 2:
+                result = flush();
+                break;
+            case 3:
+                expect_range(range);
+                break;
             default:
-                result = write(range.offset_bytes, new_data(range.length_bytes, random().between(0, 4096)),
+                result = write(range.offset_bytes,
+                               new_data(range.length_bytes, random().between(0, 4096)),
                                random().one_in(8));
         }
-        ASSERT_TRUE(result) << to_string(result.error()) << " step " << step << "; " << suites::seed_text();
+        ASSERT_TRUE(result) << to_string(result.error()) << " step " << step << "; "
+                            << suites::seed_text();
         if (HasFatalFailure()) return;
     }
     expect_all();
@@ -209,8 +233,18 @@ TEST_P(BlockDeviceSuite, RandomRequestsMatchTheModel) {
 }
 
 TEST_P(BlockDeviceSuite, DiscardedAndZeroedRangesReadAsZeroesWithRaggedEdges) {
-    const std::uint64_t edges[] = {0, 512, 4096, 4096 + 512, 65536 - 512, 65536, 65536 + 4096, 2 * 65536 - 4096,
-                                   512 * 1024, kRegionBytes - 512, kRegionBytes + 512, kSizeBytes};
+    const std::uint64_t edges[] = {0,
+                                   512,
+                                   4096,
+                                   4096 + 512,
+                                   65536 - 512,
+                                   65536,
+                                   65536 + 4096,
+                                   2 * 65536 - 4096,
+                                   512 * 1024,
+                                   kRegionBytes - 512,
+                                   kRegionBytes + 512,
+                                   kSizeBytes};
     int turn = 0;
     for (const std::uint64_t begin : edges) {
         for (const std::uint64_t end : edges) {
@@ -222,11 +256,12 @@ TEST_P(BlockDeviceSuite, DiscardedAndZeroedRangesReadAsZeroesWithRaggedEdges) {
                 ASSERT_TRUE(write(from, new_data(to - from)));
             }
             const Range range{begin, end - begin};
-            const auto result = ++turn % 2 == 0 ? discard(range)
-                                                : write_zeroes(range, ZeroOptions{.fua = turn % 3 == 0,
-                                                                                  .keep_allocated = turn % 5 == 0,
-                                                                                  .fast_only = false,
-                                                                                  .id = {}});
+            const auto result =
+                ++turn % 2 == 0 ? discard(range)
+                                : write_zeroes(range, ZeroOptions{.fua = turn % 3 == 0,
+                                                                  .keep_allocated = turn % 5 == 0,
+                                                                  .fast_only = false,
+                                                                  .id = {}});
             ASSERT_TRUE(result) << to_string(result.error()) << " [" << begin << ", " << end << ")";
             for (const std::uint64_t edge : {begin, end}) {
                 const std::uint64_t from = edge < kPageBytes ? 0 : edge - kPageBytes;
@@ -243,8 +278,10 @@ TEST_P(BlockDeviceSuite, DiscardedAndZeroedRangesReadAsZeroesWithRaggedEdges) {
 
 TEST_P(BlockDeviceSuite, FastZeroesEitherWorkOrChangeNothing) {
     ASSERT_TRUE(write(0, new_data(4 * kDirtyUnitBytes)));
-    for (const Range range : {Range{kDirtyUnitBytes, kDirtyUnitBytes}, Range{512, 1024}, Range{4096, 4096}}) {
-        const auto result = write_zeroes(range, ZeroOptions{.fua = false, .keep_allocated = false, .fast_only = true, .id = {}});
+    for (const Range range :
+         {Range{kDirtyUnitBytes, kDirtyUnitBytes}, Range{512, 1024}, Range{4096, 4096}}) {
+        const auto result = write_zeroes(
+            range, ZeroOptions{.fua = false, .keep_allocated = false, .fast_only = true, .id = {}});
         EXPECT_TRUE(result || result.error().code == Errc::kUnsupported);
         expect_all();
         if (HasFatalFailure()) return;
@@ -308,8 +345,11 @@ TEST_P(BlockDeviceSuite, BadRequestsAreRefusedAndChangeNothing) {
         }
     };
     for (const Range range : bad) {
-        refused(run(device().read(range.offset_bytes, std::span(bytes).first(range.length_bytes))), range);
-        refused(run(device().write(range.offset_bytes, std::span(bytes).first(range.length_bytes), {})), range);
+        refused(run(device().read(range.offset_bytes, std::span(bytes).first(range.length_bytes))),
+                range);
+        refused(
+            run(device().write(range.offset_bytes, std::span(bytes).first(range.length_bytes), {})),
+            range);
         refused(run(device().discard(range, {})), range);
         refused(run(device().write_zeroes(range, {})), range);
         const auto status = run(device().block_status(range, 4));
@@ -327,7 +367,7 @@ TEST_P(BlockDeviceSuite, BadRequestsAreRefusedAndChangeNothing) {
 TEST_P(BlockDeviceSuite, ReadOnlyDeviceRefusesEachChange) {
     ASSERT_TRUE(write(kPageBytes, new_data(3 * kPageBytes)));
     ASSERT_TRUE(flush());
-    if (!reopen(true)) return;    // never read-only
+    if (!reopen(true)) return;  // never read-only
     const auto refused = [](const Result<void>& result) {
         EXPECT_FALSE(result);
         if (!result) {
@@ -351,7 +391,7 @@ TEST_P(BlockDeviceSuite, DataIsIntactAfterEachReopen) {
                 ASSERT_TRUE(discard(random_range(kMiB)));
             }
         }
-        if (!reopen()) return;    // keeps nothing
+        if (!reopen()) return;  // keeps nothing
         expect_all();
         expect_status_honest(32);
         if (HasFatalFailure()) return;

@@ -1,12 +1,14 @@
-// The conformance suite of block::BlockDevice: what every layer that is one promises (block_device.h), as tests. Run it on
-// an implementation by giving a Subject:
+// The conformance suite of block::BlockDevice: what every layer that is one promises
+// (block_device.h), as tests. Run it on an implementation by giving a Subject:
 //
 //   class MySubject : public suites::DeviceSubject { ... };
-//   INSTANTIATE_TEST_SUITE_P(MyDevice, BlockDeviceSuite, ::testing::Values(suites::subject<MySubject>("my")),
+//   INSTANTIATE_TEST_SUITE_P(MyDevice, BlockDeviceSuite,
+//   ::testing::Values(suites::subject<MySubject>("my")),
 //                            suites::subject_name);
 //
-// and linking ublkd_block_device_suite. Each test makes a subject, works on its device from one thread, compares it byte
-// for byte with a model in memory, and, where the device keeps its data, opens it again and compares once more.
+// and linking ublkd_block_device_suite. Each test makes a subject, works on its device from one
+// thread, compares it byte for byte with a model in memory, and, where the device keeps its data,
+// opens it again and compares once more.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -31,10 +33,13 @@ namespace ublkd::suites {
 class DeviceSubject {
   public:
     virtual ~DeviceSubject() = default;
-    /// A new device of `size_bytes` (a multiple of 4096) that reads as zeroes. Called once. It lives until close().
-    virtual io::Task<Result<block::BlockDevice*>> make(io::Reactor* reactor, io::BufferPool* buffers,
+    /// A new device of `size_bytes` (a multiple of 4096) that reads as zeroes. Called once. It
+    /// lives until close().
+    virtual io::Task<Result<block::BlockDevice*>> make(io::Reactor* reactor,
+                                                       io::BufferPool* buffers,
                                                        std::uint64_t size_bytes) = 0;
-    /// Closes the device cleanly and opens it again. kUnsupported: it keeps nothing, or cannot be opened read-only.
+    /// Closes the device cleanly and opens it again. kUnsupported: it keeps nothing, or cannot be
+    /// opened read-only.
     virtual io::Task<Result<block::BlockDevice*>> reopen(bool read_only) = 0;
     /// Stops and destroys the device; called at the end of each test.
     virtual io::Task<void> close() = 0;
@@ -45,7 +50,9 @@ struct Subject {
     std::function<std::unique_ptr<DeviceSubject>()> make;
 };
 inline void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
-inline std::string subject_name(const ::testing::TestParamInfo<Subject>& info) { return info.param.name; }
+inline std::string subject_name(const ::testing::TestParamInfo<Subject>& info) {
+    return info.param.name;
+}
 
 template <class T>
 Subject subject(std::string name) {
@@ -66,7 +73,8 @@ class BlockDeviceSuite : public ::testing::TestWithParam<ublkd::suites::Subject>
     ublkd::block::BlockDevice& device() { return *device_; }
     ublkd::Result<void> read(std::uint64_t offset_bytes, std::span<std::byte> into);
     /// Writes to the device and, where that succeeds, to the model.
-    ublkd::Result<void> write(std::uint64_t offset_bytes, std::span<const std::byte> data, bool fua = false);
+    ublkd::Result<void> write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                              bool fua = false);
     ublkd::Result<void> discard(ublkd::Range range, bool fua = false);
     ublkd::Result<void> write_zeroes(ublkd::Range range, ublkd::block::ZeroOptions options);
     ublkd::Result<void> flush();
@@ -92,7 +100,7 @@ class BlockDeviceSuite : public ::testing::TestWithParam<ublkd::suites::Subject>
     std::unique_ptr<ublkd::suites::DeviceSubject> subject_;
     ublkd::block::BlockDevice* device_ = nullptr;
     std::vector<std::byte> model_;
-    std::vector<std::byte> memory_;    // what new_data() and reads use
+    std::vector<std::byte> memory_;  // what new_data() and reads use
     std::uint64_t writes_ = 0;
     ublkd::suites::Random random_;
 };

@@ -18,7 +18,8 @@ struct Cluster {
 };
 
 std::string name(std::uint64_t value, const Cluster& cluster) {
-    return "value " + std::to_string(value) + (cluster.forward() ? " (seen from " : " (possible from ") +
+    return "value " + std::to_string(value) +
+           (cluster.forward() ? " (seen from " : " (possible from ") +
            std::to_string(cluster.low()) + " to " + std::to_string(cluster.high()) + ")";
 }
 
@@ -30,7 +31,8 @@ std::string contradiction(const std::vector<SectorEvent>& events) {
     for (const SectorEvent& event : events) {
         Cluster& cluster = clusters[event.value];
         if (event.write) {
-            if (cluster.written) return "value " + std::to_string(event.value) + " is written twice";
+            if (cluster.written)
+                return "value " + std::to_string(event.value) + " is written twice";
             cluster.written = true;
             cluster.write_start = event.start;
         }
@@ -38,7 +40,8 @@ std::string contradiction(const std::vector<SectorEvent>& events) {
         cluster.last_start = std::max(cluster.last_start, event.start);
     }
     for (const auto& [value, cluster] : clusters) {
-        if (!cluster.written) return "value " + std::to_string(value) + " was read and never written";
+        if (!cluster.written)
+            return "value " + std::to_string(value) + " was read and never written";
         if (cluster.first_end < cluster.write_start)
             return name(value, cluster) + " was read before its write started";
     }
@@ -46,9 +49,12 @@ std::string contradiction(const std::vector<SectorEvent>& events) {
         if (!cluster.forward()) continue;
         for (const auto& [other_value, other] : clusters) {
             if (other_value == value) continue;
-            const bool overlap = other.forward() && other.low() < cluster.high() && cluster.low() < other.high();
-            const bool inside = !other.forward() && cluster.low() < other.low() && other.high() < cluster.high();
-            if (overlap || inside) return name(value, cluster) + " contradicts " + name(other_value, other);
+            const bool overlap =
+                other.forward() && other.low() < cluster.high() && cluster.low() < other.high();
+            const bool inside =
+                !other.forward() && cluster.low() < other.low() && other.high() < cluster.high();
+            if (overlap || inside)
+                return name(value, cluster) + " contradicts " + name(other_value, other);
         }
     }
     return {};

@@ -1,4 +1,5 @@
-// The seed of a randomised test: UBLKD_SEED=N replays a failure, otherwise it is drawn; printed with every failure.
+// The seed of a randomised test: UBLKD_SEED=N replays a failure, otherwise it is drawn; printed
+// with every failure.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@ namespace ublkd::suites {
 inline std::uint64_t test_seed() {
     static const std::uint64_t seed = [] {
         const char* const given = std::getenv("UBLKD_SEED");
-        return given != nullptr ? std::strtoull(given, nullptr, 10) : std::uint64_t{std::random_device{}()};
+        return given != nullptr ? std::strtoull(given, nullptr, 10)
+                                : std::uint64_t{std::random_device{}()};
     }();
     return seed;
 }

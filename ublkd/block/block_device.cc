@@ -8,7 +8,8 @@ Result<void> BlockDevice::check_range(Range range, std::uint64_t max_bytes) cons
     const Geometry& g = geometry();
     if (range.length_bytes == 0 || range.length_bytes > max_bytes)
         return fail(Errc::kInvalidArgument, "length of the request");
-    if (!is_aligned(range.offset_bytes, g.logical_block_bytes) || !is_aligned(range.length_bytes, g.logical_block_bytes))
+    if (!is_aligned(range.offset_bytes, g.logical_block_bytes) ||
+        !is_aligned(range.length_bytes, g.logical_block_bytes))
         return fail(Errc::kInvalidArgument, "alignment of the request");
     if (range.offset_bytes > g.size_bytes || range.length_bytes > g.size_bytes - range.offset_bytes)
         return fail(Errc::kInvalidArgument, "request beyond the end of the device");
@@ -25,8 +26,8 @@ io::Task<Result<void>> BlockDevice::read(std::uint64_t offset_bytes, std::span<s
     co_return co_await do_read(offset_bytes, into);
 }
 
-io::Task<Result<void>> BlockDevice::write(std::uint64_t offset_bytes, std::span<const std::byte> data,
-                                          WriteOptions options) {
+io::Task<Result<void>> BlockDevice::write(std::uint64_t offset_bytes,
+                                          std::span<const std::byte> data, WriteOptions options) {
     CO_TRY(check_change(Range{offset_bytes, data.size()}, geometry().max_io_bytes));
     co_return co_await do_write(offset_bytes, data, options);
 }
@@ -43,7 +44,8 @@ io::Task<Result<void>> BlockDevice::write_zeroes(Range range, ZeroOptions option
     co_return co_await do_write_zeroes(range, options);
 }
 
-io::Task<Result<std::vector<Extent>>> BlockDevice::block_status(Range range, std::size_t max_extents) {
+io::Task<Result<std::vector<Extent>>> BlockDevice::block_status(Range range,
+                                                                std::size_t max_extents) {
     CHECK(max_extents > 0, "at least one extent is asked for");
     CO_TRY(check_range(range, geometry().size_bytes));
     auto extents = co_await do_block_status(range, max_extents);

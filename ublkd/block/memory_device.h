@@ -1,5 +1,6 @@
-// A BlockDevice in memory: the reference of the conformance suite (tests/suites), and what the benchmark of the front ends
-// serves so that no disk is measured with them. Holes are tracked in 64 KiB units.
+// A BlockDevice in memory: the reference of the conformance suite (tests/suites), and what the
+// benchmark of the front ends serves so that no disk is measured with them. Holes are tracked in 64
+// KiB units.
 #pragma once
 
 #include <cstddef>
@@ -23,12 +24,13 @@ class MemoryDevice final : public BlockDevice {
     io::Task<Result<void>> do_flush() override;
     io::Task<Result<void>> do_discard(Range range, WriteOptions options) override;
     io::Task<Result<void>> do_write_zeroes(Range range, ZeroOptions options) override;
-    io::Task<Result<std::vector<Extent>>> do_block_status(Range range, std::size_t max_extents) override;
+    io::Task<Result<std::vector<Extent>>> do_block_status(Range range,
+                                                          std::size_t max_extents) override;
     void zero(Range range, bool keep_allocated);
 
     Geometry geometry_;
     std::vector<std::byte> bytes_;
-    std::vector<bool> allocated_;    // per 64 KiB unit
+    std::vector<bool> allocated_;  // per 64 KiB unit
 };
 
 }  // namespace ublkd::block

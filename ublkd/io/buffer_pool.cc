@@ -41,13 +41,16 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool p
     pool->capacity_bytes_ = align_up(std::max<std::size_t>(bytes, kMiB), kMaxIoBytes);
     // One huge page more than needed, so that the arena starts at a whole one.
     pool->mapped_bytes_ = align_up(pool->capacity_bytes_, kHuge) + kHuge;
-    void* const memory = mmap(nullptr, pool->mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const memory = mmap(nullptr, pool->mapped_bytes_, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return fail_errno(errno, "map buffer arena");
     pool->mapping_ = memory;
-    pool->arena_ = reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(memory), kHuge));
-    (void)madvise(pool->arena_, pool->capacity_bytes_, MADV_HUGEPAGE);    // before the first touch
+    pool->arena_ =
+        reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(memory), kHuge));
+    (void)madvise(pool->arena_, pool->capacity_bytes_, MADV_HUGEPAGE);  // before the first touch
     if (prefault) {
-        for (std::size_t at = 0; at < pool->capacity_bytes_; at += kPageBytes) pool->arena_[at] = std::byte{0};
+        for (std::size_t at = 0; at < pool->capacity_bytes_; at += kPageBytes)
+            pool->arena_[at] = std::byte{0};
     }
     const std::size_t pages = pool->capacity_bytes_ / kPageBytes;
     pool->free_order_.assign(pages, 0);
@@ -61,7 +64,8 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool p
 
 BufferPool::~BufferPool() {
     if (mapping_ == nullptr) return;
-    CHECK(free_bytes_ == capacity_bytes_, "all buffers are given back before their pool is destroyed");
+    CHECK(free_bytes_ == capacity_bytes_,
+          "all buffers are given back before their pool is destroyed");
     munmap(mapping_, mapped_bytes_);
 }
 
@@ -78,7 +82,7 @@ bool BufferPool::take(unsigned order, Buffer& buffer, std::size_t bytes) {
     std::uint32_t page = free_[from].back();
     free_[from].pop_back();
     free_order_[page] = 0;
-    while (from > order) {    // split, and keep the lower half
+    while (from > order) {  // split, and keep the lower half
         --from;
         const std::uint32_t upper = page + (1U << from);
         free_order_[upper] = static_cast<std::uint8_t>(from + 1);
@@ -96,7 +100,7 @@ bool BufferPool::take(unsigned order, Buffer& buffer, std::size_t bytes) {
 void BufferPool::give_back(std::byte* data, unsigned order) noexcept {
     free_bytes_ += std::size_t{kPageBytes} << order;
     auto page = static_cast<std::uint32_t>(static_cast<std::size_t>(data - arena_) / kPageBytes);
-    while (order + 1 < kOrders) {    // join with the free other half
+    while (order + 1 < kOrders) {  // join with the free other half
         const std::uint32_t buddy = page ^ (1U << order);
         if (buddy >= free_order_.size() || free_order_[buddy] != order + 1) break;
         const std::uint32_t place = free_place_[buddy];

@@ -1,6 +1,7 @@
-// The arena of I/O buffers of one reactor: one mapping made at start (huge pages where the kernel gives them), cut into
-// page-aligned buffers of 4 KiB to 512 KiB by a buddy scheme. A request that finds none waits, first come first served, so
-// memory is bounded and nothing is allocated on the data path.
+// The arena of I/O buffers of one reactor: one mapping made at start (huge pages where the kernel
+// gives them), cut into page-aligned buffers of 4 KiB to 512 KiB by a buddy scheme. A request that
+// finds none waits, first come first served, so memory is bounded and nothing is allocated on the
+// data path.
 #pragma once
 
 #include <array>
@@ -44,13 +45,15 @@ class Buffer {
 
 class BufferPool {
   public:
-    /// `bytes`: size of the arena, rounded up to 512 KiB; at least 1 MiB. Pages are touched at once where `prefault`.
+    /// `bytes`: size of the arena, rounded up to 512 KiB; at least 1 MiB. Pages are touched at once
+    /// where `prefault`.
     static Result<std::unique_ptr<BufferPool>> create(std::size_t bytes, bool prefault);
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
     ~BufferPool();
 
-    /// A page-aligned buffer of `bytes` (1 to 512 KiB), content undefined; waits until there is one.
+    /// A page-aligned buffer of `bytes` (1 to 512 KiB), content undefined; waits until there is
+    /// one.
     Task<Buffer> acquire(std::size_t bytes);
     /// An empty Buffer where none is free now, or others wait already.
     Buffer try_acquire(std::size_t bytes);
@@ -59,7 +62,7 @@ class BufferPool {
 
   private:
     friend class Buffer;
-    static constexpr unsigned kOrders = 8;    // 4 KiB << 0 ... 4 KiB << 7 = 512 KiB
+    static constexpr unsigned kOrders = 8;  // 4 KiB << 0 ... 4 KiB << 7 = 512 KiB
     BufferPool() = default;
     static unsigned order_of(std::size_t bytes);
     bool take(unsigned order, Buffer& buffer, std::size_t bytes);
@@ -70,12 +73,12 @@ class BufferPool {
     std::size_t mapped_bytes_ = 0;
     std::size_t capacity_bytes_ = 0;
     std::size_t free_bytes_ = 0;
-    std::array<std::vector<std::uint32_t>, kOrders> free_;     // page index of each free buffer
-    std::vector<std::uint8_t> free_order_;                     // per page: order + 1 where a free buffer starts
-    std::vector<std::uint32_t> free_place_;                    // per page: its index in free_[order]
+    std::array<std::vector<std::uint32_t>, kOrders> free_;  // page index of each free buffer
+    std::vector<std::uint8_t> free_order_;   // per page: order + 1 where a free buffer starts
+    std::vector<std::uint32_t> free_place_;  // per page: its index in free_[order]
     Event returned_;
     std::uint64_t waiting_ = 0;
-    Semaphore turn_{1};    // who waits does so in order
+    Semaphore turn_{1};  // who waits does so in order
 };
 
 }  // namespace ublkd::io

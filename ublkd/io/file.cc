@@ -20,14 +20,16 @@ namespace {
 
 constexpr auto kBusyPause = std::chrono::milliseconds(1);
 
-/// struct statx of Linux 6.1: the two words after stx_mnt_id are stx_dio_mem_align and stx_dio_offset_align.
+/// struct statx of Linux 6.1: the two words after stx_mnt_id are stx_dio_mem_align and
+/// stx_dio_offset_align.
 std::uint32_t direct_alignment(int fd) {
-    struct statx info {};
+    struct statx info{};
     if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) != 0) return 4096;
     if ((info.stx_mask & STATX_DIOALIGN) == 0) return 4096;
     std::uint32_t offset_align = 0;
     constexpr std::size_t kOffsetAlignAt = 0x9c;
-    __builtin_memcpy(&offset_align, reinterpret_cast<const char*>(&info) + kOffsetAlignAt, sizeof offset_align);
+    __builtin_memcpy(&offset_align, reinterpret_cast<const char*>(&info) + kOffsetAlignAt,
+                     sizeof offset_align);
     if (offset_align == 512 || offset_align == 1024 || offset_align == 2048) return 512;
     return 4096;
 }
@@ -41,7 +43,8 @@ Result<File> File::open(Reactor& reactor, const std::string& path, const OpenOpt
     if (options.direct) flags |= O_DIRECT;
     const int fd = ::open(path.c_str(), flags, options.mode);
     if (fd < 0) {
-        if (errno == EINVAL && options.direct) return fail(Errc::kUnsupported, "open with O_DIRECT", EINVAL);
+        if (errno == EINVAL && options.direct)
+            return fail(Errc::kUnsupported, "open with O_DIRECT", EINVAL);
         return fail_errno(errno, "open");
     }
     File file;
@@ -79,12 +82,13 @@ Task<Result<void>> File::read(std::uint64_t offset_bytes, std::span<std::byte> i
     while (!into.empty()) {
         const int got = co_await reactor_->read(ref_, into, offset_bytes);
         if (got == -EINTR) continue;
-        if (got == -EAGAIN) {    // the kernel is short of something; the ring goes on meanwhile
+        if (got == -EAGAIN) {  // the kernel is short of something; the ring goes on meanwhile
             co_await reactor_->sleep_for(kBusyPause);
             continue;
         }
         if (got < 0) co_return fail_errno(-got, "read");
-        // O_DIRECT goes on at aligned offsets alone: a transfer that ends elsewhere ended at the end of the file.
+        // O_DIRECT goes on at aligned offsets alone: a transfer that ends elsewhere ended at the
+        // end of the file.
         if (got == 0 || static_cast<std::uint32_t>(got) % alignment_bytes_ != 0)
             co_return fail(Errc::kCorrupt, "read past the end of the file");
         into = into.subspan(static_cast<std::size_t>(got));
@@ -115,7 +119,8 @@ Task<Result<void>> File::sync() {
     co_return Result<void>{};
 }
 
-Task<Result<void>> File::allocate(int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+Task<Result<void>> File::allocate(int mode, std::uint64_t offset_bytes,
+                                  std::uint64_t length_bytes) {
     for (;;) {
         const int result = co_await reactor_->fallocate(ref_, mode, offset_bytes, length_bytes);
         if (result == -EINTR) continue;
@@ -125,7 +130,7 @@ Task<Result<void>> File::allocate(int mode, std::uint64_t offset_bytes, std::uin
 }
 
 Result<std::uint64_t> File::size_bytes() const {
-    struct stat info {};
+    struct stat info{};
     if (fstat(ref_.fd, &info) != 0) return fail_errno(errno, "fstat");
     if (S_ISBLK(info.st_mode)) {
         std::uint64_t bytes = 0;

@@ -8,7 +8,7 @@ namespace ublkd::io {
 namespace {
 
 constexpr std::size_t kGrain = 64;
-constexpr std::size_t kLargest = 4096;    // larger frames (control plane) go to malloc
+constexpr std::size_t kLargest = 4096;  // larger frames (control plane) go to malloc
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kPooled = false;

@@ -17,6 +17,12 @@ namespace {
 
 thread_local Reactor* current_reactor = nullptr;
 
+/// What only waits gains nothing by entering the kernel before the end of the turn.
+bool only_waits(const io_uring_sqe& sqe) {
+    return sqe.opcode == IORING_OP_POLL_ADD || sqe.opcode == IORING_OP_ACCEPT ||
+           sqe.opcode == IORING_OP_RECV || sqe.opcode == IORING_OP_ASYNC_CANCEL;
+}
+
 io_uring_sqe blank_sqe() {
     io_uring_sqe sqe;
     std::memset(&sqe, 0, sizeof sqe);
@@ -30,7 +36,8 @@ void make_ready(std::coroutine_handle<> handle) {
     current_reactor->add_ready(handle);
 }
 
-Operation::Operation(Reactor* reactor, const io_uring_sqe& sqe) noexcept : reactor_(reactor), sqe_(sqe) {
+Operation::Operation(Reactor* reactor, const io_uring_sqe& sqe) noexcept
+    : reactor_(reactor), sqe_(sqe) {
     on_cqe = [](Completion* self, int result, std::uint32_t) noexcept {
         auto* const operation = static_cast<Operation*>(self);
         operation->result_ = result;
@@ -50,23 +57,26 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
     std::unique_ptr<Reactor> reactor(new Reactor());
     io_uring_params params;
     std::memset(&params, 0, sizeof params);
-    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_COOP_TASKRUN |
-                   IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL;
+    params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                   IORING_SETUP_COOP_TASKRUN | IORING_SETUP_CQSIZE | IORING_SETUP_SUBMIT_ALL;
     params.cq_entries = options.entries * 4;
     int error = io_uring_queue_init_params(options.entries, &reactor->ring_, &params);
-    if (error == -EINVAL) {    // before Linux 6.1
+    if (error == -EINVAL) {  // before Linux 6.1
         std::memset(&params, 0, sizeof params);
         params.flags = IORING_SETUP_CQSIZE;
         params.cq_entries = options.entries * 4;
         error = io_uring_queue_init_params(options.entries, &reactor->ring_, &params);
     }
     if (error == -ENOSYS || error == -EPERM)
-        return fail(Errc::kUnsupported, "set up io_uring (sysctl kernel.io_uring_disabled?)", -error);
+        return fail(Errc::kUnsupported, "set up io_uring (sysctl kernel.io_uring_disabled?)",
+                    -error);
     if (error < 0) return fail_errno(-error, "set up io_uring");
     reactor->ring_made_ = true;
-    constexpr unsigned kNeeded = IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE;
-    if ((params.features & kNeeded) != kNeeded) return fail(Errc::kUnsupported, "io_uring of Linux 5.11 or later");
-    (void)io_uring_register_ring_fd(&reactor->ring_);    // only saves a look-up per enter
+    constexpr unsigned kNeeded =
+        IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE;
+    if ((params.features & kNeeded) != kNeeded)
+        return fail(Errc::kUnsupported, "io_uring of Linux 5.11 or later");
+    (void)io_uring_register_ring_fd(&reactor->ring_);  // only saves a look-up per enter
     if (io_uring_register_files_sparse(&reactor->ring_, options.registered_files) == 0) {
         for (unsigned slot = options.registered_files; slot > 0; --slot)
             reactor->free_file_slots_.push_back(static_cast<int>(slot - 1));
@@ -75,7 +85,8 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
     if (reactor->wake_fd_ < 0) return fail_errno(errno, "make eventfd");
     reactor->wake_read_.reactor = reactor.get();
     reactor->wake_read_.on_cqe = [](Completion* self, int result, std::uint32_t) noexcept {
-        CHECK(result == sizeof(std::uint64_t) || result == -EINTR || result == -EAGAIN, "an eventfd gives 8 bytes");
+        CHECK(result == sizeof(std::uint64_t) || result == -EINTR || result == -EAGAIN,
+              "an eventfd gives 8 bytes");
         Reactor* const owner = static_cast<WakeRead*>(self)->reactor;
         owner->take_posted();
         owner->arm_wake();
@@ -109,10 +120,12 @@ void Reactor::drain_kernel() {
         __kernel_timespec second{.tv_sec = 1, .tv_nsec = 0};
         const int waited = io_uring_wait_cqe_timeout(&ring_, &cqe, &second);
         if (waited == 0) {
-            if (io_uring_cqe_get_data(cqe) != nullptr && (cqe->flags & IORING_CQE_F_MORE) == 0) --stats_.in_flight;
+            if (io_uring_cqe_get_data(cqe) != nullptr && (cqe->flags & IORING_CQE_F_MORE) == 0)
+                --stats_.in_flight;
             io_uring_cqe_seen(&ring_, cqe);
         } else if (Clock::now() > deadline) {
-            log::error("reactor: {} requests are still in the kernel after 10 s at shutdown", stats_.in_flight);
+            log::error("reactor: {} requests are still in the kernel after 10 s at shutdown",
+                       stats_.in_flight);
             return;
         }
     }
@@ -171,7 +184,7 @@ void Reactor::turn(const bool& may_wait) {
     fire_timers();
     run_ready();
     if (!hooks_.empty()) {
-        if (io_uring_sq_ready(&ring_) > 0) submit_now();    // disk requests enter before replies are sent
+        if (work_queued_) submit_now();  // disk requests enter before replies are sent
         run_hooks();
     }
     const bool idle = ready_.empty() && hooks_.empty() && waiting_sqes_.empty() &&
@@ -231,9 +244,11 @@ void Reactor::fire_timers() {
 namespace {
 
 /// What io_uring_enter() may answer in a healthy process; the loop goes on with the next turn.
-/// EINTR: a signal; ETIME: a timer is due; EBUSY, EAGAIN: completions must be taken, or memory is short.
+/// EINTR: a signal; ETIME: a timer is due; EBUSY, EAGAIN: completions must be taken, or memory is
+/// short.
 void check_entered(int result) {
-    CHECK(result >= 0 || result == -EINTR || result == -ETIME || result == -EBUSY || result == -EAGAIN,
+    CHECK(result >= 0 || result == -EINTR || result == -ETIME || result == -EBUSY ||
+              result == -EAGAIN,
           "io_uring_enter() takes what is in the ring");
 }
 
@@ -241,11 +256,13 @@ void check_entered(int result) {
 
 void Reactor::submit_now() {
     ++stats_.enters;
+    work_queued_ = false;
     check_entered(io_uring_submit(&ring_));
 }
 
 void Reactor::enter(bool may_wait) {
     ++stats_.enters;
+    work_queued_ = false;
     if (!may_wait) {
         check_entered(io_uring_submit_and_get_events(&ring_));
         return;
@@ -285,7 +302,7 @@ void Reactor::reap() {
 }
 
 io_uring_sqe* Reactor::next_sqe() {
-    if (!waiting_sqes_.empty()) return nullptr;    // not to be overtaken
+    if (!waiting_sqes_.empty()) return nullptr;  // not to be overtaken
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     if (sqe != nullptr) return sqe;
     ++stats_.queue_full;
@@ -306,6 +323,7 @@ void Reactor::submit(const io_uring_sqe& sqe, Completion* completion) {
     DCHECK(on_own_thread(), "requests are made on the reactor's thread");
     ++stats_.submissions;
     if (completion != nullptr) ++stats_.in_flight;
+    if (!only_waits(sqe)) work_queued_ = true;
     io_uring_sqe* slot = next_sqe();
     if (slot == nullptr) slot = &waiting_sqes_.emplace_back();
     *slot = sqe;
@@ -328,14 +346,16 @@ void Reactor::fix_fd(io_uring_sqe& sqe, FdRef file) const {
 
 Operation Reactor::read(FdRef file, std::span<std::byte> into, std::uint64_t offset_bytes) {
     io_uring_sqe sqe = blank_sqe();
-    io_uring_prep_read(&sqe, file.fd, into.data(), static_cast<unsigned>(into.size()), offset_bytes);
+    io_uring_prep_read(&sqe, file.fd, into.data(), static_cast<unsigned>(into.size()),
+                       offset_bytes);
     fix_fd(sqe, file);
     return prepared(sqe);
 }
 
 Operation Reactor::write(FdRef file, std::span<const std::byte> from, std::uint64_t offset_bytes) {
     io_uring_sqe sqe = blank_sqe();
-    io_uring_prep_write(&sqe, file.fd, from.data(), static_cast<unsigned>(from.size()), offset_bytes);
+    io_uring_prep_write(&sqe, file.fd, from.data(), static_cast<unsigned>(from.size()),
+                        offset_bytes);
     fix_fd(sqe, file);
     return prepared(sqe);
 }
@@ -347,7 +367,8 @@ Operation Reactor::fdatasync(FdRef file) {
     return prepared(sqe);
 }
 
-Operation Reactor::fallocate(FdRef file, int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+Operation Reactor::fallocate(FdRef file, int mode, std::uint64_t offset_bytes,
+                             std::uint64_t length_bytes) {
     io_uring_sqe sqe = blank_sqe();
     io_uring_prep_fallocate(&sqe, file.fd, mode, static_cast<off_t>(offset_bytes),
                             static_cast<off_t>(length_bytes));
@@ -407,7 +428,9 @@ Operation Reactor::raw(const io_uring_sqe& sqe) { return prepared(sqe); }
 
 // ---- timers, files
 
-Reactor::SleepAwaiter Reactor::sleep_until(Clock::time_point when) { return SleepAwaiter{this, when}; }
+Reactor::SleepAwaiter Reactor::sleep_until(Clock::time_point when) {
+    return SleepAwaiter{this, when};
+}
 Reactor::SleepAwaiter Reactor::sleep_for(Clock::duration duration) {
     return SleepAwaiter{this, Clock::now() + duration};
 }
@@ -433,7 +456,8 @@ struct TimedWait : detail::Waiter {
     Clock::time_point when;
     OwnTimer timer{};
 
-    TimedWait(Reactor* on, Event* of, Clock::time_point until) : reactor(on), event(of), when(until) {}
+    TimedWait(Reactor* on, Event* of, Clock::time_point until)
+        : reactor(on), event(of), when(until) {}
     bool await_ready() const noexcept { return event->is_set(); }
     void await_suspend(std::coroutine_handle<> self) noexcept {
         handle = self;
@@ -462,7 +486,8 @@ FdRef Reactor::register_fd(int fd) {
     CHECK(on_own_thread(), "a descriptor is registered on the reactor's thread");
     if (free_file_slots_.empty()) return FdRef{fd, -1};
     const int slot = free_file_slots_.back();
-    if (io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1) != 1) return FdRef{fd, -1};
+    if (io_uring_register_files_update(&ring_, static_cast<unsigned>(slot), &fd, 1) != 1)
+        return FdRef{fd, -1};
     free_file_slots_.pop_back();
     return FdRef{fd, slot};
 }

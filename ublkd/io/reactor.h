@@ -1,9 +1,10 @@
-// The reactor: one thread, one io_uring, coroutines. A volume lives on one reactor: its front end, range locks and store
-// are served there without locks, and a request never changes threads.
+// The reactor: one thread, one io_uring, coroutines. A volume lives on one reactor: its front end,
+// range locks and store are served there without locks, and a request never changes threads.
 //
-// A turn of the loop: what is ready runs; what it asked of the kernel is submitted; end-of-turn hooks run (a front end
-// sends all replies that became ready, after the disk requests are in the kernel); then one enter submits and waits.
-// SQEs are never dropped: a full submission queue is submitted and used again.
+// A turn of the loop: what is ready runs; what it asked of the kernel is submitted; end-of-turn
+// hooks run (a front end sends all replies that became ready, after the disk requests are in the
+// kernel); then one enter submits and waits. SQEs are never dropped: a full submission queue is
+// submitted and used again.
 //
 // Owner: the thread that made it. All calls are made on that thread, except post() and stop().
 // Source: io_uring_setup(2), io_uring_enter(2); liburing 2.3. See docs/io.md.
@@ -33,8 +34,8 @@ namespace ublkd::io {
 
 class Reactor;
 
-/// What an SQE's user_data points to. Must stay in place until on_cqe has been called for the last time
-/// (once, or until a CQE without IORING_CQE_F_MORE for multishot requests).
+/// What an SQE's user_data points to. Must stay in place until on_cqe has been called for the last
+/// time (once, or until a CQE without IORING_CQE_F_MORE for multishot requests).
 struct Completion {
     using Handler = void (*)(Completion* self, int result, std::uint32_t flags) noexcept;
     Handler on_cqe = nullptr;
@@ -46,8 +47,9 @@ struct FdRef {
     int registered = -1;
 };
 
-/// One request to the kernel as an awaitable; co_await gives the CQE's result: >= 0, or a negative errno.
-/// Made by Reactor's functions; trivially destructible, so it may be a temporary in a co_await expression.
+/// One request to the kernel as an awaitable; co_await gives the CQE's result: >= 0, or a negative
+/// errno. Made by Reactor's functions; trivially destructible, so it may be a temporary in a
+/// co_await expression.
 class Operation : public Completion {
   public:
     bool await_ready() const noexcept { return false; }
@@ -59,7 +61,7 @@ class Operation : public Completion {
     Operation(Reactor* reactor, const io_uring_sqe& sqe) noexcept;
 
     Reactor* reactor_;
-    io_uring_sqe sqe_;    // copied into the ring when awaited
+    io_uring_sqe sqe_;  // copied into the ring when awaited
     std::coroutine_handle<> handle_;
     int result_ = 0;
 };
@@ -71,23 +73,23 @@ struct TurnHook {
 };
 
 struct ReactorOptions {
-    unsigned entries = 1024;            // submission queue; the completion queue has four times as many
+    unsigned entries = 1024;  // submission queue; the completion queue has four times as many
     unsigned registered_files = 1024;
 };
 
 /// Counted since the reactor was made; what the benchmarks and the metrics divide by requests.
 struct ReactorStats {
     std::uint64_t turns = 0;
-    std::uint64_t enters = 0;         // io_uring_enter calls
-    std::uint64_t waits = 0;          // of them: those that were allowed to sleep
-    std::uint64_t submissions = 0;    // SQEs
-    std::uint64_t completions = 0;    // CQEs
-    std::uint64_t ready_runs = 0;     // coroutines resumed from the ready queue
-    std::uint64_t hook_runs = 0;      // end-of-turn hooks
+    std::uint64_t enters = 0;       // io_uring_enter calls
+    std::uint64_t waits = 0;        // of them: those that were allowed to sleep
+    std::uint64_t submissions = 0;  // SQEs
+    std::uint64_t completions = 0;  // CQEs
+    std::uint64_t ready_runs = 0;   // coroutines resumed from the ready queue
+    std::uint64_t hook_runs = 0;    // end-of-turn hooks
     std::uint64_t timers_fired = 0;
-    std::uint64_t posted = 0;         // functions from other threads
-    std::uint64_t queue_full = 0;     // SQEs that found the submission queue full
-    std::uint64_t in_flight = 0;      // requests in the kernel now, the wake-up read included
+    std::uint64_t posted = 0;      // functions from other threads
+    std::uint64_t queue_full = 0;  // SQEs that found the submission queue full
+    std::uint64_t in_flight = 0;   // requests in the kernel now, the wake-up read included
 };
 
 class Reactor {
@@ -96,31 +98,35 @@ class Reactor {
     static Result<std::unique_ptr<Reactor>> create(const ReactorOptions& options = {});
     Reactor(const Reactor&) = delete;
     Reactor& operator=(const Reactor&) = delete;
-    /// On its own thread. Requests still in the kernel are cancelled and waited for, so that it writes into no memory of
-    /// ours afterwards; the coroutines that wait for them never run again. No other thread may be in a call by then.
+    /// On its own thread. Requests still in the kernel are cancelled and waited for, so that it
+    /// writes into no memory of ours afterwards; the coroutines that wait for them never run again.
+    /// No other thread may be in a call by then.
     ~Reactor();
 
     /// The reactor of this thread, nullptr where there is none.
     static Reactor* current() noexcept;
 
-    /// Serves until stop(); then what is posted and ready by then still runs. Whoever calls stop() has closed its gates
-    /// before.
+    /// Serves until stop(); then what is posted and ready by then still runs. Whoever calls stop()
+    /// has closed its gates before.
     void run();
     /// Thread-safe; the reactor must outlive the call (ReactorThread sees to that).
     void stop();
-    /// Runs `task` to its end on this thread, serving all else meanwhile (tests, start-up, shutdown).
+    /// Runs `task` to its end on this thread, serving all else meanwhile (tests, start-up,
+    /// shutdown).
     template <class T>
     T run_until_complete(Task<T> task);
 
-    /// Runs `function` on the reactor's thread soon, in the order of the calls. Thread-safe; the reactor must outlive the
-    /// call. Not for the data path: it locks and allocates.
+    /// Runs `function` on the reactor's thread soon, in the order of the calls. Thread-safe; the
+    /// reactor must outlive the call. Not for the data path: it locks and allocates.
     void post(std::function<void()> function);
 
-    // Requests. Buffers and addresses must stay valid until the result is there. All give bytes or -errno.
+    // Requests. Buffers and addresses must stay valid until the result is there. All give bytes or
+    // -errno.
     Operation read(FdRef file, std::span<std::byte> into, std::uint64_t offset_bytes);
     Operation write(FdRef file, std::span<const std::byte> from, std::uint64_t offset_bytes);
     Operation fdatasync(FdRef file);
-    Operation fallocate(FdRef file, int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes);
+    Operation fallocate(FdRef file, int mode, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes);
     Operation accept(FdRef listener);
     Operation connect(FdRef socket, const sockaddr* address, socklen_t length);
     Operation receive(FdRef socket, std::span<std::byte> into, int flags = 0);
@@ -128,14 +134,17 @@ class Reactor {
     Operation send_message(FdRef socket, const msghdr* message, int flags = 0);
     Operation poll(FdRef file, unsigned events);
     Operation close(int fd);
-    /// A 64-byte SQE filled by the caller (IORING_OP_URING_CMD of front/ublk); user_data is set here.
+    /// A 64-byte SQE filled by the caller (IORING_OP_URING_CMD of front/ublk); user_data is set
+    /// here.
     Operation raw(const io_uring_sqe& sqe);
     /// The same for a completion that is not a coroutine (persistent tags, multishot).
     void submit(const io_uring_sqe& sqe, Completion* completion);
-    /// Asks the kernel to give up `operation`; it still completes, with -ECANCELED or its own result.
+    /// Asks the kernel to give up `operation`; it still completes, with -ECANCELED or its own
+    /// result.
     void cancel(Completion* operation);
 
-    /// Suspends until `when`. Not cancellable by itself: use Deadline (deadline.h) where that is needed.
+    /// Suspends until `when`. Not cancellable by itself: use Deadline (deadline.h) where that is
+    /// needed.
     struct SleepAwaiter;
     SleepAwaiter sleep_until(Clock::time_point when);
     SleepAwaiter sleep_for(Clock::duration duration);
@@ -182,7 +191,7 @@ class Reactor {
     io_uring_sqe* next_sqe();
     void submit_waiting();
     void drain_kernel();
-    void turn(const bool& may_wait);    // read after what is ready has run
+    void turn(const bool& may_wait);  // read after what is ready has run
     void run_ready();
     void run_hooks();
     void fire_timers();
@@ -198,7 +207,8 @@ class Reactor {
     std::uint64_t wake_value_ = 0;
     WakeRead wake_read_;
     ReadyQueue ready_;
-    std::deque<io_uring_sqe> waiting_sqes_;    // the kernel took none of a full queue; almost always empty
+    std::deque<io_uring_sqe>
+        waiting_sqes_;  // the kernel took none of a full queue; almost always empty
     std::vector<TurnHook*> hooks_;
     std::vector<TurnHook*> hooks_running_;
     TimerHeap timers_;
@@ -208,6 +218,8 @@ class Reactor {
     std::atomic<bool> wake_pending_ = false;
     std::atomic<bool> stop_requested_ = false;
     bool in_turn_ = false;
+    bool work_queued_ =
+        false;  // the submission queue holds more than requests to wait for something
     ReactorStats stats_;
 };
 
@@ -234,7 +246,7 @@ namespace detail {
 template <class T>
 Detached run_to(Task<T> task, std::optional<T>* result, bool* may_wait) {
     result->emplace(co_await task);
-    *may_wait = false;    // the turn that ended the task must not go to sleep
+    *may_wait = false;  // the turn that ended the task must not go to sleep
 }
 inline Detached run_to(Task<void> task, bool* done, bool* may_wait) {
     co_await task;
@@ -245,7 +257,8 @@ inline Detached run_to(Task<void> task, bool* done, bool* may_wait) {
 
 template <class T>
 T Reactor::run_until_complete(Task<T> task) {
-    CHECK(!in_turn_, "run_until_complete() is not called from a coroutine or handler: await the task");
+    CHECK(!in_turn_,
+          "run_until_complete() is not called from a coroutine or handler: await the task");
     bool may_wait = true;
     if constexpr (std::is_void_v<T>) {
         bool done = false;

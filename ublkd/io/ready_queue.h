@@ -1,4 +1,5 @@
-// Coroutines that are ready to run, first in first out. A ring that only grows, so that a warm reactor allocates nothing.
+// Coroutines that are ready to run, first in first out. A ring that only grows, so that a warm
+// reactor allocates nothing.
 #pragma once
 
 #include <coroutine>
@@ -21,14 +22,15 @@ class ReadyQueue {
     void grow() {
         std::vector<std::coroutine_handle<>> larger(slots_.size() * 2);
         const std::size_t count = size();
-        for (std::size_t i = 0; i < count; ++i) larger[i] = slots_[(head_ + i) & (slots_.size() - 1)];
+        for (std::size_t i = 0; i < count; ++i)
+            larger[i] = slots_[(head_ + i) & (slots_.size() - 1)];
         slots_.swap(larger);
         head_ = 0;
         tail_ = count;
     }
 
     std::vector<std::coroutine_handle<>> slots_ = std::vector<std::coroutine_handle<>>(256);
-    std::size_t head_ = 0;    // both only grow; the place in slots_ is the remainder
+    std::size_t head_ = 0;  // both only grow; the place in slots_ is the remainder
     std::size_t tail_ = 0;
 };
 

@@ -1,9 +1,9 @@
 #include "ublkd/io/socket.h"
 
 #include <arpa/inet.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <limits.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -53,14 +53,16 @@ Result<TcpAddress> tcp_address(const std::string& text, std::uint16_t port) {
 
 void set_no_delay(int fd) {
     const int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);    // fails on a unix socket, where it is not needed
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                     sizeof on);  // fails on a unix socket, where it is not needed
 }
 
 /// What bind() will meet at `path`: nothing after this where the answer is ok.
 Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& address) {
-    struct stat info {};
+    struct stat info{};
     if (lstat(path.c_str(), &info) != 0) return {};
-    if (!S_ISSOCK(info.st_mode)) return fail(Errc::kExists, "listen: this path is not a socket", EADDRINUSE);
+    if (!S_ISSOCK(info.st_mode))
+        return fail(Errc::kExists, "listen: this path is not a socket", EADDRINUSE);
     const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe < 0) return fail_errno(errno, "socket");
     const int result = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address);
@@ -69,13 +71,16 @@ Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& addr
     // Anything but a refusal (success, a full backlog, no permission) may be a live server.
     if (result == 0 || error != ECONNREFUSED)
         return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
-    if (unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove stale socket");
+    if (unlink(path.c_str()) != 0 && errno != ENOENT)
+        return fail_errno(errno, "remove stale socket");
     return {};
 }
 
 }  // namespace
 
-Socket::Socket(Reactor& reactor, int fd) : reactor_(&reactor), ref_(reactor.register_fd(fd)) { set_no_delay(fd); }
+Socket::Socket(Reactor& reactor, int fd) : reactor_(&reactor), ref_(reactor.register_fd(fd)) {
+    set_no_delay(fd);
+}
 Socket::Socket(Socket&& other) noexcept
     : reactor_(std::exchange(other.reactor_, nullptr)), ref_(std::exchange(other.ref_, FdRef{})) {}
 Socket& Socket::operator=(Socket&& other) noexcept {
@@ -110,19 +115,22 @@ Task<Result<Socket>> Socket::connect_unix(Reactor* reactor, std::string path) {
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) co_return fail_errno(errno, "socket");
     Socket made(*reactor, fd);
-    const int result = co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&*address), sizeof *address);
+    const int result = co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&*address),
+                                                 sizeof *address);
     if (result < 0) co_return fail_errno(-result, "connect");
     co_return made;
 }
 
-Task<Result<Socket>> Socket::connect_tcp(Reactor* reactor, std::string address_text, std::uint16_t port) {
+Task<Result<Socket>> Socket::connect_tcp(Reactor* reactor, std::string address_text,
+                                         std::uint16_t port) {
     auto address = tcp_address(address_text, port);
     if (!address) co_return fail(address.error());
-    const int fd = ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int fd =
+        ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) co_return fail_errno(errno, "socket");
     Socket made(*reactor, fd);
-    const int result =
-        co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&address->storage), address->length);
+    const int result = co_await reactor->connect(
+        made.ref_, reinterpret_cast<sockaddr*>(&address->storage), address->length);
     if (result < 0) co_return fail_errno(-result, "connect");
     co_return made;
 }
@@ -194,7 +202,7 @@ Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
 
 Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
     msghdr message{};
-    message.msg_iov = const_cast<iovec*>(parts.data());    // sendmsg(2) does not write to it
+    message.msg_iov = const_cast<iovec*>(parts.data());  // sendmsg(2) does not write to it
     message.msg_iovlen = std::min<std::size_t>(parts.size(), IOV_MAX);
     for (;;) {
         const auto put = ::sendmsg(ref_.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -212,17 +220,20 @@ Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fail_errno(errno, "socket");
     Listener listener = adopt(reactor, fd);
-    (void)fchmod(fd, 0600);    // what bind() creates, so that it is never wider than `mode`
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) return fail_errno(errno, "bind");
+    (void)fchmod(fd, 0600);  // what bind() creates, so that it is never wider than `mode`
+    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+        return fail_errno(errno, "bind");
     if (chmod(path.c_str(), mode) != 0) return fail_errno(errno, "chmod socket");
     if (listen(fd, 128) != 0) return fail_errno(errno, "listen");
     return listener;
 }
 
-Result<Listener> Listener::listen_tcp(Reactor& reactor, const std::string& address_text, std::uint16_t port) {
+Result<Listener> Listener::listen_tcp(Reactor& reactor, const std::string& address_text,
+                                      std::uint16_t port) {
     TcpAddress address;
     TRY_ASSIGN(address, tcp_address(address_text, port));
-    const int fd = ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const int fd =
+        ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fail_errno(errno, "socket");
     Listener listener = adopt(reactor, fd);
     const int on = 1;
@@ -290,7 +301,8 @@ Task<Result<Socket>> Listener::accept_one() {
             co_await reactor_->sleep_for(std::chrono::milliseconds(100));
             continue;
         }
-        // A connection that broke before it was taken says nothing about the listener. Source: accept(2), "Error handling".
+        // A connection that broke before it was taken says nothing about the listener. Source:
+        // accept(2), "Error handling".
         if (result == -EINTR || result == -EAGAIN || result == -ECONNABORTED || result == -EPROTO ||
             result == -ENETDOWN || result == -EHOSTUNREACH || result == -ENETUNREACH)
             continue;
@@ -308,8 +320,10 @@ std::uint16_t Listener::port() const {
     sockaddr_storage storage{};
     socklen_t length = sizeof storage;
     if (getsockname(ref_.fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return 0;
-    if (storage.ss_family == AF_INET) return ntohs(reinterpret_cast<sockaddr_in*>(&storage)->sin_port);
-    if (storage.ss_family == AF_INET6) return ntohs(reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
+    if (storage.ss_family == AF_INET)
+        return ntohs(reinterpret_cast<sockaddr_in*>(&storage)->sin_port);
+    if (storage.ss_family == AF_INET6)
+        return ntohs(reinterpret_cast<sockaddr_in6*>(&storage)->sin6_port);
     return 0;
 }
 

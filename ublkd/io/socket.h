@@ -1,6 +1,7 @@
-// Stream sockets (TCP and unix) on a reactor. Two ways to move bytes: awaitables through the ring, and try_ calls that go
-// to the kernel directly and never block (a front end batches with these and waits with wait_readable()).
-// Closing: shutdown() makes what is pending end; the destructor closes, after the last request has ended.
+// Stream sockets (TCP and unix) on a reactor. Two ways to move bytes: awaitables through the ring,
+// and try_ calls that go to the kernel directly and never block (a front end batches with these and
+// waits with wait_readable()). Closing: shutdown() makes what is pending end; the destructor
+// closes, after the last request has ended.
 #pragma once
 
 #include <sys/uio.h>
@@ -26,7 +27,8 @@ class Socket {
 
     static Task<Result<Socket>> connect_unix(Reactor* reactor, std::string path);
     /// `address`: an IPv4 or IPv6 literal.
-    static Task<Result<Socket>> connect_tcp(Reactor* reactor, std::string address, std::uint16_t port);
+    static Task<Result<Socket>> connect_tcp(Reactor* reactor, std::string address,
+                                            std::uint16_t port);
 
     /// At least one byte; 0 means that the other side has closed.
     Task<Result<std::size_t>> receive_some(std::span<std::byte> into);
@@ -39,8 +41,8 @@ class Socket {
 
     /// Bytes taken; 0 at the end; kBusy where nothing is there now.
     Result<std::size_t> try_receive(std::span<std::byte> into);
-    /// Bytes taken by the kernel, perhaps fewer than given (not more than the first 1024 parts); kBusy where it takes none
-    /// now.
+    /// Bytes taken by the kernel, perhaps fewer than given (not more than the first 1024 parts);
+    /// kBusy where it takes none now.
     Result<std::size_t> try_send(std::span<const iovec> parts);
 
     void shutdown() noexcept;
@@ -49,7 +51,7 @@ class Socket {
     int fd() const { return ref_.fd; }
     FdRef ref() const { return ref_; }
     Reactor& reactor() const { return *reactor_; }
-    void set_buffers(int bytes) noexcept;    // SO_SNDBUF and SO_RCVBUF
+    void set_buffers(int bytes) noexcept;  // SO_SNDBUF and SO_RCVBUF
 
   private:
     Reactor* reactor_ = nullptr;
@@ -58,11 +60,13 @@ class Socket {
 
 class Listener {
   public:
-    /// Makes a listening unix socket with `mode`. A socket left behind by a dead process is replaced; kBusy where a
-    /// process serves it (or may), kExists where `path` is something else, which is left alone.
+    /// Makes a listening unix socket with `mode`. A socket left behind by a dead process is
+    /// replaced; kBusy where a process serves it (or may), kExists where `path` is something else,
+    /// which is left alone.
     static Result<Listener> listen_unix(Reactor& reactor, const std::string& path, unsigned mode);
     /// `port` 0: one is chosen, see port().
-    static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address, std::uint16_t port);
+    static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address,
+                                       std::uint16_t port);
     /// Takes over a listening socket, as given by socket activation (LISTEN_FDS).
     static Listener adopt(Reactor& reactor, int fd);
     Listener() = default;
@@ -70,7 +74,8 @@ class Listener {
     Listener& operator=(Listener&& other) noexcept;
     ~Listener();
 
-    /// kCancelled after shutdown(). Where the process is out of descriptors or memory it waits until it no longer is.
+    /// kCancelled after shutdown(). Where the process is out of descriptors or memory it waits
+    /// until it no longer is.
     Task<Result<Socket>> accept();
     /// Makes a pending accept() end.
     void shutdown();
@@ -84,7 +89,7 @@ class Listener {
     FdRef ref_;
     bool stopped_ = false;
     bool in_accept_ = false;
-    Operation* accepting_ = nullptr;    // while it is in the kernel
+    Operation* accepting_ = nullptr;  // while it is in the kernel
 };
 
 }  // namespace ublkd::io

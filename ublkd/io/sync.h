@@ -1,6 +1,6 @@
-// Waiting on one reactor thread: Event, Semaphore, TaskGroup and Gate. None locks; none is shared between threads.
-// Waiters are resumed through the reactor's ready queue, never from inside the call that wakes them, so that a woken
-// coroutine cannot run in the middle of another's step.
+// Waiting on one reactor thread: Event, Semaphore, TaskGroup and Gate. None locks; none is shared
+// between threads. Waiters are resumed through the reactor's ready queue, never from inside the
+// call that wakes them, so that a woken coroutine cannot run in the middle of another's step.
 #pragma once
 
 #include <coroutine>
@@ -102,7 +102,8 @@ class Event {
     bool set_ = false;
 };
 
-/// Counted units, first come first served: a large request is not overtaken by small ones behind it.
+/// Counted units, first come first served: a large request is not overtaken by small ones behind
+/// it.
 class Semaphore {
   public:
     explicit Semaphore(std::uint64_t units) : units_(units) {}
@@ -143,7 +144,8 @@ class Semaphore {
 };
 
 /// Counts what is under way on an object, so that it is destroyed only after all of it has ended.
-/// close() refuses newcomers and ends when the last one has left. Long-lived coroutines are started through spawn().
+/// close() refuses newcomers and ends when the last one has left. Long-lived coroutines are started
+/// through spawn().
 class Gate {
   public:
     Gate() = default;
@@ -186,7 +188,8 @@ inline Detached run_in_gate(Gate* gate, Task<void> task) {
 }
 }  // namespace detail
 
-/// Starts `task` now and lets it run by itself; `gate` counts it. False (and not started) where the gate is closed.
+/// Starts `task` now and lets it run by itself; `gate` counts it. False (and not started) where the
+/// gate is closed.
 inline bool spawn(Gate& gate, Task<void> task) {
     if (!gate.try_enter()) return false;
     detail::run_in_gate(&gate, std::move(task));
@@ -216,7 +219,8 @@ class TaskGroup {
   private:
     static detail::Detached run(TaskGroup* group, Task<void> task) {
         co_await task;
-        if (--group->left_ == 0 && group->waiting_) make_ready(std::exchange(group->waiting_, nullptr));
+        if (--group->left_ == 0 && group->waiting_)
+            make_ready(std::exchange(group->waiting_, nullptr));
     }
     std::uint64_t left_ = 0;
     std::coroutine_handle<> waiting_;

@@ -1,13 +1,16 @@
-// Task<T>: a lazy coroutine that yields one T to the one coroutine that awaits it. Frames come from frame_pool.h.
+// Task<T>: a lazy coroutine that yields one T to the one coroutine that awaits it. Frames come from
+// frame_pool.h.
 //
-// Awaiting uses the `bool await_suspend` form: the child is resumed from inside await_suspend, and where it ran to its end
-// at once the awaiting coroutine goes on without being suspended. Symmetric transfer is not used: g++ makes no tail call of
-// it at -O0 and under the sanitizers, so a loop over tasks that complete at once would overflow the stack.
-// Single-threaded: a Task is created, run and destroyed on one thread, so no atomics are needed.
+// Awaiting uses the `bool await_suspend` form: the child is resumed from inside await_suspend, and
+// where it ran to its end at once the awaiting coroutine goes on without being suspended. Symmetric
+// transfer is not used: g++ makes no tail call of it at -O0 and under the sanitizers, so a loop
+// over tasks that complete at once would overflow the stack. Single-threaded: a Task is created,
+// run and destroyed on one thread, so no atomics are needed.
 //
-// Rules for coroutines (g++ 12, docs/hacking.md): no lambda and no temporary with a destructor inside a co_await
-// expression; no capturing coroutine lambdas; arguments are handles, values or references to what outlives the task.
-// An exception that leaves a coroutine ends the process: errors are Result values.
+// Rules for coroutines (g++ 12, docs/hacking.md): no lambda and no temporary with a destructor
+// inside a co_await expression; no capturing coroutine lambdas; arguments are handles, values or
+// references to what outlives the task. An exception that leaves a coroutine ends the process:
+// errors are Result values.
 #pragma once
 
 #include <coroutine>
@@ -30,7 +33,9 @@ namespace detail {
 class PromiseBase {
   public:
     static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
-    static void operator delete(void* frame, std::size_t bytes) noexcept { free_frame(frame, bytes); }
+    static void operator delete(void* frame, std::size_t bytes) noexcept {
+        free_frame(frame, bytes);
+    }
 
     std::suspend_always initial_suspend() const noexcept { return {}; }
     [[noreturn]] void unhandled_exception() const noexcept { std::terminate(); }
@@ -41,9 +46,10 @@ class PromiseBase {
         void await_suspend(std::coroutine_handle<Promise> self) const noexcept {
             PromiseBase& promise = self.promise();
             if (promise.starting_) {
-                promise.done_at_once_ = true;    // await_suspend() below is still on the stack and sees it
+                promise.done_at_once_ =
+                    true;  // await_suspend() below is still on the stack and sees it
             } else {
-                promise.continuation_.resume();    // may destroy this frame: nothing may follow
+                promise.continuation_.resume();  // may destroy this frame: nothing may follow
             }
         }
         void await_resume() const noexcept {}
@@ -62,7 +68,9 @@ class PromiseBase {
     }
 
     /// Never started, or at its end: nothing of the kernel or of a queue points into the frame.
-    bool may_be_destroyed(std::coroutine_handle<> self) const noexcept { return !started_ || self.done(); }
+    bool may_be_destroyed(std::coroutine_handle<> self) const noexcept {
+        return !started_ || self.done();
+    }
 
   private:
     std::coroutine_handle<> continuation_;
@@ -146,11 +154,14 @@ inline Task<void> Promise<void>::get_return_object() noexcept {
     return Task<void>(std::coroutine_handle<Promise<void>>::from_promise(*this));
 }
 
-/// An eager coroutine that owns itself: how a Task is started without being awaited (gate.h, sync.h).
+/// An eager coroutine that owns itself: how a Task is started without being awaited (gate.h,
+/// sync.h).
 struct Detached {
     struct promise_type {
         static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
-        static void operator delete(void* frame, std::size_t bytes) noexcept { free_frame(frame, bytes); }
+        static void operator delete(void* frame, std::size_t bytes) noexcept {
+            free_frame(frame, bytes);
+        }
         Detached get_return_object() const noexcept { return {}; }
         std::suspend_never initial_suspend() const noexcept { return {}; }
         std::suspend_never final_suspend() const noexcept { return {}; }

@@ -1,5 +1,6 @@
-// The timers of one reactor: a binary heap of pointers to them, so that arming one allocates nothing once the heap is
-// warm, and a timer that is cancelled leaves at once. Timers of the same moment fire in the order they were armed.
+// The timers of one reactor: a binary heap of pointers to them, so that arming one allocates
+// nothing once the heap is warm, and a timer that is cancelled leaves at once. Timers of the same
+// moment fire in the order they were armed.
 #pragma once
 
 #include <chrono>
@@ -15,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 struct TimerNode {
     Clock::time_point when{};
     std::uint64_t order = 0;
-    std::size_t place = 0;    // index in the heap, plus one; 0: not armed
+    std::size_t place = 0;  // index in the heap, plus one; 0: not armed
 };
 
 class TimerHeap {

@@ -46,13 +46,14 @@ void Worker::serve() {
     }
 }
 
-Result<std::unique_ptr<ReactorThread>> ReactorThread::start(std::string name, const ReactorOptions& options,
+Result<std::unique_ptr<ReactorThread>> ReactorThread::start(std::string name,
+                                                            const ReactorOptions& options,
                                                             std::function<void()> prepare) {
     std::unique_ptr<ReactorThread> made(new ReactorThread());
     std::promise<Result<Reactor*>> started;
     auto future = started.get_future();
-    made->thread_ = std::thread([name = std::move(name), options, prepare = std::move(prepare), &started,
-                                 stop_called = made->stop_called_.get_future()] {
+    made->thread_ = std::thread([name = std::move(name), options, prepare = std::move(prepare),
+                                 &started, stop_called = made->stop_called_.get_future()] {
         name_this_thread(name);
         if (prepare) prepare();
         auto reactor = Reactor::create(options);

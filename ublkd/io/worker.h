@@ -1,6 +1,7 @@
-// Between reactors and threads that may block. A Worker is one thread with a queue, for calls that block (SQLite, opening
-// files); offload() runs a function there and resumes the coroutine on its reactor. ReactorThread is a thread with a
-// reactor of its own; run_on() lets a thread that may block (the HTTP API) run a coroutine there and wait for its result.
+// Between reactors and threads that may block. A Worker is one thread with a queue, for calls that
+// block (SQLite, opening files); offload() runs a function there and resumes the coroutine on its
+// reactor. ReactorThread is a thread with a reactor of its own; run_on() lets a thread that may
+// block (the HTTP API) run a coroutine there and wait for its result.
 #pragma once
 
 #include <condition_variable>
@@ -40,13 +41,14 @@ class Worker {
     std::thread thread_;
 };
 
-/// co_await Offload<T>(worker, function): T is the function's result. Name the std::function before the co_await
-/// expression, and the Offload too (both have destructors). The function throws nothing. The Worker is destroyed before the
-/// reactor that waits for it.
+/// co_await Offload<T>(worker, function): T is the function's result. Name the std::function before
+/// the co_await expression, and the Offload too (both have destructors). The function throws
+/// nothing. The Worker is destroyed before the reactor that waits for it.
 template <class T>
 class Offload {
   public:
-    Offload(Worker& worker, std::function<T()> function) : worker_(&worker), function_(std::move(function)) {}
+    Offload(Worker& worker, std::function<T()> function)
+        : worker_(&worker), function_(std::move(function)) {}
     Offload(const Offload&) = delete;
     Offload& operator=(const Offload&) = delete;
 
@@ -69,19 +71,22 @@ class Offload {
 
 class ReactorThread {
   public:
-    /// Starts the thread; returns when its reactor serves. `prepare` runs first on the new thread (names, prctl).
-    static Result<std::unique_ptr<ReactorThread>> start(std::string name, const ReactorOptions& options,
+    /// Starts the thread; returns when its reactor serves. `prepare` runs first on the new thread
+    /// (names, prctl).
+    static Result<std::unique_ptr<ReactorThread>> start(std::string name,
+                                                        const ReactorOptions& options,
                                                         std::function<void()> prepare = {});
     ReactorThread(const ReactorThread&) = delete;
     ReactorThread& operator=(const ReactorThread&) = delete;
-    /// Stops and joins. Whatever runs on the reactor has been ended before, and nobody posts to it any more.
+    /// Stops and joins. Whatever runs on the reactor has been ended before, and nobody posts to it
+    /// any more.
     ~ReactorThread();
     Reactor& reactor() { return *reactor_; }
 
   private:
     ReactorThread() = default;
     Reactor* reactor_ = nullptr;
-    std::promise<void> stop_called_;    // the reactor outlives the call of stop()
+    std::promise<void> stop_called_;  // the reactor outlives the call of stop()
     std::thread thread_;
 };
 
@@ -94,7 +99,7 @@ class Rendezvous {
     void deliver(T&& value) {
         const std::lock_guard lock(mutex_);
         value_.emplace(std::move(value));
-        done_.notify_one();    // under the lock: the waiter destroys this object as soon as it has it
+        done_.notify_one();  // under the lock: the waiter destroys this object as soon as it has it
     }
     T wait() {
         std::unique_lock lock(mutex_);
@@ -121,9 +126,9 @@ inline Detached run_for(Task<void> task, Rendezvous<Nothing>* rendezvous) {
 
 }  // namespace detail
 
-/// Runs the coroutine that `make` returns on `reactor` and blocks this thread until it has ended. Not to be called on a
-/// reactor's thread. `make` and what it refers to live until then, and so does the reactor: a reactor that stops before
-/// leaves the caller waiting.
+/// Runs the coroutine that `make` returns on `reactor` and blocks this thread until it has ended.
+/// Not to be called on a reactor's thread. `make` and what it refers to live until then, and so
+/// does the reactor: a reactor that stops before leaves the caller waiting.
 template <class Make>
 auto run_on(Reactor& reactor, Make make) {
     using TaskType = decltype(make());

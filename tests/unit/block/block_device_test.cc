@@ -1,5 +1,5 @@
-// Goal: what BlockDevice checks before and after its implementation. Method: an implementation that counts its calls and
-// answers what the test says.
+// Goal: what BlockDevice checks before and after its implementation. Method: an implementation that
+// counts its calls and answers what the test says.
 #include "ublkd/block/block_device.h"
 
 #include <gtest/gtest.h>
@@ -22,12 +22,19 @@ class CountingDevice final : public BlockDevice {
         ++calls;
         co_return Result<void>{};
     }
-    io::Task<Result<void>> do_read(std::uint64_t, std::span<std::byte>) override { return called(); }
-    io::Task<Result<void>> do_write(std::uint64_t, std::span<const std::byte>, WriteOptions) override { return called(); }
+    io::Task<Result<void>> do_read(std::uint64_t, std::span<std::byte>) override {
+        return called();
+    }
+    io::Task<Result<void>> do_write(std::uint64_t, std::span<const std::byte>,
+                                    WriteOptions) override {
+        return called();
+    }
     io::Task<Result<void>> do_flush() override { return called(); }
     io::Task<Result<void>> do_discard(Range, WriteOptions) override { return called(); }
     io::Task<Result<void>> do_write_zeroes(Range, ZeroOptions) override { return called(); }
-    io::Task<Result<std::vector<Extent>>> do_block_status(Range, std::size_t) override { co_return extents; }
+    io::Task<Result<std::vector<Extent>>> do_block_status(Range, std::size_t) override {
+        co_return extents;
+    }
 };
 
 class BlockDeviceTest : public ::testing::Test {
@@ -51,7 +58,8 @@ TEST_F(BlockDeviceTest, ImplementationSeesOnlyRequestsOfWholeLogicalBlocks) {
 
 TEST_F(BlockDeviceTest, ReadOnlyDeviceSeesNoChange) {
     device_.geometry_.read_only = true;
-    const auto refused = reactor_->run_until_complete(device_.write(0, std::span(bytes_).first(4096), {}));
+    const auto refused =
+        reactor_->run_until_complete(device_.write(0, std::span(bytes_).first(4096), {}));
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::kReadOnly);
     EXPECT_EQ(device_.calls, 0);
@@ -59,9 +67,11 @@ TEST_F(BlockDeviceTest, ReadOnlyDeviceSeesNoChange) {
 
 TEST_F(BlockDeviceTest, ExtentsBeyondTheRangeAreABug) {
     device_.extents = {Extent{8192, true, false}};
-    EXPECT_DEATH((void)reactor_->run_until_complete(device_.block_status(Range{0, 4096}, 4)), "extents lie within");
+    EXPECT_DEATH((void)reactor_->run_until_complete(device_.block_status(Range{0, 4096}, 4)),
+                 "extents lie within");
     device_.extents = {};
-    EXPECT_DEATH((void)reactor_->run_until_complete(device_.block_status(Range{0, 4096}, 4)), "1 to max_extents");
+    EXPECT_DEATH((void)reactor_->run_until_complete(device_.block_status(Range{0, 4096}, 4)),
+                 "1 to max_extents");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// MemoryDevice under the conformance suite: at once, and behind a device that lets requests overtake each other.
+// MemoryDevice under the conformance suite: at once, and behind a device that lets requests
+// overtake each other.
 #include "ublkd/block/memory_device.h"
 
 #include "tests/suites/block_device_suite.h"
@@ -6,15 +7,18 @@
 namespace ublkd::block {
 namespace {
 
-/// Ends each request after a random number of turns, and applies it at a random moment of that time.
+/// Ends each request after a random number of turns, and applies it at a random moment of that
+/// time.
 class ShuffledDevice final : public BlockDevice {
   public:
-    ShuffledDevice(io::Reactor* reactor, BlockDevice* inner) : reactor_(reactor), inner_(inner), random_(77) {}
+    ShuffledDevice(io::Reactor* reactor, BlockDevice* inner)
+        : reactor_(reactor), inner_(inner), random_(77) {}
     const Geometry& geometry() const override { return inner_->geometry(); }
 
   private:
     io::Task<void> some_turns() {
-        for (std::uint64_t left = random_.between(0, 3); left > 0; --left) co_await reactor_->yield();
+        for (std::uint64_t left = random_.between(0, 3); left > 0; --left)
+            co_await reactor_->yield();
     }
     io::Task<Result<void>> do_read(std::uint64_t offset_bytes, std::span<std::byte> into) override {
         co_await some_turns();
@@ -38,7 +42,8 @@ class ShuffledDevice final : public BlockDevice {
         co_await some_turns();
         co_return co_await inner_->write_zeroes(range, options);
     }
-    io::Task<Result<std::vector<Extent>>> do_block_status(Range range, std::size_t max_extents) override {
+    io::Task<Result<std::vector<Extent>>> do_block_status(Range range,
+                                                          std::size_t max_extents) override {
         return inner_->block_status(range, max_extents);
     }
 
@@ -49,7 +54,8 @@ class ShuffledDevice final : public BlockDevice {
 
 class MemorySubject : public suites::DeviceSubject {
   public:
-    io::Task<Result<BlockDevice*>> make(io::Reactor*, io::BufferPool*, std::uint64_t size_bytes) override {
+    io::Task<Result<BlockDevice*>> make(io::Reactor*, io::BufferPool*,
+                                        std::uint64_t size_bytes) override {
         Geometry geometry;
         geometry.size_bytes = size_bytes;
         memory_ = std::make_unique<MemoryDevice>(geometry);
@@ -71,7 +77,8 @@ class MemorySubject : public suites::DeviceSubject {
 
 class ShuffledSubject final : public MemorySubject {
   public:
-    io::Task<Result<BlockDevice*>> make(io::Reactor* reactor, io::BufferPool* buffers, std::uint64_t size_bytes) override {
+    io::Task<Result<BlockDevice*>> make(io::Reactor* reactor, io::BufferPool* buffers,
+                                        std::uint64_t size_bytes) override {
         CO_TRY(co_await MemorySubject::make(reactor, buffers, size_bytes));
         shuffled_ = std::make_unique<ShuffledDevice>(reactor, memory_.get());
         co_return shuffled_.get();

@@ -1,6 +1,6 @@
-// Goal: a warm request allocates nothing: no coroutine frame, no timer, no buffer, no queue. Method: operator new is
-// counted, and the frame pool counts its calls of malloc. (Under the sanitizers each frame is allocated on purpose, so
-// only the rest is held to zero there.)
+// Goal: a warm request allocates nothing: no coroutine frame, no timer, no buffer, no queue.
+// Method: operator new is counted, and the frame pool counts its calls of malloc. (Under the
+// sanitizers each frame is allocated on purpose, so only the rest is held to zero there.)
 #include <sys/socket.h>
 
 #include <atomic>
@@ -32,7 +32,8 @@ namespace {
 
 using AllocationTest = IoTest;
 
-Task<void> one_request(Reactor* reactor, BufferPool* pool, block::BlockDevice* device, Socket* left, Socket* right) {
+Task<void> one_request(Reactor* reactor, BufferPool* pool, block::BlockDevice* device, Socket* left,
+                       Socket* right) {
     Buffer buffer = co_await pool->acquire(kPageBytes);
     const auto put = co_await left->send_all(buffer.span().first(64));
     EXPECT_TRUE(put);
@@ -47,8 +48,8 @@ Task<void> one_request(Reactor* reactor, BufferPool* pool, block::BlockDevice* d
     co_await reactor->yield();
 }
 
-Task<void> many_requests(Reactor* reactor, BufferPool* pool, block::BlockDevice* device, Socket* left, Socket* right,
-                         int times) {
+Task<void> many_requests(Reactor* reactor, BufferPool* pool, block::BlockDevice* device,
+                         Socket* left, Socket* right, int times) {
     for (int i = 0; i < times; ++i) {
         TaskGroup group;
         group.start(one_request(reactor, pool, device, left, right));

@@ -1,5 +1,5 @@
-// Goal: buffers never overlap, all memory comes back, who waits is served in order. Method: random use against a map of
-// who owns each page.
+// Goal: buffers never overlap, all memory comes back, who waits is served in order. Method: random
+// use against a map of who owns each page.
 #include "ublkd/io/buffer_pool.h"
 
 #include <cstring>
@@ -26,7 +26,8 @@ TEST_F(BufferPoolTest, RandomUseNeverOverlapsAndAllComesBack) {
     int refused = 0;
     for (int step = 0; step < 20'000; ++step) {
         if (random.between(0, 99) < 52) {
-            const std::size_t bytes = random.one_in(3) ? random.between(1, kMaxIoBytes) : random.between(1, 16 * kKiB);
+            const std::size_t bytes =
+                random.one_in(3) ? random.between(1, kMaxIoBytes) : random.between(1, 16 * kKiB);
             Buffer buffer = pool_->try_acquire(bytes);
             if (!buffer) {
                 ++refused;
@@ -42,7 +43,8 @@ TEST_F(BufferPoolTest, RandomUseNeverOverlapsAndAllComesBack) {
             const std::size_t at = random.between(0, held.size() - 1);
             const std::span<std::byte> bytes = held[at].buffer.span();
             ASSERT_EQ(bytes[0], std::byte{held[at].mark});
-            ASSERT_EQ(std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1), 0) << suites::seed_text();
+            ASSERT_EQ(std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1), 0)
+                << suites::seed_text();
             std::swap(held[at], held.back());
             held.pop_back();
         }
@@ -59,7 +61,8 @@ TEST_F(BufferPoolTest, RandomUseNeverOverlapsAndAllComesBack) {
     EXPECT_FALSE(pool_->try_acquire(1));
 }
 
-Task<void> want(BufferPool* pool, std::size_t bytes, std::string* log, char name, Reactor* reactor) {
+Task<void> want(BufferPool* pool, std::size_t bytes, std::string* log, char name,
+                Reactor* reactor) {
     const Buffer buffer = co_await pool->acquire(bytes);
     log->push_back(name);
     for (int i = 0; i < 3; ++i) co_await reactor->yield();
@@ -114,7 +117,7 @@ TEST_F(BufferPoolTest, ManyMoreRequestsThanMemoryAllEnd) {
 TEST_F(BufferPoolTest, MovedBufferIsGivenBackOnce) {
     Buffer first = pool_->try_acquire(kPageBytes);
     Buffer second = std::move(first);
-    EXPECT_FALSE(first);    // NOLINT(bugprone-use-after-move): that is the question
+    EXPECT_FALSE(first);  // NOLINT(bugprone-use-after-move): that is the question
     second = pool_->try_acquire(2 * kPageBytes);
     EXPECT_EQ(pool_->free_bytes(), pool_->capacity_bytes() - 2 * kPageBytes);
     second.release();

@@ -1,4 +1,5 @@
-// Goal: O_DIRECT files through the ring: what is written is read, errors and ends of files are told apart.
+// Goal: O_DIRECT files through the ring: what is written is read, errors and ends of files are told
+// apart.
 #include "ublkd/io/file.h"
 
 #include <fcntl.h>
@@ -34,7 +35,7 @@ TEST_F(FileTest, WrittenBytesAreReadAndDurable) {
     ASSERT_TRUE(run(file.sync()));
     ASSERT_TRUE(run(file.read(kMiB, in.span())));
     EXPECT_EQ(std::memcmp(in.data(), out.data(), out.size()), 0);
-    ASSERT_TRUE(run(file.read(0, in.span())));    // the hole before it
+    ASSERT_TRUE(run(file.read(0, in.span())));  // the hole before it
     EXPECT_EQ(in.data()[100], std::byte{0});
     EXPECT_EQ(*file.size_bytes(), kMiB + kMaxIoBytes);
     ASSERT_TRUE(run(file.allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, kMiB, kPageBytes)));
@@ -60,7 +61,8 @@ TEST_F(FileTest, ReadPastTheEndIsCorruptNotShort) {
             ASSERT_EQ(::ftruncate(file.ref().fd, size), 0);
             const auto result = run(file.read(0, buffer.span()));
             ASSERT_FALSE(result) << size;
-            EXPECT_EQ(result.error().code, Errc::kCorrupt) << size << " " << to_string(result.error());
+            EXPECT_EQ(result.error().code, Errc::kCorrupt)
+                << size << " " << to_string(result.error());
         }
     }
 }
@@ -79,13 +81,18 @@ TEST_F(FileTest, ErrorsOfOpenAreTold) {
         return file ? Errc::kExists : file.error().code;
     };
     EXPECT_EQ(code(folder() + "/missing", {}), Errc::kNotFound);
-    { const File made = create("taken"); }
+    {
+        const File made = create("taken");
+    }
     EXPECT_EQ(code(folder() + "/taken", {.create = true, .exclusive = true}), Errc::kExists);
-    EXPECT_EQ(code("/proc/self/comm", {.read_only = true}), Errc::kUnsupported);    // no O_DIRECT there
+    EXPECT_EQ(code("/proc/self/comm", {.read_only = true}),
+              Errc::kUnsupported);  // no O_DIRECT there
 }
 
 TEST_F(FileTest, ReadOnlyFileRefusesWrites) {
-    { const File made = create("ro"); }
+    {
+        const File made = create("ro");
+    }
     auto file = File::open(*reactor_, folder() + "/ro", OpenOptions{.read_only = true});
     ASSERT_TRUE(file);
     Buffer buffer = pool_->try_acquire(kPageBytes);
@@ -122,7 +129,7 @@ TEST_F(FileTest, MovedFilesCloseOnce) {
     File file = create("moved");
     const int fd = file.ref().fd;
     File other = std::move(file);
-    EXPECT_FALSE(file.is_open());    // NOLINT(bugprone-use-after-move): that is the question
+    EXPECT_FALSE(file.is_open());  // NOLINT(bugprone-use-after-move): that is the question
     EXPECT_EQ(other.ref().fd, fd);
     other = create("second");
     EXPECT_EQ(fcntl(fd, F_GETFD), -1);

@@ -1,4 +1,5 @@
-// A reactor on the test's thread, and a temporary folder on a file system with O_DIRECT where there is one.
+// A reactor on the test's thread, and a temporary folder on a file system with O_DIRECT where there
+// is one.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,7 +15,9 @@ namespace ublkd::io {
 
 class IoTest : public ::testing::Test {
   protected:
-    IoTest() : reactor_(std::move(*Reactor::create(ReactorOptions{.entries = 64, .registered_files = 16}))) {}
+    IoTest()
+        : reactor_(
+              std::move(*Reactor::create(ReactorOptions{.entries = 64, .registered_files = 16}))) {}
     ~IoTest() override {
         if (!folder_.empty()) std::filesystem::remove_all(folder_);
     }
@@ -26,7 +29,8 @@ class IoTest : public ::testing::Test {
     const std::string& folder() {
         if (folder_.empty()) {
             const char* const base = std::getenv("TEST_TMPDIR");
-            std::string pattern = std::string(base != nullptr ? base : "/var/tmp") + "/ublkd-io-XXXXXX";
+            std::string pattern =
+                std::string(base != nullptr ? base : "/var/tmp") + "/ublkd-io-XXXXXX";
             if (mkdtemp(pattern.data()) == nullptr) std::abort();
             folder_ = pattern;
         }

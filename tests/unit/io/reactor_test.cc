@@ -1,6 +1,8 @@
-// Goal: the loop, timers, cancellation, hooks, a full ring, the end, and what is posted from other threads.
+// Goal: the loop, timers, cancellation, hooks, a full ring, the end, and what is posted from other
+// threads.
 #include "ublkd/io/reactor.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -50,7 +52,8 @@ TEST_F(ReactorTest, SleepersWakeInTheOrderOfTheirTimes) {
 }
 
 Task<void> sleeps_zero(Reactor* reactor, int times, bool* stop) {
-    for (int i = 0; i < times && !*stop; ++i) co_await reactor->sleep_until(Clock::now() - milliseconds(1));
+    for (int i = 0; i < times && !*stop; ++i)
+        co_await reactor->sleep_until(Clock::now() - milliseconds(1));
 }
 
 Task<void> sleep_beside_busy_timers(Reactor* reactor) {
@@ -62,7 +65,9 @@ Task<void> sleep_beside_busy_timers(Reactor* reactor) {
     co_await group.wait();
 }
 
-TEST_F(ReactorTest, TimersThatArmThemselvesForThePastDoNotStarveOthers) { run(sleep_beside_busy_timers(reactor_.get())); }
+TEST_F(ReactorTest, TimersThatArmThemselvesForThePastDoNotStarveOthers) {
+    run(sleep_beside_busy_timers(reactor_.get()));
+}
 
 struct CountingTimer : Reactor::Timer {
     int fired = 0;
@@ -70,12 +75,14 @@ struct CountingTimer : Reactor::Timer {
 
 Task<void> cancel_one_of_two(Reactor* reactor, CountingTimer* first, CountingTimer* second) {
     for (CountingTimer* timer : {first, second}) {
-        timer->on_cqe = [](Completion* self, int, std::uint32_t) noexcept { ++static_cast<CountingTimer*>(self)->fired; };
+        timer->on_cqe = [](Completion* self, int, std::uint32_t) noexcept {
+            ++static_cast<CountingTimer*>(self)->fired;
+        };
         reactor->start_timer(timer, Clock::now() + milliseconds(5));
     }
     reactor->cancel_timer(first);
     co_await reactor->sleep_for(milliseconds(15));
-    reactor->cancel_timer(first);     // neither is armed any more: nothing happens
+    reactor->cancel_timer(first);  // neither is armed any more: nothing happens
     reactor->cancel_timer(second);
 }
 
@@ -99,11 +106,17 @@ TEST_F(ReactorTest, DeadlineCancelsAnOperationAndOnlyThatOne) {
     const int quiet = eventfd(0, EFD_CLOEXEC);
     const int loud = eventfd(1, EFD_CLOEXEC);
     bool expired = false;
-    EXPECT_EQ(run(poll_with_deadline(reactor_.get(), quiet, Clock::now() + milliseconds(10), &expired)), -ECANCELED);
+    EXPECT_EQ(
+        run(poll_with_deadline(reactor_.get(), quiet, Clock::now() + milliseconds(10), &expired)),
+        -ECANCELED);
     EXPECT_TRUE(expired);
-    EXPECT_EQ(run(poll_with_deadline(reactor_.get(), quiet, Clock::now() - milliseconds(10), &expired)), -ECANCELED);
+    EXPECT_EQ(
+        run(poll_with_deadline(reactor_.get(), quiet, Clock::now() - milliseconds(10), &expired)),
+        -ECANCELED);
     EXPECT_TRUE(expired);
-    EXPECT_GT(run(poll_with_deadline(reactor_.get(), loud, Clock::now() + milliseconds(10'000), &expired)), 0);
+    EXPECT_GT(run(poll_with_deadline(reactor_.get(), loud, Clock::now() + milliseconds(10'000),
+                                     &expired)),
+              0);
     EXPECT_FALSE(expired);
     EXPECT_EQ(run(yields(reactor_.get(), 3)), 3);
     ::close(quiet);
@@ -123,13 +136,14 @@ Task<void> many_polls(Reactor* reactor, FdRef file, int count, int* done) {
 }
 
 TEST_F(ReactorTest, FullSubmissionAndCompletionQueuesLoseNothing) {
-    // 64 submission and 256 completion entries; 5000 requests that all complete at once, made in one go.
+    // 64 submission and 256 completion entries; 5000 requests that all complete at once, made in
+    // one go.
     const int loud = eventfd(1, EFD_CLOEXEC);
     int done = 0;
     run(many_polls(reactor_.get(), FdRef{loud, -1}, 5000, &done));
     EXPECT_EQ(done, 5000);
     EXPECT_GT(reactor_->stats().queue_full, 0U);
-    EXPECT_EQ(reactor_->stats().in_flight, 1U);    // the wake-up read
+    EXPECT_EQ(reactor_->stats().in_flight, 1U);  // the wake-up read
     ::close(loud);
 }
 
@@ -202,7 +216,7 @@ TEST_F(ReactorTest, HooksRunOncePerArmingAndMayBeRemovedByOneAnother) {
     third.again = true;
     for (NotingHook* hook : {&first, &second, &third}) {
         reactor_->at_turn_end(hook);
-        reactor_->at_turn_end(hook);    // armed already
+        reactor_->at_turn_end(hook);  // armed already
     }
     (void)run(yields(reactor_.get(), 5));
     EXPECT_EQ(order, (std::vector<int>{1, 3, 3}));
@@ -210,6 +224,36 @@ TEST_F(ReactorTest, HooksRunOncePerArmingAndMayBeRemovedByOneAnother) {
     reactor_->remove_hook(&second);
     (void)run(yields(reactor_.get(), 5));
     EXPECT_EQ(order.size(), 3U);
+}
+
+Task<void> write_with_hook(Reactor* reactor, int fd, NotingHook* hook, bool only_wait) {
+    static const std::byte kByte{7};
+    Operation operation = only_wait ? reactor->poll(FdRef{fd, -1}, POLLOUT)
+                                    : reactor->write(FdRef{fd, -1}, std::span(&kByte, 1), 0);
+    reactor->at_turn_end(hook);
+    (void)co_await operation;
+}
+
+TEST_F(ReactorTest, WorkEntersTheKernelBeforeHooksRunAndWhatOnlyWaitsDoesNot) {
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    struct Looking : NotingHook {
+        int fd = -1;
+        char seen = 0;
+    } hook;
+    hook.fd = ends[0];
+    hook.run = [](TurnHook* self) noexcept {
+        auto* const own = static_cast<Looking*>(self);
+        if (::read(own->fd, &own->seen, 1) != 1) own->seen = 0;
+    };
+    (void)run(yields(reactor_.get(), 2));
+    run(write_with_hook(reactor_.get(), ends[1], &hook, false));
+    EXPECT_EQ(hook.seen, 7);
+    const std::uint64_t enters = reactor_->stats().enters;
+    run(write_with_hook(reactor_.get(), ends[1], &hook, true));
+    EXPECT_EQ(reactor_->stats().enters - enters, 1U);
+    ::close(ends[0]);
+    ::close(ends[1]);
 }
 
 TEST_F(ReactorTest, ThePostedRunInOrderAndNoneIsLost) {
@@ -263,7 +307,7 @@ TEST_F(ReactorTest, PostedBeforeStopStillRuns) {
     reactor_->run();
     EXPECT_TRUE(ran);
     reactor_->stop();
-    reactor_->run();    // and it may run again
+    reactor_->run();  // and it may run again
 }
 
 TEST_F(ReactorTest, RegisteredFilesAreGivenBackAndTheTableMayBeFull) {
@@ -285,23 +329,23 @@ TEST_F(ReactorTest, RegisteredFilesAreGivenBackAndTheTableMayBeFull) {
     ::close(fd);
 }
 
-Task<void> read_forever(Reactor* reactor, int fd, std::span<std::byte> into) {
-    (void)co_await reactor->read(FdRef{fd, -1}, into, 0);
-    ADD_FAILURE() << "never resumed: the reactor is gone";
-}
-
 TEST_F(ReactorTest, DestroyingTheReactorEndsWhatIsInTheKernel) {
     int pipe_ends[2];
     ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
     std::byte target[8] = {};
-    auto* const gate = new Gate();    // with the coroutine, lost on purpose
-    spawn(*gate, read_forever(reactor_.get(), pipe_ends[0], target));
+    Completion never;
+    never.on_cqe = [](Completion*, int, std::uint32_t) noexcept {
+        ADD_FAILURE() << "nobody is told any more";
+    };
+    io_uring_sqe sqe{};
+    io_uring_prep_read(&sqe, pipe_ends[0], target, sizeof target, 0);
+    reactor_->submit(sqe, &never);
     (void)run(yields(reactor_.get(), 2));
     EXPECT_EQ(reactor_->stats().in_flight, 2U);
     reactor_.reset();
     ASSERT_EQ(::write(pipe_ends[1], "abcdefgh", 8), 8);
     std::this_thread::sleep_for(milliseconds(5));
-    EXPECT_EQ(target[0], std::byte{0});    // nobody reads into it any more
+    EXPECT_EQ(target[0], std::byte{0});  // nobody reads into it any more
     char still_there[8];
     EXPECT_EQ(::read(pipe_ends[0], still_there, 8), 8);
     ::close(pipe_ends[0]);

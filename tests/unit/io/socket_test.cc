@@ -1,4 +1,5 @@
-// Goal: unix and TCP streams: all bytes, both ways to move them, ends and refusals, listeners that stop and take over.
+// Goal: unix and TCP streams: all bytes, both ways to move them, ends and refusals, listeners that
+// stop and take over.
 #include "ublkd/io/socket.h"
 
 #include <fcntl.h>
@@ -59,7 +60,7 @@ Task<void> check_echo(Socket* socket, std::size_t bytes) {
     EXPECT_EQ(in, out);
     std::byte more[1];
     const auto end = co_await socket->receive_some(more);
-    EXPECT_TRUE(end && *end == 0);    // the other side has closed
+    EXPECT_TRUE(end && *end == 0);  // the other side has closed
     const auto beyond = co_await socket->receive_all(more);
     EXPECT_FALSE(beyond);
     if (!beyond) {
@@ -80,7 +81,7 @@ Task<void> unix_echo(Reactor* reactor, Listener* listener, std::string path) {
 
 TEST_F(SocketTest, UnixStreamCarriesAllBytes) {
     Listener listener = unix_listener("s");
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(stat((folder() + "/s").c_str(), &info), 0);
     EXPECT_EQ(info.st_mode & 0777U, 0660U);
     run(unix_echo(reactor_.get(), &listener, folder() + "/s"));
@@ -188,14 +189,16 @@ Task<void> accept_until_cancelled(Listener* listener, int* taken, Errc* last) {
     }
 }
 
-Task<void> connect_and_stop(Reactor* reactor, Listener* listener, std::string path, int* taken, Errc* last) {
+Task<void> connect_and_stop(Reactor* reactor, Listener* listener, std::string path, int* taken,
+                            Errc* last) {
     TaskGroup group;
     group.start(accept_until_cancelled(listener, taken, last));
     for (int i = 0; i < 10; ++i) {
         const auto socket = co_await Socket::connect_unix(reactor, path);
         EXPECT_TRUE(socket);
     }
-    for (int i = 0; i < 50 && *taken < 10; ++i) co_await reactor->sleep_for(std::chrono::milliseconds(2));
+    for (int i = 0; i < 50 && *taken < 10; ++i)
+        co_await reactor->sleep_for(std::chrono::milliseconds(2));
     listener->shutdown();
     listener->shutdown();
     co_await group.wait();
@@ -213,7 +216,8 @@ TEST_F(SocketTest, ListenerStopsWhileItAccepts) {
 }
 
 Task<void> stop_at_once(Reactor* reactor, Listener* listener, std::string path, Errc* last) {
-    // A connection arrives in the same turn as the end: it is closed, and accept() ends as cancelled.
+    // A connection arrives in the same turn as the end: it is closed, and accept() ends as
+    // cancelled.
     int taken = 0;
     TaskGroup group;
     group.start(accept_until_cancelled(listener, &taken, last));
@@ -222,7 +226,8 @@ Task<void> stop_at_once(Reactor* reactor, Listener* listener, std::string path, 
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::memcpy(address.sun_path, path.data(), path.size());
-    const int connected = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+    const int connected =
+        ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
     EXPECT_EQ(connected, 0);
     listener->shutdown();
     co_await group.wait();
@@ -238,7 +243,9 @@ TEST_F(SocketTest, ConnectionThatRacesWithTheEndIsClosed) {
 
 TEST_F(SocketTest, StaleSocketIsReplacedALiveOneAndAFileAreNot) {
     const std::string path = folder() + "/t";
-    { const Listener first = unix_listener("t"); }    // closed, and its path left behind
+    {
+        const Listener first = unix_listener("t");
+    }  // closed, and its path left behind
     {
         const Listener second = unix_listener("t");
         const auto third = Listener::listen_unix(*reactor_, path, 0600);
@@ -246,7 +253,9 @@ TEST_F(SocketTest, StaleSocketIsReplacedALiveOneAndAFileAreNot) {
         EXPECT_EQ(third.error().code, Errc::kBusy);
     }
     ASSERT_EQ(unlink(path.c_str()), 0);
-    { std::ofstream(path) << "mine"; }
+    {
+        std::ofstream(path) << "mine";
+    }
     const auto over_file = Listener::listen_unix(*reactor_, path, 0600);
     ASSERT_FALSE(over_file);
     EXPECT_EQ(over_file.error().code, Errc::kExists);
@@ -271,7 +280,8 @@ Task<void> accept_without_descriptors(Reactor* reactor, Listener* listener, std:
     co_await reactor->sleep_for(std::chrono::milliseconds(30));
     EXPECT_EQ(taken, 0);
     for (const int fd : fillers) ::close(fd);
-    for (int i = 0; i < 200 && taken == 0; ++i) co_await reactor->sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; i < 200 && taken == 0; ++i)
+        co_await reactor->sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(taken, 1);
     listener->shutdown();
     co_await group.wait();
@@ -320,8 +330,8 @@ TEST_F(SocketTest, MovedSocketsCloseOnce) {
     Socket left(*reactor_, ends[0]);
     Socket right(*reactor_, ends[1]);
     Socket moved = std::move(left);
-    EXPECT_FALSE(left.is_open());    // NOLINT(bugprone-use-after-move): that is the question
-    moved = std::move(right);        // closes the first end
+    EXPECT_FALSE(left.is_open());  // NOLINT(bugprone-use-after-move): that is the question
+    moved = std::move(right);      // closes the first end
     EXPECT_EQ(fcntl(ends[0], F_GETFD), -1);
     EXPECT_EQ(moved.fd(), ends[1]);
     std::byte byte[1];
@@ -329,7 +339,7 @@ TEST_F(SocketTest, MovedSocketsCloseOnce) {
     EXPECT_TRUE(got && *got == 0);
     const iovec part{byte, 1};
     const auto put = moved.try_send(std::span(&part, 1));
-    ASSERT_FALSE(put);    // and no SIGPIPE
+    ASSERT_FALSE(put);  // and no SIGPIPE
     EXPECT_EQ(put.error().code, Errc::kClosed);
 }
 

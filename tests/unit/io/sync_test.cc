@@ -1,4 +1,5 @@
-// Goal: Event, Semaphore, Gate and TaskGroup: who waits is woken once, in order, and never from inside the waking call.
+// Goal: Event, Semaphore, Gate and TaskGroup: who waits is woken once, in order, and never from
+// inside the waking call.
 #include "ublkd/io/sync.h"
 
 #include <string>
@@ -23,12 +24,12 @@ Task<void> set_with_waiters(Reactor* reactor, std::string* log) {
     group.start(wait_and_note(&event, log, 'a'));
     group.start(wait_and_note(&event, log, 'b'));
     event.pulse();
-    log->push_back('.');    // the woken run later, not inside pulse()
+    log->push_back('.');  // the woken run later, not inside pulse()
     co_await reactor->yield();
     EXPECT_FALSE(event.is_set());
     group.start(wait_and_note(&event, log, 'c'));
     event.set();
-    group.start(wait_and_note(&event, log, 'd'));    // set: goes on at once
+    group.start(wait_and_note(&event, log, 'd'));  // set: goes on at once
     log->push_back('.');
     co_await group.wait();
     event.reset();
@@ -41,7 +42,8 @@ TEST_F(SyncTest, EventWakesInOrderAndNotFromWithinTheCall) {
     EXPECT_EQ(log, ".abd.c");
 }
 
-Task<void> take(Semaphore* semaphore, std::uint64_t units, std::string* log, char name, Reactor* reactor) {
+Task<void> take(Semaphore* semaphore, std::uint64_t units, std::string* log, char name,
+                Reactor* reactor) {
     co_await semaphore->acquire(units);
     log->push_back(name);
     for (int i = 0; i < 3; ++i) co_await reactor->yield();
@@ -51,8 +53,8 @@ Task<void> take(Semaphore* semaphore, std::uint64_t units, std::string* log, cha
 Task<void> take_all(Semaphore* semaphore, std::string* log, Reactor* reactor) {
     TaskGroup group;
     group.start(take(semaphore, 3, log, 'a', reactor));
-    group.start(take(semaphore, 4, log, 'B', reactor));    // does not fit beside a
-    group.start(take(semaphore, 1, log, 'c', reactor));    // would fit, but does not overtake B
+    group.start(take(semaphore, 4, log, 'B', reactor));  // does not fit beside a
+    group.start(take(semaphore, 1, log, 'c', reactor));  // would fit, but does not overtake B
     EXPECT_FALSE(semaphore->try_acquire(1));
     EXPECT_TRUE(semaphore->has_waiters());
     co_await group.wait();
@@ -80,7 +82,7 @@ Task<void> open_and_close(Reactor* reactor, int* running) {
         const bool started = spawn(gate, count_down(reactor, i, running));
         EXPECT_TRUE(started);
     }
-    EXPECT_EQ(*running, 9);    // the one of no turns has ended
+    EXPECT_EQ(*running, 9);  // the one of no turns has ended
     EXPECT_EQ(gate.count(), 9U);
     gate.begin_close();
     const bool refused = spawn(gate, count_down(reactor, 1, running));
@@ -99,7 +101,7 @@ TEST_F(SyncTest, GateClosesWhenAllHaveLeftAndRefusesNewcomers) {
 
 Task<void> group_twice(Reactor* reactor, int* running) {
     TaskGroup group;
-    co_await group.wait();    // nothing started
+    co_await group.wait();  // nothing started
     for (int round = 0; round < 2; ++round) {
         for (int i = 0; i < 5; ++i) group.start(count_down(reactor, i, running));
         co_await group.wait();

@@ -1,4 +1,5 @@
-// Goal: Task<T> in each preset: tasks that end at once use no stack, results move, frames are freed.
+// Goal: Task<T> in each preset: tasks that end at once use no stack, results move, frames are
+// freed.
 #include "ublkd/io/task.h"
 
 #include <memory>
@@ -46,7 +47,8 @@ Task<int> sometimes_suspends(Reactor* reactor, int i) {
 
 Task<std::uint64_t> loop_that_mixes(Reactor* reactor, int times) {
     std::uint64_t sum = 0;
-    for (int i = 0; i < times; ++i) sum += static_cast<std::uint64_t>(co_await sometimes_suspends(reactor, i));
+    for (int i = 0; i < times; ++i)
+        sum += static_cast<std::uint64_t>(co_await sometimes_suspends(reactor, i));
     co_return sum;
 }
 
@@ -110,7 +112,7 @@ TEST_F(TaskTest, TaskMayBeMadeNowAndAwaitedLater) {
     Task<int> first = at_once(1);
     Task<int> moved = std::move(first);
     first = at_once(2);
-    moved = at_once(3);    // the one it held is freed
+    moved = at_once(3);  // the one it held is freed
     EXPECT_EQ(run(awaits_member(&first)), 2);
     EXPECT_EQ(run(awaits_member(&moved)), 3);
 }

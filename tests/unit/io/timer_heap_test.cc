@@ -1,4 +1,5 @@
-// Goal: the heap gives the earliest timer, whatever was added and removed. Method: a std::set as the model.
+// Goal: the heap gives the earliest timer, whatever was added and removed. Method: a std::set as
+// the model.
 #include "ublkd/io/timer_heap.h"
 
 #include <gtest/gtest.h>
@@ -15,7 +16,9 @@ TEST(TimerHeap, RandomAddAndRemoveMatchTheModel) {
     TimerHeap heap;
     std::vector<TimerNode> nodes(200);
     std::set<std::pair<std::pair<Clock::time_point, std::uint64_t>, TimerNode*>> model;
-    const auto key = [](TimerNode* node) { return std::pair(std::pair(node->when, node->order), node); };
+    const auto key = [](TimerNode* node) {
+        return std::pair(std::pair(node->when, node->order), node);
+    };
     for (int step = 0; step < 20'000; ++step) {
         TimerNode* node = &nodes[random.between(0, nodes.size() - 1)];
         if (node->place != 0) {

@@ -1,4 +1,5 @@
-// Goal: what crosses threads: Worker, Offload, ReactorThread, run_on. Run under the thread sanitizer.
+// Goal: what crosses threads: Worker, Offload, ReactorThread, run_on. Run under the thread
+// sanitizer.
 #include "ublkd/io/worker.h"
 
 #include <atomic>
@@ -68,7 +69,8 @@ TEST(RunOn, ManyThreadsGetTheirOwnResults) {
 TEST(ReactorThread, StartsAndStopsManyTimes) {
     // The reactor outlives the call of stop(), whatever the order of the two threads.
     for (int i = 0; i < 100; ++i) {
-        auto thread = ReactorThread::start("reactor", ReactorOptions{.entries = 8, .registered_files = 4});
+        auto thread =
+            ReactorThread::start("reactor", ReactorOptions{.entries = 8, .registered_files = 4});
         ASSERT_TRUE(thread);
         if (i % 2 == 0) {
             EXPECT_EQ(run_on((*thread)->reactor(), [i] { return hop(i); }), i);
@@ -77,7 +79,8 @@ TEST(ReactorThread, StartsAndStopsManyTimes) {
 }
 
 TEST(ReactorThread, FailureToStartIsReported) {
-    const auto thread = ReactorThread::start("reactor", ReactorOptions{.entries = 1U << 30, .registered_files = 1});
+    const auto thread =
+        ReactorThread::start("reactor", ReactorOptions{.entries = 1U << 30, .registered_files = 1});
     EXPECT_FALSE(thread);
 }
 
