@@ -193,6 +193,13 @@ void Node::on_peer_lost(ReplicaId replica, const Error& cause) {
     run();
 }
 
+void Node::stop() {
+    leave_primary();
+    proposal_.reset();
+    role_ = Role::kOut;
+    run();
+}
+
 /// One timer of a kind at a time.
 void Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
     if (!std::exchange(timers_[static_cast<std::size_t>(kind)], true)) effects_->start_timer(kind, milliseconds);
@@ -346,8 +353,9 @@ void Node::store_failed(Storing what, const Error& error) {
                 break;
             }
             // A primary's: the record counts (it is the authority's), but this disk holds nothing any more.
+            if (!self_failed_ && adopting_->has(config_.self.replica))
+                effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = error});
             self_failed_ = error;
-            effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = error});
             record_stored();
             break;
         case Storing::kJoinFinish:

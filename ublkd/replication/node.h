@@ -78,6 +78,8 @@ class Node {
     void on_timer(TimerKind kind);
     /// A member can't be reached or its disk failed outside a request.
     void on_peer_lost(ReplicaId replica, const Error& cause);
+    /// Takes part no longer; what it still had open has ended when open_ops() is 0.
+    void stop();
 
     // What it is, for status.
     Role role() const { return role_; }

@@ -82,6 +82,8 @@ void Volume::Driver::deliver(const replication::Message& message) {
         answer.volume = message.volume;
         answer.token = message.token;
         client_->on_message(answer);
+    } else if (Host* const sender = find(message.from); sender != nullptr) {
+        sender->node.on_peer_lost(message.to, Error{Errc::kNotFound, 0, "the replica is not there"});
     }
 }
 
@@ -129,8 +131,6 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
         case Kind::kLost: {
             replication::Member member{.replica = notice.replica, .host = {}, .pool = {}};
             if (const Host* const lost = find(notice.replica); lost != nullptr) member = lost->place.member;
-            if (Host* const lost = find(notice.replica); lost != nullptr && notice.cause.code == Errc::kStale)
-                lost->rejoin = !lost->rejoined;
             for (const ReplicaPlace& place : config_.replicas) {
                 if (place.member.replica == notice.replica) member = place.member;
             }
@@ -167,6 +167,10 @@ void Volume::Driver::on_record(const replication::Membership& record) {
     client_->set_record(record, false);
     if (!newer) return;
     wanted_ = std::max(wanted_, record.members.size());
+    // R9: a member that started out of sync is copied back as soon as the others go on without it.
+    for (const auto& host : hosts_) {
+        if (host->restarted && !record.has(host->place.member.replica) && !host->rejoined) host->rejoin = true;
+    }
     if (events_ != nullptr) events_->membership_changed(config_.id, record);
     wake_maintenance();    // who is no member any more is told there
 }

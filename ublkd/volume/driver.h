@@ -133,12 +133,14 @@ class Volume::Driver final : public replication::ClientEffects {
 
     // start.cc
     io::Task<Result<void>> open_members(const replication::Membership* record, std::vector<ReplicaId>* missing);
-    Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store);
+    std::vector<replication::Membership> pending_records() const;
+    Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store, bool first_record);
     Result<void> begin(const replication::Membership& record, const std::vector<ReplicaId>& missing);
     io::Task<Result<void>> flush_all();
     io::Task<Result<void>> compare(Range range, VerifyReport* report);
     bool look_after_hosts();
     io::Task<Result<void>> mark_clean();
+    io::Task<void> quiesce_hosts();
     io::Task<void> close_hosts();
     io::Task<void> maintain();
     io::Task<void> close_host(Host* host);

@@ -21,9 +21,13 @@ void remove_folder(const std::string& folder) {
 }
 
 replication::NodeStart node_start(const store::Superblock& superblock, const store::BootId& boot,
-                                  std::optional<Membership> record, std::optional<replication::Proposal> pending) {
+                                  std::optional<Membership> record, std::optional<replication::Proposal> pending,
+                                  bool first_record) {
     replication::NodeStart start;
-    start.in_sync = record.has_value() && (superblock.clean || superblock.boot_id == boot);
+    const bool known = record.has_value() && (superblock.clean || superblock.boot_id == boot);
+    // Made, named in the volume's first record, and never written: as empty as the others.
+    const bool never_written = !record && superblock.clean && first_record;
+    start.in_sync = known || never_written;
     start.record = std::move(record);
     start.pending = std::move(pending);
     return start;
@@ -45,7 +49,7 @@ io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buff
         const store::ReplicaConfig replica{.volume = config.id,
                                            .incarnation = place.member.replica,
                                            .size_bytes = config.size_bytes,
-                                           .direct = config.direct,
+                                           .direct = place.direct,
                                            .boot_id = config.boot_id,
                                            .number = record.number,
                                            .record = store::RecordBytes(replication::encode(record))};
@@ -83,6 +87,9 @@ io::Task<Result<void>> Volume::Driver::start() {
     wanted_ = std::max(config_.replicas.size(), record.members.size());
     std::vector<ReplicaId> missing;
     Result<void> result = co_await open_members(&record, &missing);
+    // R4: a proposal that was not settled when the process died may add a member: it is needed as well.
+    const std::vector<Membership> pending = pending_records();
+    for (std::size_t i = 0; i < pending.size() && result; ++i) result = co_await open_members(&pending[i], &missing);
     faults::hit("volume.opened");
     if (result) result = begin(record, missing);
     if (!result) {
@@ -95,6 +102,8 @@ io::Task<Result<void>> Volume::Driver::start() {
 
 io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, std::vector<ReplicaId>* missing) {
     for (const replication::Member& member : record->members) {
+        const bool known = std::find(missing->begin(), missing->end(), member.replica) != missing->end();
+        if (known || find(member.replica) != nullptr) continue;
         const auto place = std::find_if(config_.replicas.begin(), config_.replicas.end(), [&](const ReplicaPlace& at) {
             return at.member.replica == member.replica;
         });
@@ -117,13 +126,23 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, st
             co_return fail(Errc::kCorrupt, "a replica of another volume or size in the place of a member");
         if (superblock.number > record->number)
             co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
-        CO_TRY(add_host(*place, std::move(*opened)));
+        CO_TRY(add_host(*place, std::move(*opened), record->number == 1));
     }
     if (hosts_.empty()) co_return fail(Errc::kIo, "no member's replica can be opened");
     co_return Result<void>{};
 }
 
-Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store) {
+std::vector<Membership> Volume::Driver::pending_records() const {
+    std::vector<Membership> records;
+    for (const auto& host : hosts_) {
+        const auto pending = replication::decode_proposal(host->replica->superblock().pending.span());
+        if (pending) records.push_back(pending->next);
+    }
+    return records;
+}
+
+Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
+                                      bool first_record) {
     std::string path;
     if (!config_.run_dir.empty())
         path = config_.run_dir + "/ids-" + config_.id.to_string() + "-" + place.member.replica.to_string();
@@ -137,8 +156,10 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr
     if (!superblock.pending.empty()) {
         TRY_ASSIGN(pending, replication::decode_proposal(superblock.pending.span()));
     }
-    const auto start = node_start(superblock, config_.boot_id, std::move(record), std::move(pending));
+    const auto start = node_start(superblock, config_.boot_id, std::move(record), std::move(pending),
+                                  first_record);
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
+    hosts_.back()->restarted = start.record && !start.in_sync;
     hosts_.back()->node.start(start);
     return {};
 }
@@ -178,7 +199,7 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     const store::ReplicaConfig config{.volume = config_.id,
                                       .incarnation = place.member.replica,
                                       .size_bytes = config_.size_bytes,
-                                      .direct = config_.direct,
+                                      .direct = place.direct,
                                       .boot_id = {},
                                       .number = 0,
                                       .record = {}};
@@ -199,7 +220,7 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     if (now == nullptr || now->node.joining() || find(place.member.replica) != nullptr || stopping_)
         co_return fail(Errc::kBusy, "the membership is being changed");
     std::erase_if(lost_, [&](const Lost& known) { return known.member.replica == place.member.replica; });
-    CO_TRY(add_host(place, std::move(*opened)));
+    CO_TRY(add_host(place, std::move(*opened), false));
     std::erase_if(config_.replicas,
                   [&](const ReplicaPlace& known) { return known.member.replica == place.member.replica; });
     config_.replicas.push_back(place);
@@ -267,12 +288,23 @@ bool Volume::Driver::look_after_hosts() {
 
 /// Its node takes no part any more: waits for what its disk and its peers still have to answer, then closes its store.
 io::Task<void> Volume::Driver::close_host(Host* host) {
+    step([&] { host->node.stop(); });
     while (host->node.open_ops() > 0 || comparing_ > 0) co_await reactor_->sleep_for(std::chrono::milliseconds(2));
     co_await host->gate.close();
     std::erase_if(hosts_, [&](const std::unique_ptr<Host>& known) { return known.get() == host; });
 }
 
+/// All nodes end before the first store is closed: they still answer each other.
+io::Task<void> Volume::Driver::quiesce_hosts() {
+    step([&] {
+        for (const auto& host : hosts_) host->node.stop();
+    });
+    const auto busy = [](const std::unique_ptr<Host>& host) { return host->node.open_ops() > 0; };
+    while (std::any_of(hosts_.begin(), hosts_.end(), busy)) co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+}
+
 io::Task<void> Volume::Driver::close_hosts() {
+    co_await quiesce_hosts();
     while (!hosts_.empty()) co_await close_host(hosts_.back().get());
 }
 
@@ -309,6 +341,7 @@ io::Task<Result<void>> Volume::Driver::mark_clean() {
     if (primary == nullptr || primary->node.self_failed()) co_return fail(Errc::kIo, "no primary to stop in order");
     const Membership record = *primary->node.record();
     const bool equal = primary->node.regions_to_copy() == 0 && !primary->node.proposing();
+    co_await quiesce_hosts();
     Result<void> result;
     for (const auto& host : hosts_) {
         if (!record.has(host->place.member.replica)) continue;

@@ -35,11 +35,15 @@ class VolumeEvents {
 
 class Volume final : public block::BlockDevice {
   public:
+    /// `buffers` of all calls: the pool of the reactor's stores, not the one that front ends take requests' memory from,
+    /// so that neither waits for the other. It outlives the volume.
+    ///
     /// Makes the folders of all replicas of `config` (empty volumes) and asks the authority for number 1 with the first
     /// as primary. On an error the folders made are removed again. Errors: kExists, kNoSpace, kConflict (there is a record).
     static io::Task<Result<void>> create(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
                                          replication::AuthorityClient* authority);
-    /// Opens the members of the authority's record and starts as R7 and R9 say; ends when the volume serves (copies may
+    /// Opens the members of the authority's record and starts as R7 and R9 say (a member of number 1 that was never
+    /// written may lack a record of its own); ends when the volume serves (copies may
     /// still run behind it). `events` may be nullptr. Errors: kNotFound (no record), kIo (no replica usable), kStale,
     /// the authority's.
     static io::Task<Result<std::unique_ptr<Volume>>> start(io::Reactor* reactor, io::BufferPool* buffers,

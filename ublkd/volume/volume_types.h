@@ -31,7 +31,8 @@ enum class OnFull : std::uint8_t {
 struct ReplicaPlace {
     replication::Member member;
     std::string folder;
-    std::shared_ptr<store::AllocationBudget> budget;    // none: what it allocates is not limited
+    std::shared_ptr<store::AllocationBudget> budget{};    // none: what it allocates is not limited
+    bool direct = true;                                   // O_DIRECT; false in a pool made with --buffered
 };
 
 struct VolumeConfig {
@@ -43,7 +44,6 @@ struct VolumeConfig {
     std::vector<ReplicaPlace> replicas;     // the local replicas: those of the record, in any order
     std::string run_dir;                    // lives as long as the boot: the files of R8. Empty: kept in memory alone
     std::array<std::byte, 16> boot_id{};    // of this boot (R9): /proc/sys/kernel/random/boot_id
-    bool direct = true;                     // O_DIRECT; false only for pools made with --buffered
     std::uint64_t copy_bytes_per_second = 0;    // of a full copy (R12); 0: as fast as it goes
 };
 

@@ -76,10 +76,15 @@ class FileAuthority final : public replication::AuthorityClient {
     std::string path_;
 };
 
+/// Where a world's pools lie: on a disk with O_DIRECT, or in memory, where a flush costs nothing and what a process wrote
+/// outlives it just as well: for tests of many deaths.
+enum class Disk { kReal, kMemory };
+
 class World : public volume::VolumeEvents {
   public:
-    explicit World(std::size_t replicas, std::uint64_t size_bytes = 64 * kMiB) {
-        const char* const base = std::getenv("TMPDIR");
+    explicit World(std::size_t replicas, std::uint64_t size_bytes = 64 * kMiB, Disk disk = Disk::kReal)
+        : in_memory_(disk == Disk::kMemory && std::filesystem::is_directory("/dev/shm")) {
+        const char* const base = in_memory_ ? "/dev/shm" : std::getenv("TMPDIR");
         folder_ = std::string(base != nullptr ? base : "/var/tmp") + "/ublkd-volume.XXXXXX";
         CHECK(mkdtemp(folder_.data()) != nullptr, "a temporary folder");
         std::filesystem::create_directory(folder_ + "/run");
@@ -104,7 +109,8 @@ class World : public volume::VolumeEvents {
         const auto id = ReplicaId::random();
         return {.member = {.replica = id, .host = HostId(1), .pool = PoolId(pools_)},
                 .folder = pool + "/" + id.to_string(),
-                .budget = nullptr};
+                .budget = {},
+                .direct = !in_memory_};
     }
 
     /// The reactor is made on first use, so that a parent that only forks has none.
@@ -219,6 +225,7 @@ class World : public volume::VolumeEvents {
     const std::string& folder() const { return folder_; }
 
   private:
+    bool in_memory_;
     std::string folder_;
     std::size_t pools_ = 0;
     std::unique_ptr<io::Reactor> reactor_;
