@@ -13,9 +13,9 @@ namespace ublkd::store {
 
 class AlignedMemory {
   public:
-    /// `bytes`: rounded up to pages by the kernel; zeroes; not resident until used.
-    explicit AlignedMemory(std::size_t bytes)
-        : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)), bytes_(bytes) {
+    /// `bytes`: rounded up to pages by the kernel; zeroes; not resident until used. `sharing`: or MAP_SHARED with children.
+    explicit AlignedMemory(std::size_t bytes, int sharing = MAP_PRIVATE)
+        : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0)), bytes_(bytes) {
         CHECK(memory_ != MAP_FAILED, "memory for a store's own pages");
     }
     AlignedMemory(const AlignedMemory&) = delete;

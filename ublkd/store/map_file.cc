@@ -124,9 +124,14 @@ io::Task<Result<void>> PersistentMap::load() {
 io::Task<Result<void>> PersistentMap::round(void* self) { return static_cast<PersistentMap*>(self)->write_dirty(); }
 
 io::Task<Result<void>> PersistentMap::write_dirty() {
+    if (failed_) co_return fail(*failed_);
     for (std::uint64_t page = dirty_pages_.find_set(0); page < pages_; page = dirty_pages_.find_set(page)) {
         const std::uint64_t end = std::min(dirty_pages_.find_clear(page), page + kRunPages);
-        CO_TRY(co_await write_run(page, end - page));
+        const Result<void> written = co_await write_run(page, end - page);
+        if (!written) {
+            if (written.error().code != Errc::kNoSpace) failed_ = written.error();
+            co_return written;
+        }
         page = end;
     }
     co_return Result<void>{};

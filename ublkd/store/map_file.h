@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "ublkd/base/ids.h"
@@ -95,6 +96,7 @@ class PersistentMap {
     Bitmap dirty_pages_;
     AlignedMemory run_;
     SharedRound writing_;
+    std::optional<Error> failed_;    // R14: nothing is written any more
     std::uint64_t writes_ = 0;
 };
 

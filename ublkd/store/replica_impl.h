@@ -123,8 +123,8 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> read_bounced(std::uint64_t offset_bytes, std::span<std::byte> into);
     io::Task<Result<void>> get(std::uint64_t offset_bytes, std::span<std::byte> into);
 
-    io::Task<Result<void>> zero_part(Range part, bool keep_allocated);
-    io::Task<Result<bool>> zero_pages(Range pages, bool keep_allocated);
+    io::Task<Result<void>> zero_part(ZeroRequest request, Range part);
+    io::Task<Result<bool>> zero_pages(ZeroRequest request, Range pages);
     io::Task<Result<void>> write_zero_bytes(Range range);
     void drop_units(Range part);
 

@@ -39,7 +39,6 @@ io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes, std
     if (!is_active(range)) {
         CO_TRY(co_await make_active(range));
     }
-    if (failed_) co_return fail(*failed_);
     const Durability durability = fua ? Durability::kDurable : Durability::kCached;
     if (whole_pages && is_memory_aligned(data.data())) {
         CO_TRY(take_units(range));
@@ -50,6 +49,7 @@ io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes, std
 
 io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes, std::span<const std::byte> data,
                                                Durability durability) {
+    if (failed_) co_return fail(*failed_);    // perhaps while this request waited
     if (const int error = faults::hit("store.data_write"))
         co_return fail(disk_failed(error_from_errno(error, "write data")));
     ++stats_.data_writes;

@@ -17,14 +17,12 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
     const Range range = request.range;
     UnderWay under_way(this, align_out(range, kPageBytes), !faults::rule_off("rule.zero_lock"));
     while (under_way.must_wait()) co_await under_way.one_ended();
-    if (request.fast_only && !(request.keep_allocated ? can_zero_range_ : can_punch_))
-        co_return fail(Errc::kUnsupported, "zeroes are written by this file system");
     if (!writable_) {
         CO_TRY(co_await remove_clean_mark());
     }
     if (failed_) co_return fail(*failed_);
     if (request.keep_allocated) {
-        CO_TRY(co_await zero_part(range, true));
+        CO_TRY(co_await zero_part(request, range));
     } else {
         // What is a hole stays one: a discard of a whole empty volume marks nothing active.
         std::uint64_t at = range.offset_bytes;
@@ -34,7 +32,7 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
             if (begin >= range.end_bytes()) break;
             const std::uint64_t end =
                 std::min(range.end_bytes(), allocated_->bits().find_clear(unit) * kDirtyUnitBytes);
-            CO_TRY(co_await zero_part(Range{begin, end - begin}, false));
+            CO_TRY(co_await zero_part(request, Range{begin, end - begin}));
             at = end;
         }
     }
@@ -45,11 +43,11 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
     co_return Result<void>{};
 }
 
-/// `part`: within units that are allocated, unless `keep_allocated`.
-io::Task<Result<void>> ReplicaStore::Impl::zero_part(Range part, bool keep_allocated) {
+/// `part`: of the request's range; within units that are allocated, unless these are to be kept.
+io::Task<Result<void>> ReplicaStore::Impl::zero_part(ZeroRequest request, Range part) {
     CO_TRY(co_await make_active(part));
     if (failed_) co_return fail(*failed_);
-    if (keep_allocated) {
+    if (request.keep_allocated) {
         CO_TRY(take_units(part));
     }
     // The file has whole pages: its last one may be zeroed whole.
@@ -58,36 +56,40 @@ io::Task<Result<void>> ReplicaStore::Impl::zero_part(Range part, bool keep_alloc
     const std::uint64_t end = to_the_end ? align_up(part.end_bytes(), kPageBytes) : align_down(part.end_bytes(), kPageBytes);
     if (first >= end) co_return co_await write_zero_bytes(part);
 
+    // The pages first: where that is not possible a fast request ends here and has changed nothing.
+    bool is_hole_now = false;
+    CO_TRY_ASSIGN(is_hole_now, co_await zero_pages(request, Range{first, end - first}));
     if (part.offset_bytes < first) {
         CO_TRY(co_await write_zero_bytes(Range{part.offset_bytes, first - part.offset_bytes}));
     }
     if (end < part.end_bytes()) {
         CO_TRY(co_await write_zero_bytes(Range{end, part.end_bytes() - end}));
     }
-    const Range pages{first, end - first};
-    bool is_hole_now = false;
-    CO_TRY_ASSIGN(is_hole_now, co_await zero_pages(pages, keep_allocated));
     if (is_hole_now) drop_units(part);
     co_return Result<void>{};
 }
 
 /// True where the pages are a hole now.
-io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(Range pages, bool keep_allocated) {
-    bool& possible = keep_allocated ? can_zero_range_ : can_punch_;
+io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range pages) {
+    bool& possible = request.keep_allocated ? can_zero_range_ : can_punch_;
     if (possible) {
-        if (const int error = faults::hit("store.zero"))
-            co_return fail(disk_failed(error_from_errno(error, "zero data")));
         ++stats_.zeroings;
-        const auto mode = keep_allocated ? DiskFile::ZeroMode::kKeep : DiskFile::ZeroMode::kPunch;
-        const Result<void> zeroed = co_await files_.data->zero(mode, pages);
+        const auto mode = request.keep_allocated ? DiskFile::ZeroMode::kKeep : DiskFile::ZeroMode::kPunch;
+        Result<void> zeroed;
+        if (const int error = faults::hit("store.zero")) {
+            zeroed = fail_errno(error, "zero data");
+        } else {
+            zeroed = co_await files_.data->zero(mode, pages);
+        }
         if (!zeroed && zeroed.error().code != Errc::kUnsupported) co_return fail(disk_failed(zeroed.error()));
         if (zeroed) {
             if (const int error = faults::hit("store.after_zero"))
                 co_return fail(disk_failed(error_from_errno(error, "zero data")));
-            co_return !keep_allocated;
+            co_return !request.keep_allocated;
         }
         possible = false;
     }
+    if (request.fast_only) co_return fail(Errc::kUnsupported, "zeroes are written by this file system");
     CO_TRY(co_await write_zero_bytes(pages));
     co_return false;
 }

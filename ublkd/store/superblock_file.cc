@@ -56,11 +56,19 @@ io::Task<Result<void>> SuperblockFile::load(ReplicaId incarnation) {
 
 io::Task<Result<void>> SuperblockFile::update(SuperblockChange change) {
     co_await turn_.acquire();
+    if (failed_) {
+        turn_.release();
+        co_return fail(*failed_);
+    }
     const SuperblockCopy next{changed(current_.value, change), current_.sequence + 1};
     // The copy that holds the newest state stays whole until the other one is durable.
     const auto copy = faults::rule_off("rule.superblock_alternate") ? 0U : static_cast<std::uint32_t>(next.sequence & 1);
     const Result<void> written = co_await write_copy(&next, copy);
-    if (written) current_ = next;
+    if (written) {
+        current_ = next;
+    } else if (written.error().code != Errc::kNoSpace) {
+        failed_ = written.error();
+    }
     turn_.release();
     co_return written;
 }

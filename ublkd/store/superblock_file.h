@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "ublkd/io/sync.h"
 #include "ublkd/store/aligned_memory.h"
@@ -26,7 +27,8 @@ class SuperblockFile {
 
     /// The newest durable state.
     const Superblock& current() const { return current_.value; }
-    /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or the change.
+    /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or the change. After one
+    /// other than kNoSpace nothing is written any more (R14).
     io::Task<Result<void>> update(SuperblockChange change);
     /// False after load() where one of the copies could not be read.
     bool both_copies_valid() const { return both_copies_valid_; }
@@ -39,6 +41,7 @@ class SuperblockFile {
     AlignedMemory page_;
     SuperblockCopy current_;
     io::Semaphore turn_{1};
+    std::optional<Error> failed_;
     bool both_copies_valid_ = true;
     std::uint64_t writes_ = 0;
 };

@@ -154,6 +154,22 @@ TEST_F(ReplicaStoreTest, KeptZeroesStayAllocated) {
     EXPECT_EQ(value_at(0, kDirtyUnitBytes), 0);
 }
 
+TEST_F(ReplicaStoreTest, WithoutHolesZeroesAreWrittenUnlessTheyMustBeFast) {
+    ASSERT_TRUE(write(0, 2 * kDirtyUnitBytes, 1));
+    ASSERT_TRUE(faults::arm("store.zero=fail:95"));
+    const Range ragged{kSectorBytes, kDirtyUnitBytes};
+    const auto fast = run(store_->write_zeroes(ragged, block::ZeroOptions{.fast_only = true}));
+    ASSERT_FALSE(fast);
+    EXPECT_EQ(fast.error().code, Errc::kUnsupported);
+    EXPECT_EQ(value_at(0, 2 * kDirtyUnitBytes), 1) << "nothing was changed";
+    ASSERT_TRUE(run(store_->discard(ragged, {})));
+    EXPECT_EQ(value_at(ragged.offset_bytes, ragged.length_bytes), 0);
+    EXPECT_EQ(value_at(0, kSectorBytes), 1);
+    EXPECT_EQ(value_at(ragged.end_bytes(), kDirtyUnitBytes - kSectorBytes), 1);
+    EXPECT_EQ(store_->allocated().count(), 2U);
+    EXPECT_FALSE(store_->failed());
+}
+
 // ---- errors
 
 TEST_F(ReplicaStoreTest, TheSizeOfThePoolIsKept) {
