@@ -132,6 +132,9 @@ io::Task<bool> Transmission::take_request(const WireRequest& wire) {
         finish(request, Result<void>{});
         co_return true;
     }
+    const bool large =
+        Command(wire.command) == Command::kWrite && wire.length_bytes >= kLargeWriteBytes;
+    receive_limit_ = large ? kReceiveBytesAmongLarge : kReceiveBytes;
     if (Command(wire.command) == Command::kWrite) {
         if (take_write_now(request)) co_return true;
         co_return co_await take_write(request);
@@ -254,8 +257,9 @@ io::Task<bool> Transmission::receive_more(std::span<std::byte> direct, std::size
         received_end_ -= received_begin_;
         received_begin_ = 0;
     }
-    iovec parts[2] = {{direct.data(), direct.size()},
-                      {received_.get() + received_end_, kReceiveBytes - received_end_}};
+    iovec parts[2] = {
+        {direct.data(), direct.size()},
+        {received_.get() + received_end_, std::min(kReceiveBytes - received_end_, receive_limit_)}};
     msghdr message{};
     message.msg_iov = direct.empty() ? &parts[1] : parts;
     message.msg_iovlen = direct.empty() ? 1 : 2;

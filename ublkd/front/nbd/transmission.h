@@ -66,6 +66,9 @@ class Transmission {
 
   private:
     static constexpr std::size_t kReceiveBytes = 256 * 1024;
+    // Among large WRITEs little is received behind a header, so that payloads go straight into their buffers.
+    static constexpr std::size_t kLargeWriteBytes = 32 * 1024;
+    static constexpr std::size_t kReceiveBytesAmongLarge = 4 * 1024;
     static constexpr std::size_t kMaxParts = 128;  // iovecs of one sendmsg
 
     struct Hook : io::TurnHook {
@@ -133,6 +136,7 @@ class Transmission {
     std::unique_ptr<std::byte[]> received_;
     std::size_t received_begin_ = 0;
     std::size_t received_end_ = 0;
+    std::size_t receive_limit_ = kReceiveBytes;
     bool perhaps_more_ = true;  // the last receive filled what it was given
     unsigned receives_in_a_row_ = 0;
     io::Operation* waiting_for_client_ = nullptr;
