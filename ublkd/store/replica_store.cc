@@ -222,7 +222,8 @@ io::Task<Result<void>> ReplicaStore::Impl::sync_data() {
     if (const int error = faults::hit("store.data_sync"))
         co_return fail(disk_failed(error_from_errno(error, "flush data")));
     ++stats_.data_syncs;
-    Result<void> synced = co_await files_.data->sync();
+    Result<void> synced;
+    if (!faults::rule_off("rule.flush_to_disk")) synced = co_await files_.data->sync();
     if (!synced && faults::rule_off("rule.fsync_once")) synced = co_await files_.data->sync();
     if (!synced) {
         // Never kNoSpace to the caller: what could not be written back may be lost already (R14).

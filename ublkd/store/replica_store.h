@@ -25,7 +25,7 @@
 //   store.create, store.publish: before the first file is made, before the finished folder gets its name.
 // Rules that tests switch off: rule.activity_bit_first, rule.allocated_before_clear, rule.clear_after_flush,
 //   rule.clean_mark_first, rule.page_lock, rule.zero_lock, rule.flush_starts_after, rule.superblock_alternate,
-//   rule.fsync_once, rule.own_location.
+//   rule.flush_to_disk, rule.fsync_once, rule.own_location.
 #pragma once
 
 #include <cstdint>
