@@ -11,6 +11,7 @@
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/log.h"
+#include "ublkd/io/kernel_probe.h"
 
 namespace ublkd::io {
 namespace {
@@ -77,7 +78,8 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
     if ((params.features & kNeeded) != kNeeded)
         return fail(Errc::kUnsupported, "io_uring of Linux 5.11 or later");
     (void)io_uring_register_ring_fd(&reactor->ring_);  // only saves a look-up per enter
-    if (io_uring_register_files_sparse(&reactor->ring_, options.registered_files) == 0) {
+    if (registered_files_close_at_once() &&
+        io_uring_register_files_sparse(&reactor->ring_, options.registered_files) == 0) {
         for (unsigned slot = options.registered_files; slot > 0; --slot)
             reactor->free_file_slots_.push_back(static_cast<int>(slot - 1));
     }
