@@ -85,6 +85,10 @@ io::Task<unsigned> count_connections(NbdServer* server, const std::string* name)
 io::Task<Result<std::uint16_t>> start_tcp(NbdServer* server, const std::string* address) {
     co_return server->listen_tcp(*address, 0);
 }
+io::Task<bool> call(void (*function)()) {
+    function();
+    co_return true;
+}
 io::Task<std::size_t> count_free(io::BufferPool* buffers) { co_return buffers->free_bytes(); }
 }  // namespace
 
@@ -112,6 +116,10 @@ Result<std::uint16_t> TestServer::listen_tcp(const std::string& address) {
 }
 std::size_t TestServer::free_buffer_bytes() {
     return io::run_on(home(), [this] { return count_free(buffers_.get()); });
+}
+
+void TestServer::run_on_server(void (*function)()) {
+    io::run_on(thread_->reactor(), [function] { return call(function); });
 }
 
 bool TestServer::wait_for_connections(unsigned count) {

@@ -40,6 +40,7 @@ class TestServer final : public ExportDirectory {
     void disconnect(const std::string& name);
     Result<std::uint16_t> listen_tcp(const std::string& address);
     std::size_t free_buffer_bytes();
+    void run_on_server(void (*function)());
 
     // ExportDirectory
     std::vector<std::string> list() override { return {"disk", "endless"}; }

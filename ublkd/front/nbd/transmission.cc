@@ -296,9 +296,13 @@ io::Task<void> Transmission::wait_readable() {
     waiting_for_client_ = nullptr;
 }
 
+/// Also not more than half of what the pool has left: one client that takes no replies leaves two
+/// thirds of it to the others, the next one two thirds of that.
 bool Transmission::has_room(std::uint64_t bytes) const {
     if (in_flight_ >= limits_.requests) return false;
-    return in_flight_ == 0 || bytes_in_flight_ + bytes <= limits_.bytes;
+    const std::uint64_t most =
+        std::min<std::uint64_t>(limits_.bytes, shared_->buffers->free_bytes() / 2);
+    return in_flight_ == 0 || bytes_in_flight_ + bytes <= most;
 }
 
 io::Task<void> Transmission::wait_for_room(std::uint64_t bytes) {
