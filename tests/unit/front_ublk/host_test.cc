@@ -1,0 +1,252 @@
+// Goal: the parts that meet the real host: the control ring with its deadlines, the uAPI's numbers, names of devices, users of a
+// device, child processes and the guard of the process. Method: /dev/null takes any command (uring_cmd) and answers 0; folders
+// of our own stand for /dev and /sys.
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/unit/front_ublk/rig.h"
+#include "ublkd/front/ublk/device_files.h"
+#include "ublkd/front/ublk/device_links.h"
+#include "ublkd/front/ublk/device_users.h"
+#include "ublkd/front/ublk/helper_process.h"
+#include "ublkd/front/ublk/kernel_driver_linux.h"
+#include "ublkd/front/ublk/process_guard.h"
+
+namespace ublkd::front::ublk {
+namespace {
+
+using uapi::Control;
+
+TEST(UblkUapi, OpcodesAreWhatTheMacrosGive) {
+    const auto both = [](unsigned number) { return static_cast<std::uint32_t>(_IOWR('u', number, uapi::ControlCommand)); };
+    const auto read = [](unsigned number) { return static_cast<std::uint32_t>(_IOR('u', number, uapi::ControlCommand)); };
+    const auto value = [](Control command) { return static_cast<std::uint32_t>(command); };
+    EXPECT_EQ(value(Control::kGetDeviceInfo), read(0x02));
+    EXPECT_EQ(value(Control::kAddDevice), both(0x04));
+    EXPECT_EQ(value(Control::kDeleteDevice), both(0x05));
+    EXPECT_EQ(value(Control::kStartDevice), both(0x06));
+    EXPECT_EQ(value(Control::kStopDevice), both(0x07));
+    EXPECT_EQ(value(Control::kSetParameters), both(0x08));
+    EXPECT_EQ(value(Control::kGetParameters), read(0x09));
+    EXPECT_EQ(value(Control::kStartRecovery), both(0x10));
+    EXPECT_EQ(value(Control::kEndRecovery), both(0x11));
+    EXPECT_EQ(value(Control::kGetFeatures), read(0x13));
+    EXPECT_EQ(value(Control::kDeleteDeviceAsync), read(0x14));
+    EXPECT_EQ(uapi::kFetch, static_cast<std::uint32_t>(_IOWR('u', 0x20, uapi::IoCommand)));
+    EXPECT_EQ(uapi::kCommitAndFetch, static_cast<std::uint32_t>(_IOWR('u', 0x21, uapi::IoCommand)));
+}
+
+TEST(UblkUapi, PositionsDoNotOverlap) {
+    EXPECT_EQ(uapi::data_position(0, 0, 0), 0x80000000u);
+    EXPECT_EQ(uapi::data_position(1, 2, 3), 0x80000000ULL + (1ULL << 41) + (2ULL << 25) + 3);
+    EXPECT_LT(uapi::data_position(0, 4095, kMaxIoBytes), uapi::data_position(1, 0, 0));
+    EXPECT_EQ(uapi::descriptor_offset(3, 4096), 3u * 98304u);     // by the greatest depth, whatever the device's
+    EXPECT_EQ(uapi::descriptor_offset(1, 65536), 131072u);
+}
+
+TEST(UblkUapi, TagsTellOursFromOthers) {
+    EXPECT_TRUE(is_our_tag(device_tag(VolumeId(1))));
+    EXPECT_NE(device_tag(VolumeId(1)), device_tag(VolumeId(2)));
+    EXPECT_EQ(device_tag(VolumeId(7)), device_tag(VolumeId(7)));
+    EXPECT_FALSE(is_our_tag(0));
+    EXPECT_FALSE(is_our_tag(3));
+}
+
+io::Task<void> one_command(LinuxDriver* driver, int* done) {
+    std::uint64_t word = 5;
+    const ControlRequest request{Control::kGetFeatures, 1, 2, std::as_writable_bytes(std::span(&word, 1))};
+    const auto answered = co_await driver->control(&request);
+    if (answered && word == 5) ++*done;
+}
+
+io::Task<void> many_commands(LinuxDriver* driver, int count, int* done) {
+    io::TaskGroup group;
+    for (int i = 0; i < count; ++i) group.start(one_command(driver, done));
+    co_await group.wait();
+}
+
+TEST(ControlRing, AnswersManyCommandsAtOnce) {
+    Rig rig;
+    auto driver = LinuxDriver::create("/dev", "/dev/null");
+    ASSERT_TRUE(driver) << to_string(driver.error());
+    int done = 0;
+    rig.run(many_commands(driver->get(), 300, &done));    // more than its ring holds
+    EXPECT_EQ(done, 300);
+}
+
+TEST(ControlRing, ACommandThatTheKernelNeverAnswersEndsAtItsDeadline) {
+    Rig rig;
+    auto driver = LinuxDriver::create("/dev", "/dev/null");
+    ASSERT_TRUE(driver);
+    ASSERT_TRUE(faults::arm("ublk.control_lost=fail@2"));
+    int done = 0;
+    rig.run(one_command(driver->get(), &done));
+    const ControlRequest request{Control::kStartDevice, 1, 2, {}, std::chrono::milliseconds(40)};
+    const auto begin = io::Clock::now();
+    const auto lost = rig.run((*driver)->control(&request));
+    ASSERT_FALSE(lost);
+    EXPECT_EQ(lost.error().code, Errc::kTimedOut);
+    EXPECT_NE(to_string(lost.error()).find("START_DEV"), std::string::npos);
+    EXPECT_GE(io::Clock::now() - begin, std::chrono::milliseconds(40));
+    rig.run(one_command(driver->get(), &done));    // the ring serves on
+    EXPECT_EQ(done, 2);
+}
+
+TEST(ControlRing, SaysWhatIsMissing) {
+    const auto none = LinuxDriver::create("/dev", "/nonexistent/ublk-control");
+    ASSERT_FALSE(none);
+    EXPECT_EQ(none.error().code, Errc::kUnsupported);
+    EXPECT_NE(to_string(none.error()).find("ublk_drv"), std::string::npos);
+    Rig rig;
+    auto driver = LinuxDriver::create(rig.folder, "/dev/null");
+    ASSERT_TRUE(driver);
+    uapi::DeviceInfo info{};
+    const auto channel = (*driver)->open(rig.reactor.get(), info);
+    ASSERT_FALSE(channel);
+    EXPECT_EQ(channel.error().code, Errc::kNotFound);
+}
+
+// ---- names
+
+TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
+    Rig rig;
+    const std::string run = rig.folder + "/run";
+    const std::string dev = rig.folder + "/dev";
+    const DeviceLinks links(LinkPlaces{run, dev, rig.folder + "/no-udev"}, VolumeId(0xabc), "i-1/sdf", "ublkb4");
+    ASSERT_TRUE(links.announce());
+    ASSERT_TRUE(links.make());
+    ASSERT_TRUE(links.make());    // again: a recovery
+    const std::string id = VolumeId(0xabc).to_string();
+    EXPECT_EQ(std::filesystem::read_symlink(dev + "/ebs/" + id), "../ublkb4");
+    EXPECT_EQ(std::filesystem::read_symlink(dev + "/ebs/i-1/sdf"), "../../ublkb4");
+    EXPECT_EQ(std::filesystem::read_symlink(dev + "/disk/by-id/ebs-" + id), "../../ublkb4");
+    EXPECT_TRUE(std::filesystem::is_symlink(dev + "/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol" + id.substr(4)));
+    std::ifstream file(run + "/udev/ublkb4");
+    std::string line;
+    std::getline(file, line);
+    EXPECT_EQ(line, "UBLKD_VOLUME_ID=" + id);
+    std::filesystem::remove(dev + "/ebs/" + id);
+    std::filesystem::create_symlink("../ublkb9", dev + "/ebs/" + id);    // another device's by now
+    links.remove();
+    EXPECT_TRUE(std::filesystem::is_symlink(dev + "/ebs/" + id));
+    EXPECT_FALSE(std::filesystem::exists(dev + "/ebs/i-1"));
+    EXPECT_FALSE(std::filesystem::exists(run + "/udev/ublkb4"));
+}
+
+TEST(DeviceLinks, AreLeftToUdevWhereItRuns) {
+    Rig rig;
+    std::ofstream(rig.folder + "/control") << "";
+    const DeviceLinks links(LinkPlaces{rig.folder + "/run", rig.folder + "/dev", rig.folder + "/control"}, VolumeId(1), "",
+                            "ublkb4");
+    ASSERT_TRUE(links.announce());
+    ASSERT_TRUE(links.make());
+    EXPECT_TRUE(std::filesystem::exists(rig.folder + "/run/udev/ublkb4"));
+    EXPECT_FALSE(std::filesystem::exists(rig.folder + "/dev/ebs"));
+}
+
+// ---- users of a device
+
+TEST(DeviceUsers, NamesWhoHasItOpenOrStackedUpon) {
+    Rig rig;
+    const std::string dev = rig.folder + "/dev";
+    std::filesystem::create_directories(dev);
+    std::ofstream(dev + "/ublkb2") << "";
+    EXPECT_TRUE(device_users("ublkb2", dev, rig.folder + "/sys").empty());
+    const int fd = open((dev + "/ublkb2").c_str(), O_RDONLY);
+    std::filesystem::create_directories(rig.folder + "/sys/block/ublkb2/holders/dm-1");
+    std::filesystem::create_directories(rig.folder + "/sys/block/ublkb2/ublkb2p1/holders/md0");
+    const auto users = device_users("ublkb2", dev, rig.folder + "/sys");
+    close(fd);
+    ASSERT_EQ(users.size(), 3u);
+    EXPECT_EQ(users[0], "ublkb2 held by dm-1");
+    EXPECT_NE(users[1].find("(pid " + std::to_string(getpid()) + ")"), std::string::npos) << users[1];
+    EXPECT_EQ(users[2], "ublkb2p1 held by md0");
+}
+
+TEST(DeviceUsers, NamesMounts) {
+    struct stat root {};
+    ASSERT_EQ(stat("/proc", &root), 0);
+    Rig rig;
+    std::filesystem::create_directories(rig.folder + "/sys/block/ublkb2");
+    std::ofstream(rig.folder + "/sys/block/ublkb2/dev") << major(root.st_dev) << ":" << minor(root.st_dev) << "\n";
+    const auto users = device_users("ublkb2", rig.folder + "/dev", rig.folder + "/sys");
+    EXPECT_NE(std::find(users.begin(), users.end(), "ublkb2 mounted on /proc"), users.end());
+}
+
+TEST(DeviceFiles, ListsDevicesAndSeesASchedulerThatStays) {
+    Rig rig;
+    for (const char* name : {"ublkc12", "ublkc3", "ublkcx", "other"})
+        std::filesystem::create_directories(rig.folder + "/sys/class/ublk-char/" + name);
+    const std::vector<std::uint32_t> expected{3, 12};
+    EXPECT_EQ(list_device_ids(rig.folder + "/sys"), expected);
+    EXPECT_TRUE(list_device_ids(rig.folder + "/nothing").empty());
+    EXPECT_TRUE(remove_scheduler(rig.folder + "/sys", "ublkb0"));
+    rig.set_scheduler(0, "[mq-deadline] none");
+    EXPECT_FALSE(remove_scheduler(rig.folder + "/sys", "ublkb0"));    // a plain file does not obey
+    EXPECT_FALSE(server_is_alive(4'000'000));
+}
+
+// ---- children
+
+TEST(HelperProcess, WritesAndClaimsWithoutOurDescriptors) {
+    Rig rig;
+    const std::string path = rig.folder + "/file";
+    EXPECT_EQ(write_file_in_child(path, "x"), ENOENT);
+    std::ofstream(path) << "";
+    EXPECT_EQ(write_file_in_child(path, "hello"), 0);
+    std::string text;
+    std::ifstream(path) >> text;
+    EXPECT_EQ(text, "hello");
+    EXPECT_EQ(try_claim_in_child(path), 0);
+    EXPECT_EQ(try_claim_in_child(rig.folder + "/none"), ENOENT);
+    // A pipe's reader sees its end as soon as the child runs, though the child waits: it has closed what it inherited.
+    ASSERT_EQ(mkfifo((rig.folder + "/fifo").c_str(), 0600), 0);
+    EXPECT_FALSE(start_in_background({"no-such-program-at-all"}));
+    EXPECT_TRUE(start_in_background({"true"}));
+}
+
+// ---- the guard, in a child of its own: it cannot be undone
+
+int guarded_child() {
+    const pid_t child = fork();
+    if (child == 0) {
+        const auto missing = guard_process();
+        const bool said = std::any_of(missing.begin(), missing.end(), [](const std::string& line) {
+            return line.find("PR_SET_IO_FLUSHER") != std::string::npos;
+        });
+        bool inherited = false;
+        std::thread([&inherited] { inherited = is_io_flusher(); }).join();
+        // Either it is in force, in threads made later too, or it is said that it is not.
+        _exit(is_io_flusher() == inherited && said != is_io_flusher() ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return status;
+}
+
+TEST(ProcessGuard, IsInForceOrSaysWhatIsMissing) {
+    EXPECT_FALSE(is_io_flusher());
+    EXPECT_EQ(guarded_child(), 0);
+}
+
+TEST(ProcessGuard, RefusesAFolderOnAUblkDevice) {
+    Rig rig;
+    struct stat info {};
+    ASSERT_EQ(stat(rig.folder.c_str(), &info), 0);
+    const std::string numbers = std::to_string(major(info.st_dev)) + ":" + std::to_string(minor(info.st_dev));
+    EXPECT_TRUE(check_not_on_ublk(rig.folder, rig.folder + "/sys"));
+    std::filesystem::create_directories(rig.folder + "/sys/dev/block");
+    std::filesystem::create_symlink("../../devices/virtual/block/ublkb7/ublkb7p1", rig.folder + "/sys/dev/block/" + numbers);
+    const auto refused = check_not_on_ublk(rig.folder, rig.folder + "/sys");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::kInvalidArgument);
+    EXPECT_EQ(check_not_on_ublk(rig.folder + "/none").error().code, Errc::kNotFound);
+}
+
+}  // namespace
+}  // namespace ublkd::front::ublk
