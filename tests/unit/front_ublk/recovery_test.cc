@@ -154,6 +154,7 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
 TEST(UblkRecovery, WaitsUntilTheKernelHasNoticedTheDeath) {
     Rig rig;
     rig.kernel->death_takes = std::chrono::milliseconds(50);
+    rig.environment.deadlines.lost = std::chrono::seconds(20);
     Dying& dying = Dying::make();
     dying.die(rig);
     auto device = rig.recover(&dying.after);
