@@ -1,6 +1,7 @@
-// Goal: the parts that meet the real host: the control ring with its deadlines, the uAPI's numbers, names of devices, users of a
-// device, child processes and the guard of the process. Method: /dev/null takes any command (uring_cmd) and answers 0; folders
-// of our own stand for /dev and /sys.
+// Goal: the parts that meet the real host: the control ring with its deadlines, the uAPI's numbers,
+// names of devices, users of a device, child processes and the guard of the process. Method:
+// /dev/null takes any command (uring_cmd) and answers 0; folders of our own stand for /dev and
+// /sys.
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -23,8 +24,12 @@ namespace {
 using uapi::Control;
 
 TEST(UblkUapi, OpcodesAreWhatTheMacrosGive) {
-    const auto both = [](unsigned number) { return static_cast<std::uint32_t>(_IOWR('u', number, uapi::ControlCommand)); };
-    const auto read = [](unsigned number) { return static_cast<std::uint32_t>(_IOR('u', number, uapi::ControlCommand)); };
+    const auto both = [](unsigned number) {
+        return static_cast<std::uint32_t>(_IOWR('u', number, uapi::ControlCommand));
+    };
+    const auto read = [](unsigned number) {
+        return static_cast<std::uint32_t>(_IOR('u', number, uapi::ControlCommand));
+    };
     const auto value = [](Control command) { return static_cast<std::uint32_t>(command); };
     EXPECT_EQ(value(Control::kGetDeviceInfo), read(0x02));
     EXPECT_EQ(value(Control::kAddDevice), both(0x04));
@@ -45,7 +50,8 @@ TEST(UblkUapi, PositionsDoNotOverlap) {
     EXPECT_EQ(uapi::data_position(0, 0, 0), 0x80000000u);
     EXPECT_EQ(uapi::data_position(1, 2, 3), 0x80000000ULL + (1ULL << 41) + (2ULL << 25) + 3);
     EXPECT_LT(uapi::data_position(0, 4095, kMaxIoBytes), uapi::data_position(1, 0, 0));
-    EXPECT_EQ(uapi::descriptor_offset(3, 4096), 3u * 98304u);     // by the greatest depth, whatever the device's
+    EXPECT_EQ(uapi::descriptor_offset(3, 4096),
+              3u * 98304u);  // by the greatest depth, whatever the device's
     EXPECT_EQ(uapi::descriptor_offset(1, 65536), 131072u);
 }
 
@@ -59,7 +65,8 @@ TEST(UblkUapi, TagsTellOursFromOthers) {
 
 io::Task<void> one_command(LinuxDriver* driver, int* done) {
     std::uint64_t word = 5;
-    const ControlRequest request{Control::kGetFeatures, 1, 2, std::as_writable_bytes(std::span(&word, 1))};
+    const ControlRequest request{Control::kGetFeatures, 1, 2,
+                                 std::as_writable_bytes(std::span(&word, 1))};
     const auto answered = co_await driver->control(&request);
     if (answered && word == 5) ++*done;
 }
@@ -75,7 +82,7 @@ TEST(ControlRing, AnswersManyCommandsAtOnce) {
     auto driver = LinuxDriver::create("/dev", "/dev/null");
     ASSERT_TRUE(driver) << to_string(driver.error());
     int done = 0;
-    rig.run(many_commands(driver->get(), 300, &done));    // more than its ring holds
+    rig.run(many_commands(driver->get(), 300, &done));  // more than its ring holds
     EXPECT_EQ(done, 300);
 }
 
@@ -93,7 +100,7 @@ TEST(ControlRing, ACommandThatTheKernelNeverAnswersEndsAtItsDeadline) {
     EXPECT_EQ(lost.error().code, Errc::kTimedOut);
     EXPECT_NE(to_string(lost.error()).find("START_DEV"), std::string::npos);
     EXPECT_GE(io::Clock::now() - begin, std::chrono::milliseconds(40));
-    rig.run(one_command(driver->get(), &done));    // the ring serves on
+    rig.run(one_command(driver->get(), &done));  // the ring serves on
     EXPECT_EQ(done, 2);
 }
 
@@ -117,21 +124,23 @@ TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
     Rig rig;
     const std::string run = rig.folder + "/run";
     const std::string dev = rig.folder + "/dev";
-    const DeviceLinks links(LinkPlaces{run, dev, rig.folder + "/no-udev"}, VolumeId(0xabc), "i-1/sdf", "ublkb4");
+    const DeviceLinks links(LinkPlaces{run, dev, rig.folder + "/no-udev"}, VolumeId(0xabc),
+                            "i-1/sdf", "ublkb4");
     ASSERT_TRUE(links.announce());
     ASSERT_TRUE(links.make());
-    ASSERT_TRUE(links.make());    // again: a recovery
+    ASSERT_TRUE(links.make());  // again: a recovery
     const std::string id = VolumeId(0xabc).to_string();
     EXPECT_EQ(std::filesystem::read_symlink(dev + "/ebs/" + id), "../ublkb4");
     EXPECT_EQ(std::filesystem::read_symlink(dev + "/ebs/i-1/sdf"), "../../ublkb4");
     EXPECT_EQ(std::filesystem::read_symlink(dev + "/disk/by-id/ebs-" + id), "../../ublkb4");
-    EXPECT_TRUE(std::filesystem::is_symlink(dev + "/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol" + id.substr(4)));
+    EXPECT_TRUE(std::filesystem::is_symlink(
+        dev + "/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol" + id.substr(4)));
     std::ifstream file(run + "/udev/ublkb4");
     std::string line;
     std::getline(file, line);
     EXPECT_EQ(line, "UBLKD_VOLUME_ID=" + id);
     std::filesystem::remove(dev + "/ebs/" + id);
-    std::filesystem::create_symlink("../ublkb9", dev + "/ebs/" + id);    // another device's by now
+    std::filesystem::create_symlink("../ublkb9", dev + "/ebs/" + id);  // another device's by now
     links.remove();
     EXPECT_TRUE(std::filesystem::is_symlink(dev + "/ebs/" + id));
     EXPECT_FALSE(std::filesystem::exists(dev + "/ebs/i-1"));
@@ -141,8 +150,9 @@ TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
 TEST(DeviceLinks, AreLeftToUdevWhereItRuns) {
     Rig rig;
     std::ofstream(rig.folder + "/control") << "";
-    const DeviceLinks links(LinkPlaces{rig.folder + "/run", rig.folder + "/dev", rig.folder + "/control"}, VolumeId(1), "",
-                            "ublkb4");
+    const DeviceLinks links(
+        LinkPlaces{rig.folder + "/run", rig.folder + "/dev", rig.folder + "/control"}, VolumeId(1),
+        "", "ublkb4");
     ASSERT_TRUE(links.announce());
     ASSERT_TRUE(links.make());
     EXPECT_TRUE(std::filesystem::exists(rig.folder + "/run/udev/ublkb4"));
@@ -164,16 +174,18 @@ TEST(DeviceUsers, NamesWhoHasItOpenOrStackedUpon) {
     close(fd);
     ASSERT_EQ(users.size(), 3u);
     EXPECT_EQ(users[0], "ublkb2 held by dm-1");
-    EXPECT_NE(users[1].find("(pid " + std::to_string(getpid()) + ")"), std::string::npos) << users[1];
+    EXPECT_NE(users[1].find("(pid " + std::to_string(getpid()) + ")"), std::string::npos)
+        << users[1];
     EXPECT_EQ(users[2], "ublkb2p1 held by md0");
 }
 
 TEST(DeviceUsers, NamesMounts) {
-    struct stat root {};
+    struct stat root{};
     ASSERT_EQ(stat("/proc", &root), 0);
     Rig rig;
     std::filesystem::create_directories(rig.folder + "/sys/block/ublkb2");
-    std::ofstream(rig.folder + "/sys/block/ublkb2/dev") << major(root.st_dev) << ":" << minor(root.st_dev) << "\n";
+    std::ofstream(rig.folder + "/sys/block/ublkb2/dev")
+        << major(root.st_dev) << ":" << minor(root.st_dev) << "\n";
     const auto users = device_users("ublkb2", rig.folder + "/dev", rig.folder + "/sys");
     EXPECT_NE(std::find(users.begin(), users.end(), "ublkb2 mounted on /proc"), users.end());
 }
@@ -187,7 +199,7 @@ TEST(DeviceFiles, ListsDevicesAndSeesASchedulerThatStays) {
     EXPECT_TRUE(list_device_ids(rig.folder + "/nothing").empty());
     EXPECT_TRUE(remove_scheduler(rig.folder + "/sys", "ublkb0"));
     rig.set_scheduler(0, "[mq-deadline] none");
-    EXPECT_FALSE(remove_scheduler(rig.folder + "/sys", "ublkb0"));    // a plain file does not obey
+    EXPECT_FALSE(remove_scheduler(rig.folder + "/sys", "ublkb0"));  // a plain file does not obey
     EXPECT_FALSE(server_is_alive(4'000'000));
 }
 
@@ -204,7 +216,8 @@ TEST(HelperProcess, WritesAndClaimsWithoutOurDescriptors) {
     EXPECT_EQ(text, "hello");
     EXPECT_EQ(try_claim_in_child(path), 0);
     EXPECT_EQ(try_claim_in_child(rig.folder + "/none"), ENOENT);
-    // A pipe's reader sees its end as soon as the child runs, though the child waits: it has closed what it inherited.
+    // A pipe's reader sees its end as soon as the child runs, though the child waits: it has closed
+    // what it inherited.
     ASSERT_EQ(mkfifo((rig.folder + "/fifo").c_str(), 0600), 0);
     EXPECT_FALSE(start_in_background({"no-such-program-at-all"}));
     EXPECT_TRUE(start_in_background({"true"}));
@@ -236,12 +249,14 @@ TEST(ProcessGuard, IsInForceOrSaysWhatIsMissing) {
 
 TEST(ProcessGuard, RefusesAFolderOnAUblkDevice) {
     Rig rig;
-    struct stat info {};
+    struct stat info{};
     ASSERT_EQ(stat(rig.folder.c_str(), &info), 0);
-    const std::string numbers = std::to_string(major(info.st_dev)) + ":" + std::to_string(minor(info.st_dev));
+    const std::string numbers =
+        std::to_string(major(info.st_dev)) + ":" + std::to_string(minor(info.st_dev));
     EXPECT_TRUE(check_not_on_ublk(rig.folder, rig.folder + "/sys"));
     std::filesystem::create_directories(rig.folder + "/sys/dev/block");
-    std::filesystem::create_symlink("../../devices/virtual/block/ublkb7/ublkb7p1", rig.folder + "/sys/dev/block/" + numbers);
+    std::filesystem::create_symlink("../../devices/virtual/block/ublkb7/ublkb7p1",
+                                    rig.folder + "/sys/dev/block/" + numbers);
     const auto refused = check_not_on_ublk(rig.folder, rig.folder + "/sys");
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::kInvalidArgument);

@@ -1,5 +1,6 @@
-// Goal: a device whose server died, was quiesced or was lost is taken over or cleared, whatever step fails; requests that come
-// again carry the ids they had. Method: the simulated kernel; a dead server's object stays and nothing of it runs.
+// Goal: a device whose server died, was quiesced or was lost is taken over or cleared, whatever
+// step fails; requests that come again carry the ids they had. Method: the simulated kernel; a dead
+// server's object stays and nothing of it runs.
 #include "tests/unit/front_ublk/rig.h"
 #include "ublkd/front/ublk/retry_ids.h"
 
@@ -79,7 +80,7 @@ TEST(UblkRecovery, GivesNewIdsWhereASchedulerMayHaveMovedTags) {
         if (!later) rig.set_scheduler(0, "[mq-deadline] none");
         Dying& dying = Dying::make();
         dying.die(rig);
-        if (later) rig.set_scheduler(0, "[mq-deadline] none");    // somebody set it after the start
+        if (later) rig.set_scheduler(0, "[mq-deadline] none");  // somebody set it after the start
         auto device = rig.recover(&dying.after);
         ASSERT_TRUE(device);
         rig.settle();
@@ -128,7 +129,7 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     };
     io::spawn(gate, Drive::quiesce(device->get(), &quiesced));
     rig.settle();
-    EXPECT_FALSE(quiesced);    // what is under way is ended first
+    EXPECT_FALSE(quiesced);  // what is under way is ended first
     Pending later;
     later.start(rig, uapi::kOperationWrite, 8, 8, std::byte{2});
     rig.settle();
@@ -141,7 +142,7 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     EXPECT_EQ(under_way.result, 4096);
     EXPECT_FALSE(later.is_done());
     device->reset();
-    rig.kernel->kill_server(0);    // the process ends
+    rig.kernel->kill_server(0);  // the process ends
     auto next = rig.recover(&probe);
     ASSERT_TRUE(next) << to_string(next.error());
     rig.settle();
@@ -176,7 +177,8 @@ TEST(UblkRecovery, BacksOffWhileTheDeviceIsBusyAndGivesUpInTime) {
     const auto refused = rig.recover(&dying.after);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, Errc::kBusy);
-    EXPECT_EQ(rig.kernel->device_count(), 1u);    // its users go on waiting, a later call may find it free
+    EXPECT_EQ(rig.kernel->device_count(),
+              1u);  // its users go on waiting, a later call may find it free
     rig.kernel->faults.clear();
     auto again = rig.recover(&dying.after);
     ASSERT_TRUE(again);
@@ -187,7 +189,7 @@ TEST(UblkRecovery, NeedsNoStartAfterAServerThatDiedBetweenItsStartAndItsFirstFet
     Rig rig;
     Dying& dying = Dying::make();
     dying.die(rig);
-    rig.kernel->faults[Control::kStartRecovery] = {.fail_errno = EINVAL};    // what Linux 6.12 says
+    rig.kernel->faults[Control::kStartRecovery] = {.fail_errno = EINVAL};  // what Linux 6.12 says
     auto device = rig.recover(&dying.after);
     ASSERT_TRUE(device) << to_string(device.error());
     rig.settle();
@@ -206,10 +208,10 @@ TEST(UblkRecovery, RemovesADeviceThatStaysLiveWithoutAServer) {
     EXPECT_EQ(lost.error().code, Errc::kClosed);
     EXPECT_LT(io::Clock::now() - begin, std::chrono::seconds(5));
     rig.settle();
-    EXPECT_EQ(dying.write.result, -EIO);    // nothing waits for ever
+    EXPECT_EQ(dying.write.result, -EIO);  // nothing waits for ever
     EXPECT_EQ(dying.read_later.result, -EIO);
     EXPECT_TRUE(rig.left_nothing());
-    auto anew = rig.attach(&dying.after);    // with the number it had
+    auto anew = rig.attach(&dying.after);  // with the number it had
     ASSERT_TRUE(anew);
     EXPECT_EQ((*anew)->device_id(), 0u);
     ASSERT_TRUE(rig.detach(*anew));
@@ -251,7 +253,7 @@ TEST(UblkRecovery, RefusesADeviceOfAnotherVolumeAndOneThatIsNotThere) {
 
 struct Broken {
     const char* name;
-    const char* point;       // or nullptr
+    const char* point;  // or nullptr
     Control command;
     bool hang;
 };
@@ -267,7 +269,8 @@ TEST_P(UblkRecoveryStep, FailingLeavesTheRequestsWaitingForTheNextProcess) {
     if (broken.point != nullptr) {
         ASSERT_TRUE(faults::arm(std::string(broken.point) + "=fail"));
     } else {
-        rig.kernel->faults[broken.command] = {.fail_errno = broken.hang ? 0 : EIO, .hang = broken.hang};
+        rig.kernel->faults[broken.command] = {.fail_errno = broken.hang ? 0 : EIO,
+                                              .hang = broken.hang};
     }
     const auto begin = io::Clock::now();
     const auto failed = rig.recover(&dying.after);
@@ -277,7 +280,7 @@ TEST_P(UblkRecoveryStep, FailingLeavesTheRequestsWaitingForTheNextProcess) {
     rig.settle();
     ASSERT_EQ(rig.kernel->device_count(), 1u);
     EXPECT_FALSE(dying.write.is_done());
-    rig.kernel->kill_server(0);    // that process ends
+    rig.kernel->kill_server(0);  // that process ends
     auto device = rig.recover(&dying.after);
     ASSERT_TRUE(device) << to_string(device.error());
     rig.settle();
@@ -291,7 +294,8 @@ INSTANTIATE_TEST_SUITE_P(
     Each, UblkRecoveryStep,
     ::testing::Values(Broken{"InfoFails", nullptr, Control::kGetDeviceInfo, false},
                       Broken{"InfoHangs", nullptr, Control::kGetDeviceInfo, true},
-                      Broken{"BeforeStart", "ublk.recovery_before_start", Control::kGetFeatures, false},
+                      Broken{"BeforeStart", "ublk.recovery_before_start", Control::kGetFeatures,
+                             false},
                       Broken{"AfterStart", "ublk.recovery_started", Control::kGetFeatures, false},
                       Broken{"AfterFetch", "ublk.recovery_fetched", Control::kGetFeatures, false},
                       Broken{"EndFails", nullptr, Control::kEndRecovery, false},
@@ -316,11 +320,12 @@ TEST(UblkRecovery, RemovesADeviceWhoseRecoveryTheKernelDoesNotStart) {
 TEST(UblkRescue, FindsDevicesByTheirStateAndClearsThem) {
     Rig rig;
     const auto show = [&rig](int id) {
-        std::filesystem::create_directories(rig.folder + "/sys/class/ublk-char/ublkc" + std::to_string(id));
+        std::filesystem::create_directories(rig.folder + "/sys/class/ublk-char/ublkc" +
+                                            std::to_string(id));
     };
     Dying& dying = Dying::make();
     dying.die(rig);
-    for (const int id : {0, 1, 2, 7}) show(id);    // 7: gone since
+    for (const int id : {0, 1, 2, 7}) show(id);  // 7: gone since
     uapi::DeviceInfo foreign{};
     foreign.queue_count = foreign.queue_depth = 1;
     foreign.max_io_bytes = 65536;
@@ -340,7 +345,8 @@ TEST(UblkRescue, FindsDevicesByTheirStateAndClearsThem) {
     EXPECT_STREQ((*found)[1].condition, "never started");
     EXPECT_TRUE((*found)[2].ours);
     EXPECT_EQ((*found)[2].info.server_flags, device_tag(VolumeId(9)));
-    for (const std::uint32_t id : {0u, 1u, 2u, 7u}) EXPECT_TRUE(rig.run(remove_device(&rig.environment, id)));
+    for (const std::uint32_t id : {0u, 1u, 2u, 7u})
+        EXPECT_TRUE(rig.run(remove_device(&rig.environment, id)));
     EXPECT_EQ(rig.kernel->device_count(), 0u);
     rig.settle();
     EXPECT_EQ(dying.write.result, -EIO);
@@ -382,7 +388,7 @@ TEST(RetryIds, KeepWhatWasUnderWayAndForgetWhatWasAnswered) {
     EXPECT_EQ(ids->begin(1, 3, write, 3), kept);
     EXPECT_EQ(ids->reissued(), 1u);
     ids->end(1, 3);
-    EXPECT_NE(ids->begin(1, 3, write, 3), kept);    // equal by chance: a new request
+    EXPECT_NE(ids->begin(1, 3, write, 3), kept);  // equal by chance: a new request
 }
 
 TEST(RetryIds, AnotherRequestOnTheTagIsANewOne) {
@@ -410,7 +416,9 @@ TEST(RetryIds, RefuseAFileOfAnotherDevice) {
     const std::string path = rig.folder + "/ids";
     const RetryIds::Key key{VolumeId(1), 0, 1, 4};
     ASSERT_TRUE(RetryIds::create(path, key));
-    const auto code = [&path](RetryIds::Key other) { return RetryIds::open(path, other).error().code; };
+    const auto code = [&path](RetryIds::Key other) {
+        return RetryIds::open(path, other).error().code;
+    };
     EXPECT_EQ(code({VolumeId(2), 0, 1, 4}), Errc::kConflict);
     EXPECT_EQ(code({VolumeId(1), 1, 1, 4}), Errc::kConflict);
     EXPECT_EQ(code({VolumeId(1), 0, 2, 4}), Errc::kCorrupt);

@@ -1,5 +1,5 @@
-// What the tests of the front end share: a simulated kernel, folders of their own in place of /run, /dev and /sys, short
-// deadlines, and block devices that hold requests back or fail them.
+// What the tests of the front end share: a simulated kernel, folders of their own in place of /run,
+// /dev and /sys, short deadlines, and block devices that hold requests back or fail them.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -26,18 +26,19 @@ inline block::Geometry small_geometry() {
     return geometry;
 }
 
-/// Applies each change to `inner` at once and answers it when released; keeps the ids; fails what it is told to.
+/// Applies each change to `inner` at once and answers it when released; keeps the ids; fails what
+/// it is told to.
 class ProbeDevice final : public block::BlockDevice {
   public:
     explicit ProbeDevice(block::BlockDevice* inner) : inner_(inner), geometry_(inner->geometry()) {}
     const block::Geometry& geometry() const override { return geometry_; }
 
     block::Geometry& geometry_for_test() { return geometry_; }
-    bool hold = false;               // changes are applied, their answers wait for `released`
+    bool hold = false;  // changes are applied, their answers wait for `released`
     io::Event released;
-    std::optional<Error> failure;    // of everything
+    std::optional<Error> failure;  // of everything
     std::vector<block::RequestId> ids;
-    std::vector<Range> ranges;       // of the changes, as they came
+    std::vector<Range> ranges;  // of the changes, as they came
     int flushes = 0;
     bool last_fua = false;
     bool last_keep_allocated = false;
@@ -84,7 +85,8 @@ class ProbeDevice final : public block::BlockDevice {
         }
         co_return co_await finish();
     }
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t max_extents) override {
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t max_extents) override {
         co_return co_await inner_->block_status(range, max_extents);
     }
 
@@ -108,8 +110,9 @@ class Rig {
         environment.sys_folder = folder + "/sys";
         environment.udev_socket = folder + "/no-udev";
         using std::chrono::milliseconds;
-        environment.deadlines = {milliseconds(60), milliseconds(60), milliseconds(150), milliseconds(150),
-                                 milliseconds(60), milliseconds(120), milliseconds(80)};
+        environment.deadlines = {milliseconds(60),  milliseconds(60), milliseconds(150),
+                                 milliseconds(150), milliseconds(60), milliseconds(120),
+                                 milliseconds(80)};
         for (int id = 0; id < 4; ++id) set_scheduler(id, "[none] mq-deadline");
         options.volume = VolumeId(0x1234567890abcdef);
         options.depth = 8;
@@ -125,11 +128,13 @@ class Rig {
         return reactor->run_until_complete(std::move(task));
     }
     Result<std::unique_ptr<UblkDevice>> attach(block::BlockDevice* device) {
-        return run(UblkDevice::attach(reactor.get(), buffers.get(), &environment, device, &options));
+        return run(
+            UblkDevice::attach(reactor.get(), buffers.get(), &environment, device, &options));
     }
     Result<std::unique_ptr<UblkDevice>> recover(block::BlockDevice* device, std::uint32_t id = 0) {
         options.device_id = id;
-        return run(UblkDevice::recover(reactor.get(), buffers.get(), &environment, device, &options));
+        return run(
+            UblkDevice::recover(reactor.get(), buffers.get(), &environment, device, &options));
     }
     /// SIGKILL: what the process had stays as it was, and nothing of it runs any more.
     void kill(std::unique_ptr<UblkDevice> device, std::uint32_t id = 0) {
@@ -137,7 +142,8 @@ class Rig {
         corpses->push_back(std::move(device));
         // Its requests never end, so what they hold stays.
         static auto* const pools = new std::vector<std::unique_ptr<io::BufferPool>>();
-        pools->push_back(std::exchange(buffers, std::move(*io::BufferPool::create(4 * kMiB, false))));
+        pools->push_back(
+            std::exchange(buffers, std::move(*io::BufferPool::create(4 * kMiB, false))));
         kernel->kill_server(id);
     }
     Result<void> detach(std::unique_ptr<UblkDevice>& device, bool force = true) {
@@ -148,7 +154,8 @@ class Rig {
     void settle(int turns = 20) {
         for (int i = 0; i < turns; ++i) run(one_turn());
     }
-    int request(std::uint32_t operation, std::uint64_t sector, std::uint32_t sectors, std::span<std::byte> data) {
+    int request(std::uint32_t operation, std::uint64_t sector, std::uint32_t sectors,
+                std::span<std::byte> data) {
         return run(kernel->request(0, operation, sector, sectors, data));
     }
     void set_scheduler(int id, const std::string& text) {
@@ -181,7 +188,8 @@ struct Pending {
     std::vector<std::byte> data;
     int result = kRunning;
 
-    void start(Rig& rig, std::uint32_t operation, std::uint64_t sector, std::uint32_t sectors, std::byte fill) {
+    void start(Rig& rig, std::uint32_t operation, std::uint64_t sector, std::uint32_t sectors,
+               std::byte fill) {
         data.assign(std::size_t{sectors} * kSectorBytes, fill);
         io::spawn(gate(), drive(&rig, operation, sector, sectors));
     }
@@ -192,8 +200,10 @@ struct Pending {
         static auto* const counted = new io::Gate();
         return *counted;
     }
-    io::Task<void> drive(Rig* rig, std::uint32_t operation, std::uint64_t sector, std::uint32_t sectors) {
-        const std::span<std::byte> moved = operation <= uapi::kOperationWrite ? std::span(data) : std::span<std::byte>();
+    io::Task<void> drive(Rig* rig, std::uint32_t operation, std::uint64_t sector,
+                         std::uint32_t sectors) {
+        const std::span<std::byte> moved =
+            operation <= uapi::kOperationWrite ? std::span(data) : std::span<std::byte>();
         result = co_await rig->kernel->request(0, operation, sector, sectors, moved);
     }
 };

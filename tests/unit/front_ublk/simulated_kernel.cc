@@ -25,7 +25,8 @@ void copy_out(const T& value, std::span<std::byte> buffer) {
 /// The open /dev/ublkcN of one server.
 class SimulatedChannel final : public DeviceChannel {
   public:
-    SimulatedChannel(SimulatedKernel* kernel, std::uint32_t id, std::uint64_t generation, unsigned depth)
+    SimulatedChannel(SimulatedKernel* kernel, std::uint32_t id, std::uint64_t generation,
+                     unsigned depth)
         : kernel_(kernel), id_(id), generation_(generation), depth_(depth) {}
     ~SimulatedChannel() override {
         if (auto* const device = alive()) device->channel_open = false;
@@ -48,11 +49,13 @@ class SimulatedChannel final : public DeviceChannel {
         ++device->fetched_once;
         kernel_->dispatch(id_);
     }
-    void commit_and_fetch(unsigned queue, unsigned tag, int result, io::Completion* completion) override {
+    void commit_and_fetch(unsigned queue, unsigned tag, int result,
+                          io::Completion* completion) override {
         auto* const device = alive();
         if (device == nullptr) return;
         auto& slot = device->tags[queue * depth_ + tag];
-        CHECK(slot.request != nullptr && slot.sent && slot.fetched == nullptr, "an answer to a request that was sent");
+        CHECK(slot.request != nullptr && slot.sent && slot.fetched == nullptr,
+              "an answer to a request that was sent");
         slot.request->result = result;
         slot.request->done.set();
         slot.request = nullptr;
@@ -60,13 +63,15 @@ class SimulatedChannel final : public DeviceChannel {
         slot.fetched = completion;
         kernel_->dispatch(id_);
     }
-    Result<void> take_data(unsigned queue, unsigned tag, std::span<std::byte> into, std::uint64_t offset) override {
+    Result<void> take_data(unsigned queue, unsigned tag, std::span<std::byte> into,
+                           std::uint64_t offset) override {
         const auto data = data_of(queue, tag, into.size(), offset);
         if (!data) return fail(data.error());
         std::memcpy(into.data(), data->data(), into.size());
         return {};
     }
-    Result<void> give_data(unsigned queue, unsigned tag, std::span<const std::byte> from, std::uint64_t offset) override {
+    Result<void> give_data(unsigned queue, unsigned tag, std::span<const std::byte> from,
+                           std::uint64_t offset) override {
         const auto data = data_of(queue, tag, from.size(), offset);
         if (!data) return fail(data.error());
         std::memcpy(data->data(), from.data(), from.size());
@@ -78,7 +83,8 @@ class SimulatedChannel final : public DeviceChannel {
         auto* const device = kernel_->find(id_);
         return device != nullptr && device->generation == generation_ ? device : nullptr;
     }
-    Result<std::span<std::byte>> data_of(unsigned queue, unsigned tag, std::size_t bytes, std::uint64_t offset) const {
+    Result<std::span<std::byte>> data_of(unsigned queue, unsigned tag, std::size_t bytes,
+                                         std::uint64_t offset) const {
         auto* const device = alive();
         if (device == nullptr) return fail_errno(EINVAL, "the server is dead");
         const auto& slot = device->tags[queue * depth_ + tag];
@@ -112,8 +118,9 @@ const uapi::Parameters* SimulatedKernel::parameters(std::uint32_t id) const {
 std::uint32_t SimulatedKernel::in_server(std::uint32_t id) const {
     const auto found = devices_.find(id);
     if (found == devices_.end()) return 0;
-    return static_cast<std::uint32_t>(
-        std::count_if(found->second->tags.begin(), found->second->tags.end(), [](const Tag& tag) { return tag.sent; }));
+    return static_cast<std::uint32_t>(std::count_if(found->second->tags.begin(),
+                                                    found->second->tags.end(),
+                                                    [](const Tag& tag) { return tag.sent; }));
 }
 
 // ---- requests
@@ -123,7 +130,8 @@ void SimulatedKernel::complete(std::uint32_t id, io::Completion* completion, int
     reactor_->post([this, id, generation, completion, result] {
         const Device* const device = find(id);
         // A dead server gets nothing; a removed device's tags have had their abort.
-        if (result == uapi::kIoOk && (device == nullptr || device->generation != generation)) return;
+        if (result == uapi::kIoOk && (device == nullptr || device->generation != generation))
+            return;
         completion->on_cqe(completion, result, 0);
     });
 }
@@ -143,8 +151,9 @@ void SimulatedKernel::dispatch(std::uint32_t id) {
     }
 }
 
-io::Task<int> SimulatedKernel::request(std::uint32_t id, std::uint32_t operation_and_flags, std::uint64_t start_sector,
-                                       std::uint32_t sectors, std::span<std::byte> data) {
+io::Task<int> SimulatedKernel::request(std::uint32_t id, std::uint32_t operation_and_flags,
+                                       std::uint64_t start_sector, std::uint32_t sectors,
+                                       std::span<std::byte> data) {
     Device* const device = find(id);
     if (device == nullptr || device->stopping) co_return -EIO;
     Request request;
@@ -163,14 +172,15 @@ void SimulatedKernel::kill_server(std::uint32_t id) {
     device->generation = ++generations_;
     for (Tag& tag : device->tags) {
         tag.fetched = nullptr;
-        tag.sent = false;    // its request stays bound to it
+        tag.sent = false;  // its request stays bound to it
     }
     device->fetched_once = 0;
     const auto noticed = [this, id] {
         Device* const dead = find(id);
         if (dead == nullptr) return;
         dead->channel_open = false;
-        if (dead->info.state == uapi::kStateLive && !death_is_lost) dead->info.state = uapi::kStateQuiesced;
+        if (dead->info.state == uapi::kStateLive && !death_is_lost)
+            dead->info.state = uapi::kStateQuiesced;
     };
     if (death_takes.count() == 0) {
         noticed();
@@ -210,23 +220,39 @@ io::Task<Result<void>> SimulatedKernel::carry_out(const ControlRequest* request)
     const auto until = Clock::now() + request->deadline;
     const std::uint32_t id = request->device_id;
     switch (request->command) {
-        case uapi::Control::kGetFeatures: copy_out(features, request->buffer); co_return Result<void>{};
-        case uapi::Control::kAddDevice: co_return add(*request);
-        default: break;
+        case uapi::Control::kGetFeatures:
+            copy_out(features, request->buffer);
+            co_return Result<void>{};
+        case uapi::Control::kAddDevice:
+            co_return add(*request);
+        default:
+            break;
     }
     Device* const device = find(id);
     if (device == nullptr) co_return fail_errno(ENODEV, "simulated kernel");
     switch (request->command) {
-        case uapi::Control::kGetDeviceInfo: copy_out(device->info, request->buffer); co_return Result<void>{};
-        case uapi::Control::kSetParameters: co_return set_parameters(*device, *request);
-        case uapi::Control::kGetParameters: copy_out(device->parameters, request->buffer); co_return Result<void>{};
-        case uapi::Control::kStartDevice: co_return co_await start(id, until);
-        case uapi::Control::kStopDevice: co_return co_await stop(id, until);
-        case uapi::Control::kDeleteDevice: co_return co_await remove(id, true, until);
-        case uapi::Control::kDeleteDeviceAsync: co_return co_await remove(id, false, until);
-        case uapi::Control::kStartRecovery: co_return start_recovery(*device);
-        case uapi::Control::kEndRecovery: co_return co_await end_recovery(id, until);
-        default: co_return fail_errno(EOPNOTSUPP, "simulated kernel");
+        case uapi::Control::kGetDeviceInfo:
+            copy_out(device->info, request->buffer);
+            co_return Result<void>{};
+        case uapi::Control::kSetParameters:
+            co_return set_parameters(*device, *request);
+        case uapi::Control::kGetParameters:
+            copy_out(device->parameters, request->buffer);
+            co_return Result<void>{};
+        case uapi::Control::kStartDevice:
+            co_return co_await start(id, until);
+        case uapi::Control::kStopDevice:
+            co_return co_await stop(id, until);
+        case uapi::Control::kDeleteDevice:
+            co_return co_await remove(id, true, until);
+        case uapi::Control::kDeleteDeviceAsync:
+            co_return co_await remove(id, false, until);
+        case uapi::Control::kStartRecovery:
+            co_return start_recovery(*device);
+        case uapi::Control::kEndRecovery:
+            co_return co_await end_recovery(id, until);
+        default:
+            co_return fail_errno(EOPNOTSUPP, "simulated kernel");
     }
 }
 
@@ -253,12 +279,14 @@ Result<void> SimulatedKernel::set_parameters(Device& device, const ControlReques
     if (device.disk) return fail_errno(EACCES, "simulated kernel");
     std::memcpy(&device.parameters, request.buffer.data(), sizeof device.parameters);
     device.parameters.types &= ~masked_parameters;
-    if (device.parameters.discard.max_discard_segments != 1 || device.parameters.discard.granularity == 0)
+    if (device.parameters.discard.max_discard_segments != 1 ||
+        device.parameters.discard.granularity == 0)
         return fail_errno(EINVAL, "simulated kernel");
     return {};
 }
 
-Result<std::unique_ptr<DeviceChannel>> SimulatedKernel::open(io::Reactor*, const uapi::DeviceInfo& info) {
+Result<std::unique_ptr<DeviceChannel>> SimulatedKernel::open(io::Reactor*,
+                                                             const uapi::DeviceInfo& info) {
     if (open_errno != 0) return fail_errno(open_errno, "open /dev/ublkcN");
     Device* const device = find(info.device_id);
     if (device == nullptr) return fail_errno(ENOENT, "open /dev/ublkcN");
@@ -287,9 +315,11 @@ io::Task<Result<void>> SimulatedKernel::start(std::uint32_t id, Clock::time_poin
 
 io::Task<Result<void>> SimulatedKernel::stop(std::uint32_t id, Clock::time_point until) {
     Device* device = find(id);
-    const bool without_server = device->info.state != uapi::kStateLive || (death_is_lost && !device->channel_open);
+    const bool without_server =
+        device->info.state != uapi::kStateLive || (death_is_lost && !device->channel_open);
     if (!without_server) {
-        while (in_server(id) != 0 || !device->waiting.empty()) {    // the page cache is written back through the server
+        while (in_server(id) != 0 ||
+               !device->waiting.empty()) {  // the page cache is written back through the server
             if (Clock::now() >= until) co_return fail_errno(ETIMEDOUT, "requests are under way");
             co_await reactor_->sleep_for(kStep);
             device = find(id);
@@ -307,12 +337,14 @@ io::Task<Result<void>> SimulatedKernel::stop(std::uint32_t id, Clock::time_point
     device->waiting.clear();
     for (Tag& tag : device->tags) {
         if (tag.request != nullptr) give_up(std::exchange(tag.request, nullptr));
-        if (tag.fetched != nullptr) complete(id, std::exchange(tag.fetched, nullptr), uapi::kIoAbort);
+        if (tag.fetched != nullptr)
+            complete(id, std::exchange(tag.fetched, nullptr), uapi::kIoAbort);
     }
     co_return Result<void>{};
 }
 
-io::Task<Result<void>> SimulatedKernel::remove(std::uint32_t id, bool wait, Clock::time_point until) {
+io::Task<Result<void>> SimulatedKernel::remove(std::uint32_t id, bool wait,
+                                               Clock::time_point until) {
     if (!find(id)->stopping) (void)co_await stop(id, until);
     while (wait && find(id) != nullptr && find(id)->channel_open) {
         if (Clock::now() >= until) co_return fail_errno(ETIMEDOUT, "somebody has /dev/ublkcN open");
@@ -323,7 +355,8 @@ io::Task<Result<void>> SimulatedKernel::remove(std::uint32_t id, bool wait, Cloc
 }
 
 Result<void> SimulatedKernel::start_recovery(Device& device) {
-    if (device.channel_open || device.info.state != uapi::kStateQuiesced) return fail_errno(EBUSY, "simulated kernel");
+    if (device.channel_open || device.info.state != uapi::kStateQuiesced)
+        return fail_errno(EBUSY, "simulated kernel");
     device.fetched_once = 0;
     device.generation = ++generations_;
     return {};
@@ -343,7 +376,8 @@ io::Task<Result<void>> SimulatedKernel::end_recovery(std::uint32_t id, Clock::ti
 
 // ---- the disk
 
-SimulatedDisk::SimulatedDisk(SimulatedKernel* kernel, std::uint32_t device_id) : kernel_(kernel), device_id_(device_id) {
+SimulatedDisk::SimulatedDisk(SimulatedKernel* kernel, std::uint32_t device_id)
+    : kernel_(kernel), device_id_(device_id) {
     const uapi::Parameters& p = *kernel->parameters(device_id);
     geometry_.size_bytes = p.basic.device_sectors * kSectorBytes;
     geometry_.logical_block_bytes = 1u << p.basic.logical_block_shift;
@@ -354,19 +388,23 @@ SimulatedDisk::SimulatedDisk(SimulatedKernel* kernel, std::uint32_t device_id) :
     geometry_.read_only = (p.basic.attributes & uapi::kAttributeReadOnly) != 0;
 }
 
-io::Task<Result<void>> SimulatedDisk::submit(std::uint32_t operation, Range range, std::span<std::byte> data) {
-    const int result = co_await kernel_->request(device_id_, operation, range.offset_bytes / kSectorBytes,
-                                                 static_cast<std::uint32_t>(range.length_bytes / kSectorBytes), data);
+io::Task<Result<void>> SimulatedDisk::submit(std::uint32_t operation, Range range,
+                                             std::span<std::byte> data) {
+    const int result = co_await kernel_->request(
+        device_id_, operation, range.offset_bytes / kSectorBytes,
+        static_cast<std::uint32_t>(range.length_bytes / kSectorBytes), data);
     if (result < 0) co_return fail_errno(-result, "simulated disk");
     CHECK(static_cast<std::size_t>(result) == data.size(), "the full length or an errno");
     co_return Result<void>{};
 }
 
-io::Task<Result<void>> SimulatedDisk::do_read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> SimulatedDisk::do_read(std::uint64_t offset_bytes,
+                                              std::span<std::byte> into) {
     co_return co_await submit(uapi::kOperationRead, Range{offset_bytes, into.size()}, into);
 }
 
-io::Task<Result<void>> SimulatedDisk::do_write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+io::Task<Result<void>> SimulatedDisk::do_write(std::uint64_t offset_bytes,
+                                               std::span<const std::byte> data,
                                                block::WriteOptions options) {
     const std::span<std::byte> writable(const_cast<std::byte*>(data.data()), data.size());
     co_return co_await submit(uapi::kOperationWrite | (options.fua ? uapi::kFlagFua : 0),
@@ -382,11 +420,13 @@ io::Task<Result<void>> SimulatedDisk::do_discard(Range range, block::WriteOption
 }
 
 io::Task<Result<void>> SimulatedDisk::do_write_zeroes(Range range, block::ZeroOptions options) {
-    co_return co_await submit(uapi::kOperationWriteZeroes | (options.keep_allocated ? uapi::kFlagNoUnmap : 0), range,
-                              std::span<std::byte>());
+    co_return co_await submit(
+        uapi::kOperationWriteZeroes | (options.keep_allocated ? uapi::kFlagNoUnmap : 0), range,
+        std::span<std::byte>());
 }
 
-io::Task<Result<std::vector<block::Extent>>> SimulatedDisk::do_block_status(Range range, std::size_t) {
+io::Task<Result<std::vector<block::Extent>>> SimulatedDisk::do_block_status(Range range,
+                                                                            std::size_t) {
     std::vector<block::Extent> all{block::Extent{range.length_bytes, true, false}};
     co_return all;
 }

@@ -1,6 +1,7 @@
-// The kernel's ublk driver, simulated: control commands, tags, the disk's requests, the death of a server and recovery, with
-// faults of every step. One thread: the test's reactor. It follows Linux 6.12 to 7.3 where they agree and can be told to be as
-// bad as either. Two uses: the state machine of UblkDevice, and a disk() that runs the conformance suite through the front end.
+// The kernel's ublk driver, simulated: control commands, tags, the disk's requests, the death of a
+// server and recovery, with faults of every step. One thread: the test's reactor. It follows
+// Linux 6.12 to 7.3 where they agree and can be told to be as bad as either. Two uses: the state
+// machine of UblkDevice, and a disk() that runs the conformance suite through the front end.
 #pragma once
 
 #include <deque>
@@ -18,9 +19,9 @@ namespace ublkd::front::ublk {
 
 /// What one control command does the next times it comes.
 struct CommandFault {
-    int fail_errno = 0;       // answer with it, and do nothing
-    bool hang = false;        // never answer (the driver's deadline does)
-    int times = 1;            // -1: for ever
+    int fail_errno = 0;  // answer with it, and do nothing
+    bool hang = false;   // never answer (the driver's deadline does)
+    int times = 1;       // -1: for ever
 };
 
 class SimulatedKernel final : public KernelDriver {
@@ -29,23 +30,26 @@ class SimulatedKernel final : public KernelDriver {
     ~SimulatedKernel() override;
 
     io::Task<Result<void>> control(const ControlRequest* request) override;
-    Result<std::unique_ptr<DeviceChannel>> open(io::Reactor* reactor, const uapi::DeviceInfo& info) override;
+    Result<std::unique_ptr<DeviceChannel>> open(io::Reactor* reactor,
+                                                const uapi::DeviceInfo& info) override;
 
     // ---- what the tests set
     std::map<uapi::Control, CommandFault> faults;
     std::uint64_t features = kAllFeatures;
-    std::uint64_t masked_flags = 0;           // ADD_DEV drops these silently
-    std::uint32_t masked_parameters = 0;      // SET_PARAMS drops these types silently
+    std::uint64_t masked_flags = 0;       // ADD_DEV drops these silently
+    std::uint32_t masked_parameters = 0;  // SET_PARAMS drops these types silently
     int open_errno = 0;
-    int refuse_fetch_errno = 0;               // of the last tag
-    std::chrono::milliseconds death_takes{0}; // until the kernel has noticed a dead server
-    bool death_is_lost = false;               // the device stays live (Linux 6.12)
-    bool scans_partitions = true;             // START_DEV reads the first page
+    int refuse_fetch_errno = 0;                // of the last tag
+    std::chrono::milliseconds death_takes{0};  // until the kernel has noticed a dead server
+    bool death_is_lost = false;                // the device stays live (Linux 6.12)
+    bool scans_partitions = true;              // START_DEV reads the first page
 
     // ---- what the guest and the world do
-    /// One request of the disk, in full: waits for a tag, and as long as there is no server. Gives its result.
-    io::Task<int> request(std::uint32_t device_id, std::uint32_t operation_and_flags, std::uint64_t start_sector,
-                          std::uint32_t sectors, std::span<std::byte> data);
+    /// One request of the disk, in full: waits for a tag, and as long as there is no server. Gives
+    /// its result.
+    io::Task<int> request(std::uint32_t device_id, std::uint32_t operation_and_flags,
+                          std::uint64_t start_sector, std::uint32_t sectors,
+                          std::span<std::byte> data);
     /// SIGKILL and exit of the device's server: its channel goes dead, its requests are requeued.
     void kill_server(std::uint32_t device_id);
 
@@ -53,8 +57,9 @@ class SimulatedKernel final : public KernelDriver {
     std::size_t device_count() const { return devices_.size(); }
     const uapi::DeviceInfo* info(std::uint32_t device_id) const;
     const uapi::Parameters* parameters(std::uint32_t device_id) const;
-    std::uint32_t in_server(std::uint32_t device_id) const;    // requests that were sent and not answered
-    std::vector<uapi::Control> commands;    // as they came
+    std::uint32_t in_server(
+        std::uint32_t device_id) const;   // requests that were sent and not answered
+    std::vector<uapi::Control> commands;  // as they came
 
     static constexpr std::uint64_t kAllFeatures = 0x7fff;
 
@@ -67,16 +72,16 @@ class SimulatedKernel final : public KernelDriver {
         io::Event done;
     };
     struct Tag {
-        io::Completion* fetched = nullptr;    // offered by the server
-        Request* request = nullptr;           // bound to this tag until it is answered, over a recovery too
-        bool sent = false;                    // the server has been told of it
+        io::Completion* fetched = nullptr;  // offered by the server
+        Request* request = nullptr;  // bound to this tag until it is answered, over a recovery too
+        bool sent = false;           // the server has been told of it
     };
     struct Device {
         uapi::DeviceInfo info{};
         uapi::Parameters parameters{};
         std::vector<Tag> tags;
         std::deque<Request*> waiting;
-        std::uint64_t generation = 0;    // of the server: a dead one's channel does nothing
+        std::uint64_t generation = 0;  // of the server: a dead one's channel does nothing
         bool channel_open = false;
         bool disk = false;
         bool stopping = false;
@@ -95,7 +100,9 @@ class SimulatedKernel final : public KernelDriver {
     void dispatch(std::uint32_t id);
     void complete(std::uint32_t id, io::Completion* completion, int result);
     Device* find(std::uint32_t id);
-    static bool all_fetched(const Device& device) { return device.fetched_once == device.tags.size(); }
+    static bool all_fetched(const Device& device) {
+        return device.fetched_once == device.tags.size();
+    }
 
     io::Reactor* reactor_;
     std::map<std::uint32_t, std::unique_ptr<Device>> devices_;
@@ -116,7 +123,8 @@ class SimulatedDisk final : public block::BlockDevice {
     io::Task<Result<void>> do_flush() override;
     io::Task<Result<void>> do_discard(Range range, block::WriteOptions options) override;
     io::Task<Result<void>> do_write_zeroes(Range range, block::ZeroOptions options) override;
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t max_extents) override;
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t max_extents) override;
 
     SimulatedKernel* kernel_;
     std::uint32_t device_id_;

@@ -1,8 +1,9 @@
-// Goal: a device starts, serves and ends in the lawful order, and a failure or a hang of any step leaves nothing behind in
-// bounded time. Method: the simulated kernel, with each control command and each fault point failing in turn.
-#include "tests/unit/front_ublk/rig.h"
-
+// Goal: a device starts, serves and ends in the lawful order, and a failure or a hang of any step
+// leaves nothing behind in bounded time. Method: the simulated kernel, with each control command
+// and each fault point failing in turn.
 #include <algorithm>
+
+#include "tests/unit/front_ublk/rig.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -25,8 +26,9 @@ TEST(UblkStart, ShowsTheDeviceAndItsLinkAndEndsWithNothingLeft) {
     EXPECT_EQ(info.server_flags, device_tag(rig.options.volume));
     ASSERT_TRUE(rig.detach(*device));
     EXPECT_TRUE(rig.left_nothing());
-    const std::vector<Control> order{Control::kGetFeatures, Control::kAddDevice, Control::kSetParameters,
-                                     Control::kGetParameters, Control::kStartDevice, Control::kStopDevice,
+    const std::vector<Control> order{Control::kGetFeatures,   Control::kAddDevice,
+                                     Control::kSetParameters, Control::kGetParameters,
+                                     Control::kStartDevice,   Control::kStopDevice,
                                      Control::kDeleteDevice};
     EXPECT_EQ(rig.kernel->commands, order);
 }
@@ -44,7 +46,8 @@ TEST(UblkStart, TellsTheKernelWhatTheDeviceIs) {
     EXPECT_EQ(p.basic.device_sectors, 8192u);
     EXPECT_EQ(p.discard.granularity, 4096u);
     EXPECT_EQ(p.discard.max_discard_segments, 1u);
-    EXPECT_EQ(p.discard.max_write_zeroes_sectors, 2u << 20);    // 1 GiB: below what old kernels cut short
+    EXPECT_EQ(p.discard.max_write_zeroes_sectors,
+              2u << 20);  // 1 GiB: below what old kernels cut short
     ASSERT_TRUE(rig.detach(*device));
 }
 
@@ -67,7 +70,7 @@ TEST(UblkStart, CapsRangesBelowWhatOldKernelsCutShort) {
 TEST(UblkStart, RefusesAKernelThatIsTooOld) {
     Rig rig;
     MemoryDevice memory(small_geometry());
-    rig.kernel->faults[Control::kGetFeatures] = {.fail_errno = ENODEV};    // what 6.4 and older say
+    rig.kernel->faults[Control::kGetFeatures] = {.fail_errno = ENODEV};  // what 6.4 and older say
     auto device = rig.attach(&memory);
     ASSERT_FALSE(device);
     EXPECT_EQ(device.error().code, Errc::kUnsupported);
@@ -155,7 +158,8 @@ TEST_P(UblkStartStep, HangingEndsInTimeAndLeavesNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, UblkStartStep,
-                         ::testing::Values(Step{"GetFeatures", Control::kGetFeatures}, Step{"AddDev", Control::kAddDevice},
+                         ::testing::Values(Step{"GetFeatures", Control::kGetFeatures},
+                                           Step{"AddDev", Control::kAddDevice},
                                            Step{"SetParams", Control::kSetParameters},
                                            Step{"GetParams", Control::kGetParameters},
                                            Step{"StartDev", Control::kStartDevice}),
@@ -174,8 +178,8 @@ TEST_P(UblkStartPoint, FailingLeavesNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Each, UblkStartPoint,
-                         ::testing::Values("ublk.after_add_dev", "ublk.after_set_params", "ublk.before_start_dev",
-                                           "ublk.after_start_dev"));
+                         ::testing::Values("ublk.after_add_dev", "ublk.after_set_params",
+                                           "ublk.before_start_dev", "ublk.after_start_dev"));
 
 TEST(UblkStart, FailsAtOnceWhereAFetchIsRefused) {
     Rig rig;
@@ -217,14 +221,14 @@ TEST(UblkStop, ServesUntilTheKernelHasStopped) {
     write.start(rig, uapi::kOperationWrite, 0, 8, std::byte{1});
     rig.settle();
     ASSERT_EQ((*device)->status().in_flight, 1u);
-    const auto too_early = rig.detach(*device);    // STOP_DEV waits for the write, in vain
+    const auto too_early = rig.detach(*device);  // STOP_DEV waits for the write, in vain
     ASSERT_FALSE(too_early);
     EXPECT_EQ(too_early.error().code, Errc::kTimedOut);
     EXPECT_FALSE(write.is_done());
     probe.released.set();
     rig.settle();
     EXPECT_EQ(write.result, 8 * 512);
-    ASSERT_TRUE(rig.detach(*device));    // another call tries again
+    ASSERT_TRUE(rig.detach(*device));  // another call tries again
     EXPECT_TRUE(rig.left_nothing());
 }
 
@@ -236,7 +240,7 @@ TEST(UblkStop, HangingOnceIsTriedAgainByTheNextCall) {
     rig.kernel->faults[Control::kStopDevice] = {.hang = true};
     ASSERT_FALSE(rig.detach(*device));
     std::vector<std::byte> page(kPageBytes);
-    EXPECT_EQ(rig.request(uapi::kOperationRead, 0, 8, page), 4096);    // it serves on
+    EXPECT_EQ(rig.request(uapi::kOperationRead, 0, 8, page), 4096);  // it serves on
     ASSERT_TRUE(rig.detach(*device));
     EXPECT_TRUE(rig.left_nothing());
 }

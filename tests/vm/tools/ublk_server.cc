@@ -1,10 +1,13 @@
-// The ublk front end alone on a real kernel: serves a file on tmpfs as /dev/ublkbN, as the daemon would do it, but with
-// nothing below that could be at fault. The file outlives a SIGKILL, and so does the list of the request ids that were
-// applied: a request that comes again under its old id is counted and not applied a second time, as replication R8 does it.
+// The ublk front end alone on a real kernel: serves a file on tmpfs as /dev/ublkbN, as the daemon
+// would do it, but with nothing below that could be at fault. The file outlives a SIGKILL, and so
+// does the list of the request ids that were applied: a request that comes again under its old id
+// is counted and not applied a second time, as replication R8 does it.
 //
-// usage: ublk_server serve BACKING_FILE SIZE_MIB [DEVICE_NUMBER [DELAY_US_MAX]]    recovers the device or makes it
+// usage: ublk_server serve BACKING_FILE SIZE_MIB [DEVICE_NUMBER [DELAY_US_MAX]]    recovers the
+// device or makes it
 //        ublk_server list | users N | remove N
-// Signals of `serve`: TERM quiesces and ends, USR1 detaches unless busy, USR2 detaches. Fault points: UBLKD_FAULTS.
+// Signals of `serve`: TERM quiesces and ends, USR1 detaches unless busy, USR2 detaches. Fault
+// points: UBLKD_FAULTS.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -98,7 +101,7 @@ class MappedDevice final : public block::BlockDevice {
             std::memcpy(data_ + offset, data.data(), data.size());
             note(options.id);
         }
-        co_await pause();    // so that a kill finds requests that are applied and not answered
+        co_await pause();  // so that a kill finds requests that are applied and not answered
         co_return Result<void>{};
     }
     io::Task<Result<void>> do_flush() override {
@@ -117,7 +120,8 @@ class MappedDevice final : public block::BlockDevice {
         }
         co_return Result<void>{};
     }
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t) override {
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t) override {
         std::vector<block::Extent> extents{block::Extent{range.length_bytes, true, false}};
         co_return extents;
     }
@@ -157,18 +161,21 @@ struct Machine {
 void print_status(const front::ublk::UblkDevice& device, const MappedDevice& backing) {
     const auto status = device.status();
     std::printf("requests=%llu errors=%llu reissued=%llu recognised=%llu\n",
-                static_cast<unsigned long long>(status.requests), static_cast<unsigned long long>(status.errors),
+                static_cast<unsigned long long>(status.requests),
+                static_cast<unsigned long long>(status.errors),
                 static_cast<unsigned long long>(status.reissued),
                 static_cast<unsigned long long>(backing.recognised()));
     std::fflush(stdout);
 }
 
-int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_id, unsigned delay_us_max) {
+int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_id,
+          unsigned delay_us_max) {
     sigset_t signals;
     sigemptyset(&signals);
     for (const int signal : {SIGTERM, SIGINT, SIGUSR1, SIGUSR2}) sigaddset(&signals, signal);
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-    for (const std::string& warning : front::ublk::guard_process()) std::printf("warning: %s\n", warning.c_str());
+    for (const std::string& warning : front::ublk::guard_process())
+        std::printf("warning: %s\n", warning.c_str());
     Machine machine;
     io::Reactor& reactor = machine.thread->reactor();
     MappedDevice backing(path, size_mib * kMiB, delay_us_max);
@@ -183,7 +190,8 @@ int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_
         return front::ublk::UblkDevice::recover(&reactor, pool, environment, &backing, &options);
     });
     const char* how = "recovered";
-    if (!device && (device.error().code == Errc::kNotFound || device.error().code == Errc::kClosed)) {
+    if (!device &&
+        (device.error().code == Errc::kNotFound || device.error().code == Errc::kClosed)) {
         how = device.error().code == Errc::kClosed ? "made anew" : "made";
         device = io::run_on(reactor, [&] {
             return front::ublk::UblkDevice::attach(&reactor, pool, environment, &backing, &options);
@@ -201,7 +209,8 @@ int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_
             reactor.post([&device] { device->reset(); });
             break;
         }
-        const auto detached = io::run_on(reactor, [&] { return (*device)->detach(signal == SIGUSR2); });
+        const auto detached =
+            io::run_on(reactor, [&] { return (*device)->detach(signal == SIGUSR2); });
         if (detached) {
             reactor.post([&device] { device->reset(); });
             std::puts("detached");
@@ -217,19 +226,21 @@ int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_
 int list() {
     Machine machine;
     const auto* const environment = &machine.environment;
-    const auto found = io::run_on(machine.thread->reactor(), [&] { return front::ublk::find_devices(environment); });
+    const auto found = io::run_on(machine.thread->reactor(),
+                                  [&] { return front::ublk::find_devices(environment); });
     if (!found) give_up("list", found.error());
     for (const auto& device : *found)
-        std::printf("%u state=%u pid=%d ours=%d %s\n", device.info.device_id, device.info.state, device.info.server_pid,
-                    device.ours ? 1 : 0, device.condition);
+        std::printf("%u state=%u pid=%d ours=%d %s\n", device.info.device_id, device.info.state,
+                    device.info.server_pid, device.ours ? 1 : 0, device.condition);
     return 0;
 }
 
 int remove_one(std::uint32_t device_id) {
     Machine machine;
     const auto* const environment = &machine.environment;
-    const auto removed = io::run_on(machine.thread->reactor(),
-                                    [&] { return front::ublk::remove_device(environment, device_id); });
+    const auto removed = io::run_on(machine.thread->reactor(), [&] {
+        return front::ublk::remove_device(environment, device_id);
+    });
     if (!removed) give_up("remove", removed.error());
     return 0;
 }
@@ -243,13 +254,18 @@ int main(int argc, char** argv) {
         return args.size() > index ? std::strtoul(args[index].c_str(), nullptr, 10) : fallback;
     };
     if (args.size() >= 3 && args[0] == "serve")
-        return serve(args[1], number(2, 0), static_cast<std::uint32_t>(number(3, 0)), static_cast<unsigned>(number(4, 0)));
+        return serve(args[1], number(2, 0), static_cast<std::uint32_t>(number(3, 0)),
+                     static_cast<unsigned>(number(4, 0)));
     if (args.size() == 1 && args[0] == "list") return list();
     if (args.size() == 2 && args[0] == "users") {
-        for (const std::string& user : front::ublk::device_users("ublkb" + args[1])) std::puts(user.c_str());
+        for (const std::string& user : front::ublk::device_users("ublkb" + args[1]))
+            std::puts(user.c_str());
         return 0;
     }
-    if (args.size() == 2 && args[0] == "remove") return remove_one(static_cast<std::uint32_t>(number(1, 0)));
-    std::fputs("usage: ublk_server serve FILE SIZE_MIB [N [DELAY_US]] | list | users N | remove N\n", stderr);
+    if (args.size() == 2 && args[0] == "remove")
+        return remove_one(static_cast<std::uint32_t>(number(1, 0)));
+    std::fputs(
+        "usage: ublk_server serve FILE SIZE_MIB [N [DELAY_US]] | list | users N | remove N\n",
+        stderr);
     return 2;
 }

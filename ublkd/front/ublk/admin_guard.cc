@@ -7,7 +7,7 @@
 namespace ublkd::front::ublk {
 namespace {
 
-constexpr std::uint32_t kAdminBit = 1u << CAP_SYS_ADMIN;    // 21: in the first word
+constexpr std::uint32_t kAdminBit = 1u << CAP_SYS_ADMIN;  // 21: in the first word
 
 /// Capabilities belong to a thread, and the raw calls change this one alone.
 bool set_effective_admin(bool wanted) {

@@ -20,7 +20,8 @@ std::string scheduler_path(const std::string& sys_folder, const std::string& dev
 /// `process`: its folder in /proc.
 bool has_open(const fs::path& process, const std::string& file) {
     std::error_code error;
-    for (fs::directory_iterator it(process / "fd", error), end; !error && it != end; it.increment(error)) {
+    for (fs::directory_iterator it(process / "fd", error), end; !error && it != end;
+         it.increment(error)) {
         std::error_code closed;
         if (fs::read_symlink(it->path(), closed) == file && !closed) return true;
     }
@@ -48,7 +49,9 @@ bool server_is_alive(std::uint32_t device_id) {
     std::error_code error;
     for (fs::directory_iterator it("/proc", error), end; !error && it != end; it.increment(error)) {
         const std::string name = it->path().filename();
-        if (name.find_first_not_of("0123456789") == std::string::npos && has_open(it->path(), channel)) return true;
+        if (name.find_first_not_of("0123456789") == std::string::npos &&
+            has_open(it->path(), channel))
+            return true;
     }
     return false;
 }

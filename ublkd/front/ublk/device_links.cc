@@ -1,14 +1,13 @@
 #include "ublkd/front/ublk/device_links.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <utility>
-
-#include <fmt/core.h>
 
 namespace ublkd::front::ublk {
 namespace {
@@ -33,12 +32,18 @@ std::string target_of(const std::string& link, const std::string& device_name) {
 
 }  // namespace
 
-DeviceLinks::DeviceLinks(LinkPlaces places, VolumeId volume, std::string label, std::string device_name)
-    : places_(std::move(places)), volume_(volume), label_(std::move(label)), device_name_(std::move(device_name)) {}
+DeviceLinks::DeviceLinks(LinkPlaces places, VolumeId volume, std::string label,
+                         std::string device_name)
+    : places_(std::move(places)),
+      volume_(volume),
+      label_(std::move(label)),
+      device_name_(std::move(device_name)) {}
 
 bool DeviceLinks::udev_runs() const { return access(places_.udev_socket.c_str(), F_OK) == 0; }
 
-std::string DeviceLinks::announcement() const { return places_.run_folder + "/udev/" + device_name_; }
+std::string DeviceLinks::announcement() const {
+    return places_.run_folder + "/udev/" + device_name_;
+}
 
 std::vector<std::string> DeviceLinks::links() const {
     const std::string id = volume_.to_string();
@@ -51,8 +56,9 @@ std::vector<std::string> DeviceLinks::links() const {
 Result<void> DeviceLinks::announce() const {
     TRY(make_folders(places_.run_folder + "/udev"));
     const std::string id = volume_.to_string();
-    std::string text = fmt::format("UBLKD_VOLUME_ID={}\nID_SERIAL=Amazon_Elastic_Block_Store_vol{}\nID_SERIAL_SHORT=vol{}\n",
-                                   id, id.substr(4), id.substr(4));
+    std::string text = fmt::format(
+        "UBLKD_VOLUME_ID={}\nID_SERIAL=Amazon_Elastic_Block_Store_vol{}\nID_SERIAL_SHORT=vol{}\n",
+        id, id.substr(4), id.substr(4));
     if (!label_.empty()) text += fmt::format("UBLKD_LABEL={}\n", label_);
     const std::string path = announcement();
     const std::string fresh = path + ".new";
@@ -62,7 +68,8 @@ Result<void> DeviceLinks::announce() const {
     const int error = written ? 0 : errno;
     ::close(fd);
     if (!written) return fail_errno(error, "announce a device to udev");
-    if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "announce a device to udev");
+    if (::rename(fresh.c_str(), path.c_str()) != 0)
+        return fail_errno(errno, "announce a device to udev");
     return {};
 }
 
@@ -72,17 +79,20 @@ Result<void> DeviceLinks::make() const {
         const std::string path = places_.device_folder + "/" + link;
         TRY(make_folders(fs::path(path).parent_path()));
         const std::string target = target_of(link, device_name_);
-        const std::string fresh = path + ".new";    // renamed over what was there: the name is never missing
+        const std::string fresh =
+            path + ".new";  // renamed over what was there: the name is never missing
         (void)::unlink(fresh.c_str());
-        if (::symlink(target.c_str(), fresh.c_str()) != 0) return fail_errno(errno, "link a device's name");
-        if (::rename(fresh.c_str(), path.c_str()) != 0) return fail_errno(errno, "link a device's name");
+        if (::symlink(target.c_str(), fresh.c_str()) != 0)
+            return fail_errno(errno, "link a device's name");
+        if (::rename(fresh.c_str(), path.c_str()) != 0)
+            return fail_errno(errno, "link a device's name");
     }
     return {};
 }
 
 void DeviceLinks::remove() const {
     (void)::unlink(announcement().c_str());
-    if (udev_runs()) return;    // it saw the disk go
+    if (udev_runs()) return;  // it saw the disk go
     for (const std::string& link : links()) {
         const std::string path = places_.device_folder + "/" + link;
         std::error_code error;

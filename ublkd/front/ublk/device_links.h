@@ -1,6 +1,7 @@
-// The names by which a device is found: /dev/ebs/VOL, /dev/ebs/INSTANCE/sdX, /dev/disk/by-id/ebs-VOL and the one of AWS's
-// drivers. Where udev runs it makes them, from a file that is there before the disk is (run/udev/<dev>, packaging/udev);
-// elsewhere they are made here; never by both. Small files outside the device: may be called on a Worker only.
+// The names by which a device is found: /dev/ebs/VOL, /dev/ebs/INSTANCE/sdX,
+// /dev/disk/by-id/ebs-VOL and the one of AWS's drivers. Where udev runs it makes them, from a file
+// that is there before the disk is (run/udev/<dev>, packaging/udev); elsewhere they are made here;
+// never by both. Small files outside the device: may be called on a Worker only.
 #pragma once
 
 #include <string>
@@ -30,7 +31,7 @@ class DeviceLinks {
     void remove() const;
 
   private:
-    std::vector<std::string> links() const;    // relative to device_folder
+    std::vector<std::string> links() const;  // relative to device_folder
     std::string announcement() const;
     bool udev_runs() const;
 

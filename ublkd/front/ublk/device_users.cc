@@ -1,12 +1,12 @@
 #include "ublkd/front/ublk/device_users.h"
 
+#include <fmt/core.h>
+
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
-
-#include <fmt/core.h>
 
 #include "ublkd/front/ublk/helper_process.h"
 
@@ -34,7 +34,8 @@ std::vector<Part> parts_of(const std::string& device_name, const std::string& sy
     std::error_code error;
     for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
         const std::string name = it->path().filename();
-        if (name.rfind(device_name + "p", 0) == 0) parts.push_back({name, first_line(it->path().string() + "/dev")});
+        if (name.rfind(device_name + "p", 0) == 0)
+            parts.push_back({name, first_line(it->path().string() + "/dev")});
     }
     return parts;
 }
@@ -56,16 +57,19 @@ void add_mounts(const Part& part, const std::string& pid, std::set<std::string>&
         std::istringstream fields(line);
         std::string id, parent, numbers, root, place;
         fields >> id >> parent >> numbers >> root >> place;
-        if (!part.numbers.empty() && numbers == part.numbers) users.insert(fmt::format("{} mounted on {}", part.name, place));
+        if (!part.numbers.empty() && numbers == part.numbers)
+            users.insert(fmt::format("{} mounted on {}", part.name, place));
     }
 }
 
-void add_open(const Part& part, const std::string& pid, const std::string& device_folder, std::set<std::string>& users) {
+void add_open(const Part& part, const std::string& pid, const std::string& device_folder,
+              std::set<std::string>& users) {
     const std::string path = device_folder + "/" + part.name;
     const std::string command = first_line("/proc/" + pid + "/comm");
-    if (command.find("udev") != std::string::npos) return;    // looks at each new disk, for a moment
+    if (command.find("udev") != std::string::npos) return;  // looks at each new disk, for a moment
     std::error_code error;
-    for (fs::directory_iterator it("/proc/" + pid + "/fd", error), end; !error && it != end; it.increment(error)) {
+    for (fs::directory_iterator it("/proc/" + pid + "/fd", error), end; !error && it != end;
+         it.increment(error)) {
         std::error_code unreadable;
         if (fs::read_symlink(it->path(), unreadable) == path && !unreadable)
             users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
@@ -75,7 +79,8 @@ void add_open(const Part& part, const std::string& pid, const std::string& devic
 void add_holders(const Part& part, const std::string& device_name, const std::string& sys_folder,
                  std::set<std::string>& users) {
     const std::string disk = sys_folder + "/block/" + device_name;
-    const std::string folder = (part.name == device_name ? disk : disk + "/" + part.name) + "/holders";
+    const std::string folder =
+        (part.name == device_name ? disk : disk + "/" + part.name) + "/holders";
     std::error_code error;
     for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
         users.insert(fmt::format("{} held by {}", part.name, it->path().filename().string()));
@@ -90,14 +95,16 @@ void add_swap(const Part& part, const std::string& device_folder, std::set<std::
     }
 }
 
-/// What none of the lists shows (a mount in a namespace without a process, say) still claims the device exclusively.
+/// What none of the lists shows (a mount in a namespace without a process, say) still claims the
+/// device exclusively.
 bool is_claimed(const Part& part, const std::string& device_folder) {
     return try_claim_in_child(device_folder + "/" + part.name) == EBUSY;
 }
 
 }  // namespace
 
-std::vector<std::string> device_users(const std::string& device_name, const std::string& device_folder,
+std::vector<std::string> device_users(const std::string& device_name,
+                                      const std::string& device_folder,
                                       const std::string& sys_folder) {
     std::set<std::string> users;
     const auto parts = parts_of(device_name, sys_folder);
@@ -112,7 +119,8 @@ std::vector<std::string> device_users(const std::string& device_name, const std:
         add_swap(part, device_folder, users);
         claimed = claimed || is_claimed(part, device_folder);
     }
-    if (users.empty() && claimed) users.insert(fmt::format("{} claimed by the kernel or by a hidden mount", device_name));
+    if (users.empty() && claimed)
+        users.insert(fmt::format("{} claimed by the kernel or by a hidden mount", device_name));
     return {users.begin(), users.end()};
 }
 

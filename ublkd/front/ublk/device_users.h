@@ -1,5 +1,6 @@
-// Who uses a block device: mounts (of every process's mount namespace), swap, stacked devices, open descriptors.
-// May block on the device itself (an exclusive open is tried): never on a reactor. Needs root to see all processes.
+// Who uses a block device: mounts (of every process's mount namespace), swap, stacked devices, open
+// descriptors. May block on the device itself (an exclusive open is tried): never on a reactor.
+// Needs root to see all processes.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +9,10 @@
 
 namespace ublkd::front::ublk {
 
-/// One line for each user, such as "mounted on /srv/pg", "held by dm-0", "swap", "open by fio (pid 812)".
-/// Empty: nobody. `device_name`: "ublkb0".
-std::vector<std::string> device_users(const std::string& device_name, const std::string& device_folder = "/dev",
+/// One line for each user, such as "mounted on /srv/pg", "held by dm-0", "swap", "open by fio (pid
+/// 812)". Empty: nobody. `device_name`: "ublkb0".
+std::vector<std::string> device_users(const std::string& device_name,
+                                      const std::string& device_folder = "/dev",
                                       const std::string& sys_folder = "/sys");
 
 }  // namespace ublkd::front::ublk

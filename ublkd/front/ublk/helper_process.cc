@@ -38,7 +38,8 @@ int wait_for(pid_t child) {
 /// Where `program` is: in PATH, or where a distribution puts it.
 std::string find_program(const std::string& program) {
     const char* const path = std::getenv("PATH");
-    std::istringstream folders(std::string(path == nullptr ? "" : path) + ":/usr/sbin:/usr/bin:/sbin:/bin");
+    std::istringstream folders(std::string(path == nullptr ? "" : path) +
+                               ":/usr/sbin:/usr/bin:/sbin:/bin");
     for (std::string folder; std::getline(folders, folder, ':');) {
         const std::string file = folder + "/" + program;
         if (!folder.empty() && access(file.c_str(), X_OK) == 0) return file;
@@ -74,13 +75,15 @@ bool start_in_background(const std::vector<std::string>& command) {
     const std::string program = find_program(command[0]);
     if (program.empty()) return false;
     std::vector<char*> arguments;
-    for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
+    for (const std::string& argument : command)
+        arguments.push_back(const_cast<char*>(argument.c_str()));
     arguments.push_back(nullptr);
     const pid_t child = fork();
     if (child == 0) {
         drop_descriptors();
         for (int i = 0; i < 3; ++i) (void)!open("/dev/null", O_RDWR);
-        if (fork() == 0) execv(program.c_str(), arguments.data());    // init's child, once this one has ended
+        if (fork() == 0)
+            execv(program.c_str(), arguments.data());  // init's child, once this one has ended
         _exit(0);
     }
     return wait_for(child) == 0;

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,7 +18,7 @@
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
-#include "ublkd/base/units.h"
+#include "ublkd/front/ublk/device_channel_linux.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -28,22 +27,34 @@ using io::Clock;
 
 const char* name_of(uapi::Control command) {
     switch (command) {
-        case uapi::Control::kGetDeviceInfo: return "ublk GET_DEV_INFO";
-        case uapi::Control::kAddDevice: return "ublk ADD_DEV";
-        case uapi::Control::kDeleteDevice: return "ublk DEL_DEV";
-        case uapi::Control::kStartDevice: return "ublk START_DEV";
-        case uapi::Control::kStopDevice: return "ublk STOP_DEV";
-        case uapi::Control::kSetParameters: return "ublk SET_PARAMS";
-        case uapi::Control::kGetParameters: return "ublk GET_PARAMS";
-        case uapi::Control::kStartRecovery: return "ublk START_USER_RECOVERY";
-        case uapi::Control::kEndRecovery: return "ublk END_USER_RECOVERY";
-        case uapi::Control::kGetFeatures: return "ublk GET_FEATURES";
-        case uapi::Control::kDeleteDeviceAsync: return "ublk DEL_DEV_ASYNC";
+        case uapi::Control::kGetDeviceInfo:
+            return "ublk GET_DEV_INFO";
+        case uapi::Control::kAddDevice:
+            return "ublk ADD_DEV";
+        case uapi::Control::kDeleteDevice:
+            return "ublk DEL_DEV";
+        case uapi::Control::kStartDevice:
+            return "ublk START_DEV";
+        case uapi::Control::kStopDevice:
+            return "ublk STOP_DEV";
+        case uapi::Control::kSetParameters:
+            return "ublk SET_PARAMS";
+        case uapi::Control::kGetParameters:
+            return "ublk GET_PARAMS";
+        case uapi::Control::kStartRecovery:
+            return "ublk START_USER_RECOVERY";
+        case uapi::Control::kEndRecovery:
+            return "ublk END_USER_RECOVERY";
+        case uapi::Control::kGetFeatures:
+            return "ublk GET_FEATURES";
+        case uapi::Control::kDeleteDeviceAsync:
+            return "ublk DEL_DEV_ASYNC";
     }
     return "ublk control command";
 }
 
-/// One command on its way. Shared by the waiting coroutine and the control thread; kept until the kernel is done with it.
+/// One command on its way. Shared by the waiting coroutine and the control thread; kept until the
+/// kernel is done with it.
 struct Command {
     uapi::Control operation{};
     uapi::ControlCommand wire{};
@@ -52,7 +63,7 @@ struct Command {
     io::Reactor* home = nullptr;
     std::coroutine_handle<> waiter;
     int result = 0;
-    bool answered = false;      // the waiter has been told
+    bool answered = false;  // the waiter has been told
     bool with_kernel = false;
 };
 
@@ -81,7 +92,8 @@ class LinuxDriver::ControlThread {
         made->control_fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
         if (made->control_fd_ < 0) {
             if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
-                return fail(Errc::kUnsupported, "open /dev/ublk-control (is ublk_drv loaded?)", errno);
+                return fail(Errc::kUnsupported, "open /dev/ublk-control (is ublk_drv loaded?)",
+                            errno);
             return fail_errno(errno, "open /dev/ublk-control");
         }
         made->wake_fd_ = eventfd(0, EFD_CLOEXEC);
@@ -107,8 +119,9 @@ class LinuxDriver::ControlThread {
         wake();
     }
 
-    /// Ends the thread. Commands that the kernel still holds would make the thread's exit wait for them, perhaps for ever:
-    /// then it is left behind, with its ring and their memory, for the process's end.
+    /// Ends the thread. Commands that the kernel still holds would make the thread's exit wait for
+    /// them, perhaps for ever: then it is left behind, with its ring and their memory, for the
+    /// process's end.
     void stop() {
         {
             const std::lock_guard lock(mutex_);
@@ -129,7 +142,8 @@ class LinuxDriver::ControlThread {
   private:
     void wake() {
         const std::uint64_t one = 1;
-        CHECK(::write(wake_fd_, &one, sizeof one) == static_cast<ssize_t>(sizeof one), "an eventfd takes 8 bytes");
+        CHECK(::write(wake_fd_, &one, sizeof one) == static_cast<ssize_t>(sizeof one),
+              "an eventfd takes 8 bytes");
     }
 
     io_uring_sqe* next_sqe() {
@@ -150,7 +164,7 @@ class LinuxDriver::ControlThread {
 
     void hand_to_kernel(const std::shared_ptr<Command>& command) {
         pending_.emplace(command.get(), command);
-        if (faults::hit("ublk.control_lost") != 0) return;    // as a kernel that never answers
+        if (faults::hit("ublk.control_lost") != 0) return;  // as a kernel that never answers
         io_uring_sqe* const sqe = next_sqe();
         sqe->opcode = IORING_OP_URING_CMD;
         sqe->fd = control_fd_;
@@ -167,8 +181,8 @@ class LinuxDriver::ControlThread {
         for (auto it = pending_.begin(); it != pending_.end();) {
             const std::shared_ptr<Command> command = it->second;
             if (!command->answered && command->deadline <= now) {
-                log::error("{}, device {}: no answer from the kernel in time", name_of(command->operation),
-                           command->wire.device_id);
+                log::error("{}, device {}: no answer from the kernel in time",
+                           name_of(command->operation), command->wire.device_id);
                 if (command->with_kernel) {
                     io_uring_sqe* const sqe = next_sqe();
                     io_uring_prep_cancel(sqe, command.get(), 0);
@@ -197,7 +211,7 @@ class LinuxDriver::ControlThread {
                 continue;
             }
             const auto found = pending_.find(reinterpret_cast<Command*>(data));
-            if (found == pending_.end()) continue;    // the answer to a cancellation
+            if (found == pending_.end()) continue;  // the answer to a cancellation
             const std::shared_ptr<Command> command = found->second;
             pending_.erase(found);
             if (!command->answered) answer(command, result);
@@ -234,7 +248,8 @@ class LinuxDriver::ControlThread {
     }
 
     void end() {
-        for (const auto& [raw, command] : pending_) CHECK(command->answered, "devices are gone before their driver");
+        for (const auto& [raw, command] : pending_)
+            CHECK(command->answered, "devices are gone before their driver");
         const std::lock_guard lock(mutex_);
         stuck_ = !pending_.empty();
         has_ended_ = true;
@@ -242,7 +257,7 @@ class LinuxDriver::ControlThread {
             // The kernel may write to the buffers until the process ends.
             static std::vector<std::map<Command*, std::shared_ptr<Command>>> left_with_kernel;
             left_with_kernel.push_back(std::move(pending_));
-            ring_made_ = false;    // closing the ring would wait as well
+            ring_made_ = false;  // closing the ring would wait as well
         }
         ended_.notify_all();
     }
@@ -252,7 +267,7 @@ class LinuxDriver::ControlThread {
     std::uint64_t wake_value_ = 0;
     io_uring ring_{};
     bool ring_made_ = false;
-    std::map<Command*, std::shared_ptr<Command>> pending_;    // the thread's own
+    std::map<Command*, std::shared_ptr<Command>> pending_;  // the thread's own
     std::mutex mutex_;
     std::condition_variable ended_;
     std::vector<std::shared_ptr<Command>> queue_;
@@ -303,114 +318,22 @@ io::Task<Result<void>> LinuxDriver::control(const ControlRequest* request) {
     command->wire.data = request->data;
     command->deadline = Clock::now() + request->deadline;
     command->home = io::Reactor::current();
-    const AnswerAwaiter answered{&command,
-                                 [](void* thread, std::shared_ptr<Command> submitted) {
-                                     static_cast<ControlThread*>(thread)->submit(std::move(submitted));
-                                 },
-                                 thread_.get()};
+    const AnswerAwaiter answered{
+        &command,
+        [](void* thread, std::shared_ptr<Command> submitted) {
+            static_cast<ControlThread*>(thread)->submit(std::move(submitted));
+        },
+        thread_.get()};
     co_await answered;
     if (command->result < 0) co_return fail_errno(-command->result, name_of(request->command));
     std::copy(command->buffer.begin(), command->buffer.end(), request->buffer.begin());
     co_return Result<void>{};
 }
 
-// ---- /dev/ublkcN
-
-namespace {
-
-class LinuxChannel final : public DeviceChannel {
-  public:
-    LinuxChannel(io::Reactor* reactor, int fd, unsigned queues, unsigned depth)
-        : reactor_(reactor), file_(reactor->register_fd(fd)), maps_(queues, nullptr) {
-        const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        page_bytes_ = page;
-        map_bytes_ = align_up(depth * sizeof(uapi::IoDescriptor), page);
-    }
-    ~LinuxChannel() override {
-        const int fd = file_.fd;
-        reactor_->unregister_fd(file_);
-        for (const uapi::IoDescriptor* const map : maps_) {
-            if (map != nullptr) (void)munmap(const_cast<uapi::IoDescriptor*>(map), map_bytes_);
-        }
-        ::close(fd);
-    }
-
-    Result<void> map() {
-        for (unsigned queue = 0; queue < maps_.size(); ++queue) {
-            void* const at = mmap(nullptr, map_bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, file_.fd,
-                                  static_cast<off_t>(uapi::descriptor_offset(queue, page_bytes_)));
-            if (at == MAP_FAILED) return fail_errno(errno, "map the queue's descriptors");
-            (void)madvise(at, map_bytes_, MADV_DONTFORK);    // a child must not keep the device's file alive
-            maps_[queue] = static_cast<const uapi::IoDescriptor*>(at);
-        }
-        return {};
-    }
-
-    uapi::IoDescriptor descriptor(unsigned queue, unsigned tag) const override { return maps_[queue][tag]; }
-
-    void fetch(unsigned queue, unsigned tag, io::Completion* completion) override {
-        command(uapi::kFetch, queue, tag, 0, completion);
-    }
-    void commit_and_fetch(unsigned queue, unsigned tag, int result, io::Completion* completion) override {
-        command(uapi::kCommitAndFetch, queue, tag, result, completion);
-    }
-
-    Result<void> take_data(unsigned queue, unsigned tag, std::span<std::byte> into, std::uint64_t offset) override {
-        while (!into.empty()) {
-            const ssize_t got = pread(file_.fd, into.data(), into.size(),
-                                      static_cast<off_t>(uapi::data_position(queue, tag, offset)));
-            if (got < 0 && errno == EINTR) continue;
-            if (got <= 0) return fail_errno(got < 0 ? errno : EIO, "copy a request's data from the kernel");
-            into = into.subspan(static_cast<std::size_t>(got));
-            offset += static_cast<std::uint64_t>(got);
-        }
-        return {};
-    }
-
-    Result<void> give_data(unsigned queue, unsigned tag, std::span<const std::byte> from, std::uint64_t offset) override {
-        while (!from.empty()) {
-            const ssize_t put = pwrite(file_.fd, from.data(), from.size(),
-                                       static_cast<off_t>(uapi::data_position(queue, tag, offset)));
-            if (put < 0 && errno == EINTR) continue;
-            if (put <= 0) return fail_errno(put < 0 ? errno : EIO, "copy a request's data to the kernel");
-            from = from.subspan(static_cast<std::size_t>(put));
-            offset += static_cast<std::uint64_t>(put);
-        }
-        return {};
-    }
-
-  private:
-    void command(std::uint32_t operation, unsigned queue, unsigned tag, int result, io::Completion* completion) {
-        io_uring_sqe sqe;
-        std::memset(&sqe, 0, sizeof sqe);
-        sqe.opcode = IORING_OP_URING_CMD;
-        sqe.fd = file_.fd;
-        if (file_.registered >= 0) {
-            sqe.fd = file_.registered;
-            sqe.flags = IOSQE_FIXED_FILE;
-        }
-        sqe.cmd_op = operation;
-        const uapi::IoCommand wire{static_cast<std::uint16_t>(queue), static_cast<std::uint16_t>(tag), result, 0};
-        std::memcpy(reinterpret_cast<std::byte*>(&sqe) + offsetof(io_uring_sqe, cmd), &wire, sizeof wire);
-        reactor_->submit(sqe, completion);
-    }
-
-    io::Reactor* reactor_;
-    io::FdRef file_;
-    std::size_t page_bytes_ = 0;
-    std::size_t map_bytes_ = 0;
-    std::vector<const uapi::IoDescriptor*> maps_;
-};
-
-}  // namespace
-
-Result<std::unique_ptr<DeviceChannel>> LinuxDriver::open(io::Reactor* reactor, const uapi::DeviceInfo& info) {
+Result<std::unique_ptr<DeviceChannel>> LinuxDriver::open(io::Reactor* reactor,
+                                                         const uapi::DeviceInfo& info) {
     const std::string path = device_folder_ + "/ublkc" + std::to_string(info.device_id);
-    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0) return fail_errno(errno, "open /dev/ublkcN");
-    auto channel = std::make_unique<LinuxChannel>(reactor, fd, info.queue_count, info.queue_depth);
-    TRY(channel->map());
-    return std::unique_ptr<DeviceChannel>(std::move(channel));
+    return open_device_channel(reactor, path, info.queue_count, info.queue_depth);
 }
 
 }  // namespace ublkd::front::ublk

@@ -1,7 +1,8 @@
-// What keeps a machine from deadlocking on storage that one of its own processes serves: memory reclaim must not wait for
-// us (PR_SET_IO_FLUSHER), we must not wait for swap (mlockall) nor be chosen by the OOM killer, and no file system on our
-// own device may be ours to use or to unmount at exit (own mount namespace). Called by main before any thread is made:
-// threads inherit all of it. Where something is not permitted the daemon warns and goes on.
+// What keeps a machine from deadlocking on storage that one of its own processes serves: memory
+// reclaim must not wait for us (PR_SET_IO_FLUSHER), we must not wait for swap (mlockall) nor be
+// chosen by the OOM killer, and no file system on our own device may be ours to use or to unmount
+// at exit (own mount namespace). Called by main before any thread is made: threads inherit all of
+// it. Where something is not permitted the daemon warns and goes on.
 #pragma once
 
 #include <string>

@@ -13,7 +13,8 @@ namespace ublkd::front::ublk {
 namespace {
 
 Range range_of(const uapi::IoDescriptor& descriptor) {
-    return Range{descriptor.start_sector * kSectorBytes, std::uint64_t{descriptor.sectors} * kSectorBytes};
+    return Range{descriptor.start_sector * kSectorBytes,
+                 std::uint64_t{descriptor.sectors} * kSectorBytes};
 }
 
 bool moves_data(std::uint32_t operation) {
@@ -25,14 +26,17 @@ bool changes(std::uint32_t operation) {
            operation == uapi::kOperationWriteZeroes;
 }
 
-/// The result that the kernel wants: the length for reads and writes, 0 for the others (a length of 2 GiB or more would be
-/// negative), or a negative errno.
+/// The result that the kernel wants: the length for reads and writes, 0 for the others (a length of
+/// 2 GiB or more would be negative), or a negative errno.
 int result_of(const Result<void>& outcome, const uapi::IoDescriptor& descriptor) {
     if (!outcome) return -to_errno(outcome.error());
-    return moves_data(descriptor.operation()) ? static_cast<int>(range_of(descriptor).length_bytes) : 0;
+    return moves_data(descriptor.operation()) ? static_cast<int>(range_of(descriptor).length_bytes)
+                                              : 0;
 }
 
-block::RequestId next(block::RequestId id) { return block::RequestId{id.client_start, id.sequence + 1}; }
+block::RequestId next(block::RequestId id) {
+    return block::RequestId{id.client_start, id.sequence + 1};
+}
 
 }  // namespace
 
@@ -54,7 +58,8 @@ RequestServer::RequestServer(Parts parts)
 RequestServer::~RequestServer() { CHECK(is_final(), "the kernel has given every tag back"); }
 
 void RequestServer::keep_for_ever(std::unique_ptr<RequestServer> server) {
-    static std::vector<std::unique_ptr<RequestServer>>* const kept = new std::vector<std::unique_ptr<RequestServer>>();
+    static std::vector<std::unique_ptr<RequestServer>>* const kept =
+        new std::vector<std::unique_ptr<RequestServer>>();
     server->requests_.begin_close();
     // A request that is stuck below may still want to copy its data.
     if (server->requests_.count() == 0) server->channel_.reset();
@@ -69,8 +74,8 @@ io::Task<Result<void>> RequestServer::offer_all() {
     offering_ = true;
     const std::size_t half = tags_.size() / 2;
     for (std::size_t i = 0; i < tags_.size(); ++i) {
-        // All in one entry into the kernel: no signal comes in between, so that no server dies with half of its tags fetched,
-        // which Linux before 7.0.10 never forgets (CVE-2026-53124).
+        // All in one entry into the kernel: no signal comes in between, so that no server dies with
+        // half of its tags fetched, which Linux before 7.0.10 never forgets (CVE-2026-53124).
         if (i == half && faults::rule_off("rule.fetch_all_at_once")) {
             co_await reactor_->yield();
             co_await reactor_->yield();
@@ -79,7 +84,8 @@ io::Task<Result<void>> RequestServer::offer_all() {
         ++with_kernel_;
         channel_->fetch(tags_[i].queue, tags_[i].number, &tags_[i]);
     }
-    // Twice, whichever step of a turn this is: then they have entered, and a refusal has been taken in.
+    // Twice, whichever step of a turn this is: then they have entered, and a refusal has been taken
+    // in.
     co_await reactor_->yield();
     co_await reactor_->yield();
     offering_ = false;
@@ -104,8 +110,8 @@ void RequestServer::take_back(Tag* tag, int result) {
         if (offering_) {
             refused_errno_ = -result;
         } else {
-            log::error("queue {} tag {}: the kernel refused an answer (errno {}); the tag is lost", tag->queue,
-                       tag->number, -result);
+            log::error("queue {} tag {}: the kernel refused an answer (errno {}); the tag is lost",
+                       tag->queue, tag->number, -result);
         }
     }
 }
@@ -129,9 +135,11 @@ io::Task<void> RequestServer::serve(Tag* tag) {
     ++counters_.requests;
     if (!outcome) {
         ++counters_.errors;
-        if (is_power_of_two(counters_.errors)) {    // a dead volume fails each request: the log must not grow with them
-            log::error("request {} of {} sectors at {} ({} failed so far): {}", descriptor.operation(),
-                       descriptor.sectors, descriptor.start_sector, counters_.errors, to_string(outcome.error()));
+        if (is_power_of_two(counters_.errors)) {  // a dead volume fails each request: the log must
+                                                  // not grow with them
+            log::error("request {} of {} sectors at {} ({} failed so far): {}",
+                       descriptor.operation(), descriptor.sectors, descriptor.start_sector,
+                       counters_.errors, to_string(outcome.error()));
         }
     }
     ids_.end(tag->queue, tag->number);
@@ -155,26 +163,32 @@ io::Task<Result<void>> RequestServer::perform(Tag* tag, const uapi::IoDescriptor
     if (changes(operation)) {
         id = ids_.begin(tag->queue, tag->number, *descriptor, parts_of(*descriptor));
     }
-    if (const int error = faults::hit("ublk.request"); error != 0) co_return fail_errno(error, "fault point");
+    if (const int error = faults::hit("ublk.request"); error != 0)
+        co_return fail_errno(error, "fault point");
     switch (operation) {
-        case uapi::kOperationRead: co_return co_await read(tag, range);
+        case uapi::kOperationRead:
+            co_return co_await read(tag, range);
         case uapi::kOperationWrite: {
             const auto written = co_await write(tag, range, block::WriteOptions{fua, id});
             (void)faults::hit("ublk.before_commit");
             co_return written;
         }
-        case uapi::kOperationFlush: co_return co_await device_->flush();
-        case uapi::kOperationDiscard: co_return co_await clear(true, range, block::ZeroOptions{fua, false, false, id});
+        case uapi::kOperationFlush:
+            co_return co_await device_->flush();
+        case uapi::kOperationDiscard:
+            co_return co_await clear(true, range, block::ZeroOptions{fua, false, false, id});
         case uapi::kOperationWriteZeroes: {
             const bool keep = (descriptor->operation_and_flags & uapi::kFlagNoUnmap) != 0;
             co_return co_await clear(false, range, block::ZeroOptions{fua, keep, false, id});
         }
-        default: co_return fail(Errc::kUnsupported, "operation of a ublk request");
+        default:
+            co_return fail(Errc::kUnsupported, "operation of a ublk request");
     }
 }
 
 io::Task<Result<void>> RequestServer::read(Tag* tag, Range range) {
-    const std::uint64_t limit = std::min<std::uint64_t>(device_->geometry().max_io_bytes, kMaxIoBytes);
+    const std::uint64_t limit =
+        std::min<std::uint64_t>(device_->geometry().max_io_bytes, kMaxIoBytes);
     for (std::uint64_t done = 0; done < range.length_bytes;) {
         const std::uint64_t bytes = std::min(limit, range.length_bytes - done);
         const io::Buffer buffer = co_await buffers_->acquire(bytes);
@@ -186,7 +200,8 @@ io::Task<Result<void>> RequestServer::read(Tag* tag, Range range) {
 }
 
 io::Task<Result<void>> RequestServer::write(Tag* tag, Range range, block::WriteOptions options) {
-    const std::uint64_t limit = std::min<std::uint64_t>(device_->geometry().max_io_bytes, kMaxIoBytes);
+    const std::uint64_t limit =
+        std::min<std::uint64_t>(device_->geometry().max_io_bytes, kMaxIoBytes);
     for (std::uint64_t done = 0; done < range.length_bytes;) {
         const std::uint64_t bytes = std::min(limit, range.length_bytes - done);
         const io::Buffer buffer = co_await buffers_->acquire(bytes);
@@ -200,7 +215,8 @@ io::Task<Result<void>> RequestServer::write(Tag* tag, Range range, block::WriteO
 
 io::Task<Result<void>> RequestServer::clear(bool discard, Range range, block::ZeroOptions options) {
     for (std::uint64_t done = 0; done < range.length_bytes;) {
-        const std::uint64_t bytes = std::min(device_->geometry().max_range_bytes, range.length_bytes - done);
+        const std::uint64_t bytes =
+            std::min(device_->geometry().max_range_bytes, range.length_bytes - done);
         const Range part{range.offset_bytes + done, bytes};
         if (discard) {
             CO_TRY(co_await device_->discard(part, block::WriteOptions{options.fua, options.id}));

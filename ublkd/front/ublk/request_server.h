@@ -1,10 +1,11 @@
-// Serves the requests of one device: each tag's FETCH and COMMIT, and between them one coroutine per request that moves the
-// data and asks the BlockDevice. Step 1 of a write. An idle tag costs no coroutine and no buffer.
+// Serves the requests of one device: each tag's FETCH and COMMIT, and between them one coroutine
+// per request that moves the data and asks the BlockDevice. Step 1 of a write. An idle tag costs no
+// coroutine and no buffer.
 //
-// A request is answered in full or with an errno, never short. A flush covers every write that was completed before it, on
-// all queues of the device: they are served by one BlockDevice.
-// Owner: UblkDevice, on the reactor. A Tag is what the ring's entries point to, so it must not go before the kernel has given
-// it back (kIoAbort): see keep_for_ever().
+// A request is answered in full or with an errno, never short. A flush covers every write that was
+// completed before it, on all queues of the device: they are served by one BlockDevice. Owner:
+// UblkDevice, on the reactor. A Tag is what the ring's entries point to, so it must not go before
+// the kernel has given it back (kIoAbort): see keep_for_ever().
 #pragma once
 
 #include <cstdint>
@@ -42,12 +43,14 @@ class RequestServer {
     RequestServer& operator=(const RequestServer&) = delete;
     ~RequestServer();
 
-    /// Offers every tag of every queue to the kernel, which may send requests from then on. An error: the kernel refused
-    /// one; the others may be with it.
+    /// Offers every tag of every queue to the kernel, which may send requests from then on. An
+    /// error: the kernel refused one; the others may be with it.
     io::Task<Result<void>> offer_all();
-    /// Refuses new requests (the kernel keeps them for the next server), ends when those under way are answered.
+    /// Refuses new requests (the kernel keeps them for the next server), ends when those under way
+    /// are answered.
     io::Task<void> drain();
-    /// Waits until the kernel has given every tag back and no request is under way. False: not by `until`.
+    /// Waits until the kernel has given every tag back and no request is under way. False: not by
+    /// `until`.
     io::Task<bool> wait_final(io::Clock::time_point until);
     bool is_final() const { return with_kernel_ == 0 && requests_.count() == 0; }
 
@@ -55,8 +58,9 @@ class RequestServer {
     const Counters& counters() const { return counters_; }
     std::uint32_t in_flight() const { return static_cast<std::uint32_t>(requests_.count()); }
 
-    /// For a server whose tags the kernel still holds: it stays in memory, serving nothing, until the process ends.
-    /// The device's file is closed, so that the kernel sees it unused once the reactor's ring is gone.
+    /// For a server whose tags the kernel still holds: it stays in memory, serving nothing, until
+    /// the process ends. The device's file is closed, so that the kernel sees it unused once the
+    /// reactor's ring is gone.
     static void keep_for_ever(std::unique_ptr<RequestServer> server);
 
   private:
@@ -80,10 +84,10 @@ class RequestServer {
     std::unique_ptr<DeviceChannel> channel_;
     RetryIds ids_;
     std::vector<Tag> tags_;
-    unsigned with_kernel_ = 0;         // tags that a ring entry points to
+    unsigned with_kernel_ = 0;  // tags that a ring entry points to
     io::Gate requests_;
     bool offering_ = false;
-    int refused_errno_ = 0;            // a FETCH that the kernel refused while offering
+    int refused_errno_ = 0;  // a FETCH that the kernel refused while offering
     Counters counters_;
 };
 

@@ -10,10 +10,13 @@ namespace {
 
 const char* condition_of(const FoundDevice& found) {
     switch (found.info.state) {
-        case uapi::kStateLive: return found.server_alive ? "running" : "lost";
+        case uapi::kStateLive:
+            return found.server_alive ? "running" : "lost";
         case uapi::kStateQuiesced:
-        case uapi::kStateFailIo: return "waiting for recovery";
-        default: return found.server_alive ? "starting" : "never started";
+        case uapi::kStateFailIo:
+            return "waiting for recovery";
+        default:
+            return found.server_alive ? "starting" : "never started";
     }
 }
 
@@ -32,7 +35,8 @@ io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* e
     for (const std::uint32_t id : ids) {
         const auto info = co_await control.info(id);
         if (!info) {
-            if (info.error().code != Errc::kNotFound) log::warn("device {}: {}", id, to_string(info.error()));
+            if (info.error().code != Errc::kNotFound)
+                log::warn("device {}: {}", id, to_string(info.error()));
             continue;
         }
         FoundDevice found;

@@ -1,5 +1,6 @@
-// ublk devices of this machine, found through /sys/class/ublk-char, and what to do with those without a server: the
-// daemon's start recovers its own and removes what cannot be recovered; `ebs-cli rescue` shows and clears the rest.
+// ublk devices of this machine, found through /sys/class/ublk-char, and what to do with those
+// without a server: the daemon's start recovers its own and removes what cannot be recovered;
+// `ebs-cli rescue` shows and clears the rest.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,17 @@ namespace ublkd::front::ublk {
 
 struct FoundDevice {
     uapi::DeviceInfo info{};
-    bool ours = false;           // made by ublkd (any installation): is_our_tag()
-    bool server_alive = false;   // a process holds /dev/ublkcN open
-    /// "running", "starting", "waiting for recovery", "lost" (live by its state, but nobody serves it), "never started".
+    bool ours = false;          // made by ublkd (any installation): is_our_tag()
+    bool server_alive = false;  // a process holds /dev/ublkcN open
+    /// "running", "starting", "waiting for recovery", "lost" (live by its state, but nobody serves
+    /// it), "never started".
     const char* condition = "";
 };
 
 /// All ublk devices, by number. A device that does not answer in time is left out and logged.
 io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* environment);
-/// Stops and removes a device, whoever made it: bounded. kBusy where its server lives. Requests that wait fail with EIO.
+/// Stops and removes a device, whoever made it: bounded. kBusy where its server lives. Requests
+/// that wait fail with EIO.
 io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id);
 
 }  // namespace ublkd::front::ublk

@@ -13,7 +13,8 @@
 
 namespace ublkd::front::ublk {
 
-/// The file: this header (64 bytes), then one slot for each tag, queue by queue. Host byte order: it never leaves the host.
+/// The file: this header (64 bytes), then one slot for each tag, queue by queue. Host byte order:
+/// it never leaves the host.
 struct RetryIds::Header {
     std::uint64_t magic;
     std::uint64_t volume;
@@ -29,15 +30,16 @@ struct RetryIds::Slot {
     std::uint64_t sequence;
     std::uint64_t start_sector;
     std::uint32_t sectors;
-    std::uint32_t operation;    // operation + 1; 0: nothing under way. Written last, cleared first.
+    std::uint32_t operation;  // operation + 1; 0: nothing under way. Written last, cleared first.
 };
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x31736469796c6275ULL;    // "ublyids1"
+constexpr std::uint64_t kMagic = 0x31736469796c6275ULL;  // "ublyids1"
 
-/// The process may be killed between any two instructions: the order of the stores is what the next one relies on.
-/// (Only the compiler could reorder them: another process sees the same memory after this one has ended.)
+/// The process may be killed between any two instructions: the order of the stores is what the next
+/// one relies on. (Only the compiler could reorder them: another process sees the same memory after
+/// this one has ended.)
 void store_in_order(std::uint32_t& where, std::uint32_t value) {
     std::atomic_ref<std::uint32_t>(where).store(value, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -73,7 +75,8 @@ Result<RetryIds> RetryIds::map(int fd, const Key& key) {
     // The room is taken now: a full /run must not become a SIGBUS under load.
     const int error = posix_fallocate(fd, 0, static_cast<off_t>(ids.bytes_));
     if (error != 0) return fail_errno(error, "make room for the retry id file");
-    void* const at = mmap(nullptr, ids.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    void* const at =
+        mmap(nullptr, ids.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     if (at == MAP_FAILED) return fail_errno(errno, "map the retry id file");
     ids.header_ = static_cast<Header*>(at);
     ids.slots_ = reinterpret_cast<Slot*>(static_cast<std::byte*>(at) + sizeof(Header));
@@ -97,8 +100,9 @@ Result<RetryIds> RetryIds::create(const std::string& path, const Key& key) {
 Result<RetryIds> RetryIds::open(const std::string& path, const Key& key) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0) return fail_errno(errno, "open the retry id file");
-    struct stat info {};
-    const std::size_t expected = sizeof(Header) + std::size_t{key.queues} * key.depth * sizeof(Slot);
+    struct stat info{};
+    const std::size_t expected =
+        sizeof(Header) + std::size_t{key.queues} * key.depth * sizeof(Slot);
     if (fstat(fd, &info) != 0 || static_cast<std::size_t>(info.st_size) != expected) {
         ::close(fd);
         return fail(Errc::kCorrupt, "size of the retry id file");
@@ -108,10 +112,11 @@ Result<RetryIds> RetryIds::open(const std::string& path, const Key& key) {
     if (!ids) return ids;
     const Header& header = *ids->header_;
     if (header.magic != kMagic) return fail(Errc::kCorrupt, "retry id file");
-    if (header.volume != key.volume.value() || header.device_id != key.device_id || header.queues != key.queues ||
-        header.depth != key.depth)
+    if (header.volume != key.volume.value() || header.device_id != key.device_id ||
+        header.queues != key.queues || header.depth != key.depth)
         return fail(Errc::kConflict, "retry id file of another device");
-    for (std::size_t i = 0; i < ids->before_.size(); ++i) ids->before_[i] = ids->slots_[i].operation != 0;
+    for (std::size_t i = 0; i < ids->before_.size(); ++i)
+        ids->before_[i] = ids->slots_[i].operation != 0;
     return ids;
 }
 
@@ -125,7 +130,8 @@ block::RequestId RetryIds::begin(unsigned queue, unsigned tag, const uapi::IoDes
     const std::size_t index = std::size_t{queue} * depth_ + tag;
     if (before_[index]) {
         before_[index] = false;
-        const bool same = entry.operation == descriptor.operation() + 1 && entry.start_sector == descriptor.start_sector &&
+        const bool same = entry.operation == descriptor.operation() + 1 &&
+                          entry.start_sector == descriptor.start_sector &&
                           entry.sectors == descriptor.sectors;
         if (same && !faults::rule_off("rule.reissued_request_keeps_its_id")) {
             ++reissued_;

@@ -37,7 +37,9 @@ Result<void> pass(const char* point) {
     return {};
 }
 
-std::uint32_t shift_of(std::uint64_t power_of_two) { return static_cast<std::uint32_t>(std::countr_zero(power_of_two)); }
+std::uint32_t shift_of(std::uint64_t power_of_two) {
+    return static_cast<std::uint32_t>(std::countr_zero(power_of_two));
+}
 
 uapi::Parameters parameters_for(const block::Geometry& geometry, std::uint32_t max_io_bytes) {
     uapi::Parameters p{};
@@ -45,15 +47,19 @@ uapi::Parameters parameters_for(const block::Geometry& geometry, std::uint32_t m
     p.types = uapi::kParametersBasic | uapi::kParametersDiscard;
     if (geometry.read_only) p.basic.attributes |= uapi::kAttributeReadOnly;
     // FUA means nothing without a cache to pass by.
-    if (geometry.volatile_write_cache) p.basic.attributes |= uapi::kAttributeVolatileCache | uapi::kAttributeFua;
+    if (geometry.volatile_write_cache)
+        p.basic.attributes |= uapi::kAttributeVolatileCache | uapi::kAttributeFua;
     p.basic.logical_block_shift = static_cast<std::uint8_t>(shift_of(geometry.logical_block_bytes));
-    p.basic.physical_block_shift = static_cast<std::uint8_t>(shift_of(geometry.physical_block_bytes));
+    p.basic.physical_block_shift =
+        static_cast<std::uint8_t>(shift_of(geometry.physical_block_bytes));
     p.basic.optimal_io_shift = p.basic.physical_block_shift;
     p.basic.minimal_io_shift = p.basic.physical_block_shift;
     p.basic.max_sectors = max_io_bytes / kSectorBytes;
     p.basic.device_sectors = geometry.size_bytes / kSectorBytes;
-    const std::uint64_t range_sectors = std::min(geometry.max_range_bytes / kSectorBytes, kMaxRangeSectors);
-    const auto range = static_cast<std::uint32_t>(align_down(range_sectors, geometry.physical_block_bytes / kSectorBytes));
+    const std::uint64_t range_sectors =
+        std::min(geometry.max_range_bytes / kSectorBytes, kMaxRangeSectors);
+    const auto range = static_cast<std::uint32_t>(
+        align_down(range_sectors, geometry.physical_block_bytes / kSectorBytes));
     p.discard.granularity = geometry.physical_block_bytes;
     p.discard.max_discard_sectors = range;
     p.discard.max_write_zeroes_sectors = range;
@@ -65,15 +71,17 @@ uapi::Parameters parameters_for(const block::Geometry& geometry, std::uint32_t m
 
 class UblkDevice::Impl {
   public:
-    Impl(io::Reactor* reactor, io::BufferPool* buffers, const UblkEnvironment* environment, block::BlockDevice* device,
-         const UblkOptions* options)
+    Impl(io::Reactor* reactor, io::BufferPool* buffers, const UblkEnvironment* environment,
+         block::BlockDevice* device, const UblkOptions* options)
         : reactor_(reactor),
           buffers_(buffers),
           environment_(environment),
           device_(device),
           options_(*options),
           control_(environment->driver, environment->deadlines) {}
-    ~Impl() { CHECK(server_ == nullptr, "detach() or quiesce() comes before a UblkDevice is destroyed"); }
+    ~Impl() {
+        CHECK(server_ == nullptr, "detach() or quiesce() comes before a UblkDevice is destroyed");
+    }
 
     io::Task<Result<void>> attach();
     io::Task<Result<void>> recover();
@@ -111,7 +119,8 @@ class UblkDevice::Impl {
     UblkOptions options_;
     UblkControl control_;
     uapi::DeviceInfo info_{};
-    bool kernel_scans_later_ = false;    // its partition scan is not part of START_DEV, or can be left out
+    bool kernel_scans_later_ =
+        false;  // its partition scan is not part of START_DEV, or can be left out
     std::unique_ptr<RequestServer> server_;
 };
 
@@ -132,7 +141,8 @@ RetryIds::Key UblkDevice::Impl::key() const {
 }
 
 DeviceLinks UblkDevice::Impl::links() const {
-    return DeviceLinks(LinkPlaces{environment_->run_folder, environment_->device_folder, environment_->udev_socket},
+    return DeviceLinks(LinkPlaces{environment_->run_folder, environment_->device_folder,
+                                  environment_->udev_socket},
                        options_.volume, options_.label, name());
 }
 
@@ -149,24 +159,29 @@ UblkStatus UblkDevice::Impl::status() const {
 io::Task<Result<void>> UblkDevice::Impl::open_and_offer(RetryIds ids) {
     auto channel = environment_->driver->open(reactor_, info_);
     if (!channel) co_return fail(channel.error());
-    server_ = std::make_unique<RequestServer>(RequestServer::Parts{reactor_, buffers_, device_, std::move(*channel),
-                                                                   std::move(ids), info_.queue_count,
-                                                                   info_.queue_depth});
+    server_ = std::make_unique<RequestServer>(
+        RequestServer::Parts{reactor_, buffers_, device_, std::move(*channel), std::move(ids),
+                             info_.queue_count, info_.queue_depth});
     co_return co_await server_->offer_all();
 }
 
-/// The disk is there: no scheduler (so that a request keeps its tag over a recovery), and its names.
+/// The disk is there: no scheduler (so that a request keeps its tag over a recovery), and its
+/// names.
 io::Task<void> UblkDevice::Impl::settle() {
-    std::function<bool()> scheduler = [this] { return remove_scheduler(environment_->sys_folder, name()); };
+    std::function<bool()> scheduler = [this] {
+        return remove_scheduler(environment_->sys_folder, name());
+    };
     const bool kept = co_await ask_worker(&scheduler);
-    if (!kept) log::warn("{} has an I/O scheduler: after a crash requests are not recognised", name());
+    if (!kept)
+        log::warn("{} has an I/O scheduler: after a crash requests are not recognised", name());
     server_->ids().set_tags_kept(kept);
     std::function<Result<void>()> make = [this] { return links().make(); };
     const auto made = co_await on_worker(&make);
     if (!made) log::warn("{}: {}", name(), to_string(made.error()));
 }
 
-/// For the partition scan that START_DEV left out. Nobody waits for it: it reads the disk, and /dev/ublkbNpM may come later.
+/// For the partition scan that START_DEV left out. Nobody waits for it: it reads the disk, and
+/// /dev/ublkbNpM may come later.
 void UblkDevice::Impl::add_partitions() {
     environment_->worker->submit([path = environment_->device_folder + "/" + name()] {
         if (!start_in_background({"partx", "--add", path}))
@@ -187,8 +202,8 @@ io::Task<Result<void>> UblkDevice::Impl::add() {
     wanted.flags = kRequiredFeatures;
     auto added = co_await control_.add(wanted);
     if (!added && added.error().code == Errc::kExists && wanted.device_id != uapi::kAnyDevice) {
-        log::warn("device number {} is taken by somebody else: another one for {}", wanted.device_id,
-                  options_.volume.to_string());
+        log::warn("device number {} is taken by somebody else: another one for {}",
+                  wanted.device_id, options_.volume.to_string());
         wanted.device_id = uapi::kAnyDevice;
         added = co_await control_.add(wanted);
     }
@@ -201,7 +216,8 @@ io::Task<Result<void>> UblkDevice::Impl::prepare_new() {
     CO_TRY(pass("ublk.after_add_dev"));
     const std::uint32_t max_io_bytes =
         std::min({info_.max_io_bytes, device_->geometry().max_io_bytes, options_.max_io_bytes});
-    CO_TRY(co_await control_.set_parameters(info_.device_id, parameters_for(device_->geometry(), max_io_bytes)));
+    CO_TRY(co_await control_.set_parameters(info_.device_id,
+                                            parameters_for(device_->geometry(), max_io_bytes)));
     CO_TRY(pass("ublk.after_set_params"));
     std::optional<Result<RetryIds>> ids;
     std::function<Result<void>()> files = [this, &ids]() -> Result<void> {
@@ -234,7 +250,8 @@ io::Task<Result<void>> UblkDevice::Impl::attach() {
     const auto features = co_await control_.features();
     if (!features) co_return fail(features.error());
     // The flag itself is not used: a kernel that has it (7.0) scans on a thread of its own.
-    kernel_scans_later_ = (*features & uapi::kNoAutoPartitionScan) != 0 || faults::rule_off("rule.no_scan_inside_start");
+    kernel_scans_later_ = (*features & uapi::kNoAutoPartitionScan) != 0 ||
+                          faults::rule_off("rule.no_scan_inside_start");
     CO_TRY(co_await add());
     const auto prepared = co_await prepare_new();
     if (prepared) {
@@ -244,7 +261,8 @@ io::Task<Result<void>> UblkDevice::Impl::attach() {
     log::error("{} for {}: {}", name(), options_.volume.to_string(), to_string(prepared.error()));
     const auto gone = co_await tear_down();
     if (!gone) {
-        log::error("{} is left behind: {}; `ebs-cli rescue` clears it", name(), to_string(gone.error()));
+        log::error("{} is left behind: {}; `ebs-cli rescue` clears it", name(),
+                   to_string(gone.error()));
         let_go();
     }
     co_return fail(prepared.error());
@@ -276,14 +294,16 @@ io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
         info_ = *info;
         if (info_.server_flags != device_tag(options_.volume))
             co_return fail(Errc::kConflict, "the device was made for another volume");
-        if (info_.state == uapi::kStateQuiesced || info_.state == uapi::kStateFailIo) co_return Result<void>{};
+        if (info_.state == uapi::kStateQuiesced || info_.state == uapi::kStateFailIo)
+            co_return Result<void>{};
         std::function<bool()> alive = [this] { return server_is_alive(info_.device_id); };
         if (info_.state == uapi::kStateLive) {
             const bool served = co_await ask_worker(&alive);
             if (served) co_return fail(Errc::kBusy, "the device's server is alive");
         }
         if (io::Clock::now() >= until || info_.state == uapi::kStateDead) {
-            // Linux 6.12: a server that dies as END_USER_RECOVERY ends leaves a live device that nobody can take over.
+            // Linux 6.12: a server that dies as END_USER_RECOVERY ends leaves a live device that
+            // nobody can take over.
             const bool lost = info_.state == uapi::kStateLive;
             const char* const why = lost ? "live, but its server is dead" : "it was never started";
             co_return co_await give_up_lost(why);
@@ -292,19 +312,21 @@ io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
     }
 }
 
-/// Everything that can be done before is: from START_USER_RECOVERY to the FETCHes nothing may take time, because a server that
-/// dies in between leaves the device in the hands of nobody.
+/// Everything that can be done before is: from START_USER_RECOVERY to the FETCHes nothing may take
+/// time, because a server that dies in between leaves the device in the hands of nobody.
 io::Task<Result<void>> UblkDevice::Impl::take_over() {
     std::optional<Result<RetryIds>> ids;
     std::function<Result<void>()> files = [this, &ids]() -> Result<void> {
         TRY(links().announce());
         ids.emplace(RetryIds::open(ids_path(), key()));
         if (!*ids) {
-            log::warn("{}: {}: requests that come again are not recognised", name(), to_string(ids->error()));
+            log::warn("{}: {}: requests that come again are not recognised", name(),
+                      to_string(ids->error()));
             ids.emplace(new_ids());
         }
         if (!*ids) return fail(ids->error());
-        const bool trusted = (*ids)->tags_kept() && has_no_scheduler(environment_->sys_folder, name());
+        const bool trusted =
+            (*ids)->tags_kept() && has_no_scheduler(environment_->sys_folder, name());
         if (!trusted) (*ids)->forget_before();
         return {};
     };
@@ -339,8 +361,10 @@ io::Task<Result<void>> UblkDevice::Impl::recover() {
         log::info("{} shows {} again", name(), options_.volume.to_string());
         co_return Result<void>{};
     }
-    // The guest's requests go on waiting in the kernel, which is better than errors: the next start tries again.
-    log::error("{} of {} was not recovered: {}", name(), options_.volume.to_string(), to_string(taken.error()));
+    // The guest's requests go on waiting in the kernel, which is better than errors: the next start
+    // tries again.
+    log::error("{} of {} was not recovered: {}", name(), options_.volume.to_string(),
+               to_string(taken.error()));
     let_go();
     co_return fail(taken.error());
 }
@@ -357,8 +381,8 @@ void UblkDevice::Impl::let_go() {
     }
 }
 
-/// STOP_DEV while the queues serve (it flushes the page cache through us), then the tags come back, then the device's file is
-/// closed, and only then DEL_DEV, which waits for that.
+/// STOP_DEV while the queues serve (it flushes the page cache through us), then the tags come back,
+/// then the device's file is closed, and only then DEL_DEV, which waits for that.
 io::Task<Result<void>> UblkDevice::Impl::tear_down() {
     const auto stopped = co_await control_.stop(info_.device_id);
     if (!stopped && stopped.error().code != Errc::kNotFound) co_return fail(stopped.error());
@@ -386,7 +410,8 @@ io::Task<Result<void>> UblkDevice::Impl::tear_down() {
 io::Task<Result<void>> UblkDevice::Impl::detach(bool force) {
     if (!force) {
         std::function<bool()> used = [this] {
-            return !device_users(name(), environment_->device_folder, environment_->sys_folder).empty();
+            return !device_users(name(), environment_->device_folder, environment_->sys_folder)
+                        .empty();
         };
         const bool busy = co_await ask_worker(&used);
         if (busy) co_return fail(Errc::kBusy, "the device is in use");
@@ -408,18 +433,20 @@ io::Task<void> UblkDevice::Impl::quiesce() {
 UblkDevice::UblkDevice(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 UblkDevice::~UblkDevice() = default;
 
-io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::attach(io::Reactor* reactor, io::BufferPool* buffers,
+io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::attach(io::Reactor* reactor,
+                                                                 io::BufferPool* buffers,
                                                                  const UblkEnvironment* environment,
-                                                                 block::BlockDevice* device, const UblkOptions* options) {
+                                                                 block::BlockDevice* device,
+                                                                 const UblkOptions* options) {
     auto impl = std::make_unique<Impl>(reactor, buffers, environment, device, options);
     CO_TRY(co_await impl->attach());
     std::unique_ptr<UblkDevice> made(new UblkDevice(std::move(impl)));
     co_return made;
 }
 
-io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(io::Reactor* reactor, io::BufferPool* buffers,
-                                                                  const UblkEnvironment* environment,
-                                                                  block::BlockDevice* device, const UblkOptions* options) {
+io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(
+    io::Reactor* reactor, io::BufferPool* buffers, const UblkEnvironment* environment,
+    block::BlockDevice* device, const UblkOptions* options) {
     CHECK(options->device_id != uapi::kAnyDevice, "a recovery is of a certain device");
     auto impl = std::make_unique<Impl>(reactor, buffers, environment, device, options);
     CO_TRY(co_await impl->recover());
@@ -430,7 +457,9 @@ io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(io::Reactor* r
 io::Task<Result<void>> UblkDevice::detach(bool force) { return impl_->detach(force); }
 io::Task<void> UblkDevice::quiesce() { return impl_->quiesce(); }
 std::uint32_t UblkDevice::device_id() const { return impl_->device_id(); }
-std::string UblkDevice::path() const { return impl_->environment().device_folder + "/" + impl_->name(); }
+std::string UblkDevice::path() const {
+    return impl_->environment().device_folder + "/" + impl_->name();
+}
 UblkStatus UblkDevice::status() const { return impl_->status(); }
 
 }  // namespace ublkd::front::ublk

@@ -1,13 +1,16 @@
-// One /dev/ublkbN that shows one BlockDevice. The first step of a write: kernel request -> BlockDevice -> errno.
+// One /dev/ublkbN that shows one BlockDevice. The first step of a write: kernel request ->
+// BlockDevice -> errno.
 //
-// Lives on the block device's reactor, with all its queues and requests; only the control commands and what may block on the
-// disk itself (scheduler, links, busy check) run elsewhere. Always USER_RECOVERY | REISSUE: when this process dies the
-// guest's requests wait in the kernel, and recover() of the next one gets them again, with the request ids that they had
-// (retry_ids.h), so that a write that was applied is recognised (replication R8).
+// Lives on the block device's reactor, with all its queues and requests; only the control commands
+// and what may block on the disk itself (scheduler, links, busy check) run elsewhere. Always
+// USER_RECOVERY | REISSUE: when this process dies the guest's requests wait in the kernel, and
+// recover() of the next one gets them again, with the request ids that they had (retry_ids.h), so
+// that a write that was applied is recognised (replication R8).
 //
-// Orders that are laws (docs/ublk.md): queues are served before START_DEV and before END_USER_RECOVERY, and until STOP_DEV
-// has ended; the BlockDevice must be able to serve before either, and nothing of a dead daemon may still write to its disks
-// when recover() is called. After quiesce() the object goes first, then its reactor, and the process ends.
+// Orders that are laws (docs/ublk.md): queues are served before START_DEV and before
+// END_USER_RECOVERY, and until STOP_DEV has ended; the BlockDevice must be able to serve before
+// either, and nothing of a dead daemon may still write to its disks when recover() is called. After
+// quiesce() the object goes first, then its reactor, and the process ends.
 #pragma once
 
 #include <cstdint>
@@ -29,59 +32,68 @@ namespace ublkd::front::ublk {
 /// What all devices of a daemon share. Outlives them.
 struct UblkEnvironment {
     KernelDriver* driver = nullptr;
-    io::Worker* worker = nullptr;            // for calls that may wait for the disk itself; no other use
-    std::string run_folder = "/run/ublkd";   // udev/<dev> and ublk/<dev>.ids go here
+    io::Worker* worker = nullptr;  // for calls that may wait for the disk itself; no other use
+    std::string run_folder = "/run/ublkd";  // udev/<dev> and ublk/<dev>.ids go here
     std::string device_folder = "/dev";
     std::string sys_folder = "/sys";
-    std::string udev_socket = "/run/udev/control";    // there: udev makes the links; else we do
+    std::string udev_socket = "/run/udev/control";  // there: udev makes the links; else we do
     ControlDeadlines deadlines{};
 };
 
 struct UblkOptions {
     VolumeId volume;
-    std::uint32_t device_id = uapi::kAnyDevice;    // the N wanted; taken by somebody else: another one is given
+    std::uint32_t device_id =
+        uapi::kAnyDevice;  // the N wanted; taken by somebody else: another one is given
     std::uint16_t queues = 1;
     std::uint16_t depth = 128;
     std::uint32_t max_io_bytes = kMaxIoBytes;
-    std::string label = {};    // "i-.../sdf": a second link under /dev/ebs, or empty
+    std::string label = {};  // "i-.../sdf": a second link under /dev/ebs, or empty
 };
 
 struct UblkStatus {
     std::uint64_t requests = 0;
     std::uint64_t errors = 0;
-    std::uint64_t reissued = 0;     // requests recognised after a recovery
+    std::uint64_t reissued = 0;  // requests recognised after a recovery
     std::uint32_t in_flight = 0;
 };
 
 class UblkDevice {
   public:
-    /// Makes a new device; when it ends /dev/ublkbN and its links are there. On an error nothing is left behind (or, where
-    /// the kernel hangs, what is left is logged and found by rescue.h). `buffers` must not be the pool that `device` takes
-    /// its own buffers from, else both can wait for each other. All pointers outlive the UblkDevice, `options` the call.
-    /// Errors: kUnsupported (kernel), kNotPermitted, kExhausted (ublks_max), kTimedOut, the errno of the step.
-    static io::Task<Result<std::unique_ptr<UblkDevice>>> attach(io::Reactor* reactor, io::BufferPool* buffers,
+    /// Makes a new device; when it ends /dev/ublkbN and its links are there. On an error nothing is
+    /// left behind (or, where the kernel hangs, what is left is logged and found by rescue.h).
+    /// `buffers` must not be the pool that `device` takes its own buffers from, else both can wait
+    /// for each other. All pointers outlive the UblkDevice, `options` the call. Errors:
+    /// kUnsupported (kernel), kNotPermitted, kExhausted (ublks_max), kTimedOut, the errno of the
+    /// step.
+    static io::Task<Result<std::unique_ptr<UblkDevice>>> attach(io::Reactor* reactor,
+                                                                io::BufferPool* buffers,
                                                                 const UblkEnvironment* environment,
-                                                                block::BlockDevice* device, const UblkOptions* options);
-    /// Takes over the device `options->device_id` of a server that died or quiesced; queues and depth are the device's.
-    /// kNotFound: there is no such device (attach then). kConflict: it has another volume's tag. kBusy: its server lives.
-    /// kClosed: it cannot be recovered (never started, or lost to a kernel race); it was removed, attach then.
-    static io::Task<Result<std::unique_ptr<UblkDevice>>> recover(io::Reactor* reactor, io::BufferPool* buffers,
+                                                                block::BlockDevice* device,
+                                                                const UblkOptions* options);
+    /// Takes over the device `options->device_id` of a server that died or quiesced; queues and
+    /// depth are the device's. kNotFound: there is no such device (attach then). kConflict: it has
+    /// another volume's tag. kBusy: its server lives. kClosed: it cannot be recovered (never
+    /// started, or lost to a kernel race); it was removed, attach then.
+    static io::Task<Result<std::unique_ptr<UblkDevice>>> recover(io::Reactor* reactor,
+                                                                 io::BufferPool* buffers,
                                                                  const UblkEnvironment* environment,
-                                                                 block::BlockDevice* device, const UblkOptions* options);
+                                                                 block::BlockDevice* device,
+                                                                 const UblkOptions* options);
     UblkDevice(const UblkDevice&) = delete;
     UblkDevice& operator=(const UblkDevice&) = delete;
     /// detach() or quiesce() comes before.
     ~UblkDevice();
 
-    /// Stops for good. Unless `force`: kBusy while somebody has it open, mounted or stacked upon (device_users() says who);
-    /// the device then serves on. Ends with the device removed; kTimedOut where the kernel did not end in time, then
-    /// another call tries again.
+    /// Stops for good. Unless `force`: kBusy while somebody has it open, mounted or stacked upon
+    /// (device_users() says who); the device then serves on. Ends with the device removed;
+    /// kTimedOut where the kernel did not end in time, then another call tries again.
     io::Task<Result<void>> detach(bool force);
-    /// For SIGTERM: takes no more requests, ends those under way, and leaves the device to the next process.
+    /// For SIGTERM: takes no more requests, ends those under way, and leaves the device to the next
+    /// process.
     io::Task<void> quiesce();
 
     std::uint32_t device_id() const;
-    std::string path() const;    // "/dev/ublkb0"
+    std::string path() const;  // "/dev/ublkb0"
     UblkStatus status() const;
 
   private:

@@ -1,6 +1,7 @@
-// The kernel's ublk interface, written anew: distributions' headers are older than the kernels we run on. Numbers, sizes and
-// offsets are the kernel's (include/uapi/linux/ublk_cmd.h) and are held by static_asserts. Encoded opcodes only (Linux 6.4);
-// the floor of the product is 6.5 (GET_FEATURES and USER_COPY). Only what we use is here. See docs/ublk.md.
+// The kernel's ublk interface, written anew: distributions' headers are older than the kernels we
+// run on. Numbers, sizes and offsets are the kernel's (include/uapi/linux/ublk_cmd.h) and are held
+// by static_asserts. Encoded opcodes only (Linux 6.4); the floor of the product is 6.5
+// (GET_FEATURES and USER_COPY). Only what we use is here. See docs/ublk.md.
 #pragma once
 
 #include <cstddef>
@@ -13,20 +14,20 @@ inline constexpr std::uint64_t kSupportZeroCopy = 1ULL << 0;
 inline constexpr std::uint64_t kUserRecovery = 1ULL << 3;
 inline constexpr std::uint64_t kUserRecoveryReissue = 1ULL << 4;
 inline constexpr std::uint64_t kUnprivileged = 1ULL << 5;
-inline constexpr std::uint64_t kEncodedCommands = 1ULL << 6;        // CMD_IOCTL_ENCODE, 6.4
-inline constexpr std::uint64_t kUserCopy = 1ULL << 7;               // 6.5
-inline constexpr std::uint64_t kNoAutoPartitionScan = 1ULL << 18;   // 7.0
+inline constexpr std::uint64_t kEncodedCommands = 1ULL << 6;       // CMD_IOCTL_ENCODE, 6.4
+inline constexpr std::uint64_t kUserCopy = 1ULL << 7;              // 6.5
+inline constexpr std::uint64_t kNoAutoPartitionScan = 1ULL << 18;  // 7.0
 
 // ---- states of a device
-inline constexpr std::uint16_t kStateDead = 0;        // added, or its server is gone for good
+inline constexpr std::uint16_t kStateDead = 0;  // added, or its server is gone for good
 inline constexpr std::uint16_t kStateLive = 1;
-inline constexpr std::uint16_t kStateQuiesced = 2;    // its server died; requests wait for a recovery
-inline constexpr std::uint16_t kStateFailIo = 3;      // as above, but requests fail
+inline constexpr std::uint16_t kStateQuiesced = 2;  // its server died; requests wait for a recovery
+inline constexpr std::uint16_t kStateFailIo = 3;    // as above, but requests fail
 
 inline constexpr std::uint16_t kNoQueue = 0xffff;
-inline constexpr std::uint32_t kAnyDevice = 0xffffffff;    // ADD_DEV: the kernel picks the number
+inline constexpr std::uint32_t kAnyDevice = 0xffffffff;  // ADD_DEV: the kernel picks the number
 
-inline constexpr unsigned kMaxQueueDepth = 4096;      // also the stride of the descriptor arrays
+inline constexpr unsigned kMaxQueueDepth = 4096;  // also the stride of the descriptor arrays
 inline constexpr unsigned kMaxIoBytesOfKernel = 32u << 20;
 
 // ---- control commands: _IOC(direction, 'u', number, 32)
@@ -34,14 +35,14 @@ enum class Control : std::uint32_t {
     kGetDeviceInfo = 0x80207502,
     kAddDevice = 0xc0207504,
     kDeleteDevice = 0xc0207505,
-    kStartDevice = 0xc0207506,         // data: tgid of the server
+    kStartDevice = 0xc0207506,  // data: tgid of the server
     kStopDevice = 0xc0207507,
     kSetParameters = 0xc0207508,
     kGetParameters = 0x80207509,
     kStartRecovery = 0xc0207510,
-    kEndRecovery = 0xc0207511,         // data: tgid of the server
+    kEndRecovery = 0xc0207511,  // data: tgid of the server
     kGetFeatures = 0x80207513,
-    kDeleteDeviceAsync = 0x80207514,   // 6.9
+    kDeleteDeviceAsync = 0x80207514,  // 6.9
 };
 
 /// The 32 bytes behind a control SQE (byte 48 of a 128-byte SQE).
@@ -69,7 +70,7 @@ struct DeviceInfo {
     std::int32_t server_pid;
     std::uint32_t pad1;
     std::uint64_t flags;
-    std::uint64_t server_flags;    // ours: kept and returned by the kernel (device_tag())
+    std::uint64_t server_flags;  // ours: kept and returned by the kernel (device_tag())
     std::uint32_t owner_uid;
     std::uint32_t owner_gid;
     std::uint64_t reserved1;
@@ -103,38 +104,40 @@ static_assert(sizeof(BasicParameters) == 32 && offsetof(BasicParameters, max_sec
 
 struct DiscardParameters {
     std::uint32_t alignment;
-    std::uint32_t granularity;            // bytes, not 0
+    std::uint32_t granularity;  // bytes, not 0
     std::uint32_t max_discard_sectors;
     std::uint32_t max_write_zeroes_sectors;
-    std::uint16_t max_discard_segments;    // 1
+    std::uint16_t max_discard_segments;  // 1
     std::uint16_t reserved;
 };
-static_assert(sizeof(DiscardParameters) == 20 && offsetof(DiscardParameters, max_discard_segments) == 16);
+static_assert(sizeof(DiscardParameters) == 20 &&
+              offsetof(DiscardParameters, max_discard_segments) == 16);
 
-/// The part of the kernel's ublk_params that every kernel since 6.0 knows; the rest (zoned, DMA alignment, ...) is not set.
+/// The part of the kernel's ublk_params that every kernel since 6.0 knows; the rest (zoned, DMA
+/// alignment, ...) is not set.
 struct Parameters {
-    std::uint32_t bytes;    // sizeof(Parameters)
+    std::uint32_t bytes;  // sizeof(Parameters)
     std::uint32_t types;
     BasicParameters basic;
     DiscardParameters discard;
-    std::uint32_t device_numbers[4];    // DEVT, read only, 6.3
+    std::uint32_t device_numbers[4];  // DEVT, read only, 6.3
     std::uint32_t pad;
 };
-static_assert(sizeof(Parameters) == 80 && offsetof(Parameters, basic) == 8 && offsetof(Parameters, discard) == 40 &&
-              offsetof(Parameters, device_numbers) == 60);
+static_assert(sizeof(Parameters) == 80 && offsetof(Parameters, basic) == 8 &&
+              offsetof(Parameters, discard) == 40 && offsetof(Parameters, device_numbers) == 60);
 
 // ---- I/O commands on /dev/ublkcN: _IOWR('u', number, 16)
 inline constexpr std::uint32_t kFetch = 0xc0107520;
 inline constexpr std::uint32_t kCommitAndFetch = 0xc0107521;
 
 inline constexpr int kIoOk = 0;
-inline constexpr int kIoAbort = -19;    // -ENODEV: the tag is final
+inline constexpr int kIoAbort = -19;  // -ENODEV: the tag is final
 
 /// The 16 bytes behind an I/O SQE (byte 48 of a 64-byte SQE). `address` is 0 with USER_COPY.
 struct IoCommand {
     std::uint16_t queue_id;
     std::uint16_t tag;
-    std::int32_t result;    // bytes done, or a negative errno
+    std::int32_t result;  // bytes done, or a negative errno
     std::uint64_t address;
 };
 static_assert(sizeof(IoCommand) == 16 && offsetof(IoCommand, address) == 8);
@@ -158,7 +161,8 @@ inline constexpr std::uint32_t kOperationWriteZeroes = 5;
 inline constexpr std::uint32_t kFlagFua = 1u << 13;
 inline constexpr std::uint32_t kFlagNoUnmap = 1u << 15;
 
-/// Where the descriptors of `queue` begin in the mapping of /dev/ublkcN: by the greatest depth, not by the device's.
+/// Where the descriptors of `queue` begin in the mapping of /dev/ublkcN: by the greatest depth, not
+/// by the device's.
 constexpr std::uint64_t descriptor_offset(unsigned queue, std::uint64_t page_bytes) {
     const std::uint64_t array = kMaxQueueDepth * sizeof(IoDescriptor);
     return queue * ((array + page_bytes - 1) / page_bytes * page_bytes);
@@ -167,7 +171,8 @@ static_assert(descriptor_offset(1, 4096) == 98304);
 
 /// USER_COPY: the file position in /dev/ublkcN of byte `offset` of a request's data.
 constexpr std::uint64_t data_position(unsigned queue, unsigned tag, std::uint64_t offset) {
-    return 0x80000000ULL + (static_cast<std::uint64_t>(queue) << 41) + (static_cast<std::uint64_t>(tag) << 25) + offset;
+    return 0x80000000ULL + (static_cast<std::uint64_t>(queue) << 41) +
+           (static_cast<std::uint64_t>(tag) << 25) + offset;
 }
 
 }  // namespace ublkd::front::ublk::uapi
