@@ -9,7 +9,8 @@ namespace ublkd::crash {
 
 class RecordedFile final : public store::DiskFile {
   public:
-    RecordedFile(RecordedDisk* disk, std::size_t index, bool direct) : disk_(disk), index_(index), direct_(direct) {}
+    RecordedFile(RecordedDisk* disk, std::size_t index, bool direct)
+        : disk_(disk), index_(index), direct_(direct) {}
 
     Result<void> try_lock() override { return {}; }
     std::uint32_t alignment_bytes() const override { return direct_ ? kSectorBytes : 1; }
@@ -24,16 +25,21 @@ class RecordedFile final : public store::DiskFile {
         return found.length_bytes == 0 ? Range{file().size_bytes, 0} : found;
     }
     io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into) override {
-        CHECK(!direct_ || is_aligned(reinterpret_cast<std::uintptr_t>(into.data()) | offset_bytes | into.size(), 512),
+        CHECK(!direct_ || is_aligned(reinterpret_cast<std::uintptr_t>(into.data()) | offset_bytes |
+                                         into.size(),
+                                     512),
               "what O_DIRECT takes");
         co_await disk_->take_time();
-        if (offset_bytes + into.size() > file().size_bytes) co_return fail(Errc::kCorrupt, "read past the end");
+        if (offset_bytes + into.size() > file().size_bytes)
+            co_return fail(Errc::kCorrupt, "read past the end");
         file().bytes.read(offset_bytes, into);
         co_return Result<void>{};
     }
     io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> from,
                                  store::Durability durability) override {
-        CHECK(!direct_ || is_aligned(reinterpret_cast<std::uintptr_t>(from.data()) | offset_bytes | from.size(), 512),
+        CHECK(!direct_ || is_aligned(reinterpret_cast<std::uintptr_t>(from.data()) | offset_bytes |
+                                         from.size(),
+                                     512),
               "what O_DIRECT takes");
         CHECK(offset_bytes + from.size() <= file().size_bytes, "within the file");
         RecordedDisk::Step step;
@@ -99,7 +105,9 @@ class RecordedFolder final : public store::DiskFolder {
     RecordedDisk* disk_;
 };
 
-std::unique_ptr<store::DiskFolder> RecordedDisk::folder() { return std::make_unique<RecordedFolder>(this); }
+std::unique_ptr<store::DiskFolder> RecordedDisk::folder() {
+    return std::make_unique<RecordedFolder>(this);
+}
 
 void RecordedDisk::start_recording() {
     steps_.clear();
@@ -110,7 +118,8 @@ void RecordedDisk::start_recording() {
 
 io::Task<void> RecordedDisk::take_time() {
     if (immediate_) co_return;
-    for (std::uint64_t turns = 1 + random_() % 4; turns > 0; --turns) co_await io::Reactor::current()->yield();
+    for (std::uint64_t turns = 1 + random_() % 4; turns > 0; --turns)
+        co_await io::Reactor::current()->yield();
 }
 
 std::size_t RecordedDisk::issue(Step step) {
@@ -128,12 +137,14 @@ void RecordedDisk::end(std::size_t index, bool durable) {
 
 void RecordedDisk::synced(std::size_t file, std::size_t begun) {
     for (Step& step : steps_) {
-        if (step.file == file && step.ended < begun && !step.lost && step.durable == kNever) step.durable = moment_;
+        if (step.file == file && step.ended < begun && !step.lost && step.durable == kNever)
+            step.durable = moment_;
     }
 }
 
 void RecordedDisk::lose_unflushed(std::size_t file) {
-    for (Step& step : steps_) step.lost = step.lost || (step.file == file && step.durable == kNever);
+    for (Step& step : steps_)
+        step.lost = step.lost || (step.file == file && step.durable == kNever);
 }
 
 void RecordedDisk::apply(const Step& step, DiskImage& to, Loss loss) {
@@ -158,7 +169,8 @@ void RecordedDisk::apply(const Step& step, DiskImage& to, Loss loss) {
 }
 
 DiskImage RecordedDisk::image_at(std::size_t moment, Loss loss) {
-    while (settled_ < steps_.size() && steps_[settled_].durable <= moment) apply(steps_[settled_++], base_, Loss::kNone);
+    while (settled_ < steps_.size() && steps_[settled_].durable <= moment)
+        apply(steps_[settled_++], base_, Loss::kNone);
     DiskImage image = base_;
     for (std::size_t i = settled_; i < steps_.size() && steps_[i].issued < moment; ++i) {
         if (steps_[i].durable <= moment) {

@@ -1,9 +1,11 @@
-// A disk in memory below the store (store/disk_file.h) that records each write, hole and flush as it is issued and as it
-// ends, takes a random time for each, and builds the images that a power cut at any of these moments may leave:
-// what is durable is there; of what is not, any subset, torn at 512-byte sectors, older before newer.
+// A disk in memory below the store (store/disk_file.h) that records each write, hole and flush as
+// it is issued and as it ends, takes a random time for each, and builds the images that a power cut
+// at any of these moments may leave: what is durable is there; of what is not, any subset, torn at
+// 512-byte sectors, older before newer.
 //
-// A write is durable when a flush of its file that began after its end has ended, or at its own end where it was written
-// so. A flush that fails loses what it should have made durable: a later flush does not bring it back (as Linux does it).
+// A write is durable when a flush of its file that began after its end has ended, or at its own end
+// where it was written so. A flush that fails loses what it should have made durable: a later flush
+// does not bring it back (as Linux does it).
 #pragma once
 
 #include <array>
@@ -35,7 +37,8 @@ struct DiskImage {
 
 class RecordedDisk {
   public:
-    explicit RecordedDisk(std::uint64_t seed, DiskImage image = {}) : now_(std::move(image)), random_(seed) {}
+    explicit RecordedDisk(std::uint64_t seed, DiskImage image = {})
+        : now_(std::move(image)), random_(seed) {}
     RecordedDisk(const RecordedDisk&) = delete;
     RecordedDisk& operator=(const RecordedDisk&) = delete;
 
@@ -52,7 +55,8 @@ class RecordedDisk {
     /// The image that a cut after `moment` steps leaves. Moments must not decrease over calls.
     DiskImage image_at(std::size_t moment, Loss loss);
 
-    /// The next flush of the data file fails, and what it should have made durable may be lost for good.
+    /// The next flush of the data file fails, and what it should have made durable may be lost for
+    /// good.
     void fail_next_sync() { fail_next_sync_ = true; }
     /// Ends each operation at once instead of after a random time (for reading an image).
     void set_immediate() { immediate_ = true; }
@@ -67,13 +71,13 @@ class RecordedDisk {
     struct Step {
         std::size_t file = 0;
         std::uint64_t offset_bytes = 0;
-        std::vector<std::byte> data;      // of a write
-        std::uint64_t zero_bytes = 0;     // of a hole
+        std::vector<std::byte> data;   // of a write
+        std::uint64_t zero_bytes = 0;  // of a hole
         bool keep = false;
-        std::size_t issued = 0;           // moments
+        std::size_t issued = 0;  // moments
         std::size_t ended = kNever;
         std::size_t durable = kNever;
-        bool lost = false;                // by a failed flush
+        bool lost = false;  // by a failed flush
     };
     std::size_t issue(Step step);
     void end(std::size_t index, bool durable);
@@ -83,7 +87,7 @@ class RecordedDisk {
     io::Task<void> take_time();
 
     DiskImage now_;
-    DiskImage base_;                      // all of steps_[0, settled_) applied
+    DiskImage base_;  // all of steps_[0, settled_) applied
     std::size_t settled_ = 0;
     std::vector<Step> steps_;
     std::size_t moment_ = 0;

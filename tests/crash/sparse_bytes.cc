@@ -35,7 +35,8 @@ void SparseBytes::zero(Range range, bool keep) {
     const Page zeroes{};
     while (range.length_bytes > 0) {
         const std::uint64_t in_page = range.offset_bytes % kPageBytes;
-        const std::uint64_t bytes = std::min<std::uint64_t>(range.length_bytes, kPageBytes - in_page);
+        const std::uint64_t bytes =
+            std::min<std::uint64_t>(range.length_bytes, kPageBytes - in_page);
         if (bytes == kPageBytes && !keep) {
             pages_.erase(range.offset_bytes / kPageBytes);
         } else if (keep || pages_.contains(range.offset_bytes / kPageBytes)) {

@@ -1,4 +1,5 @@
-// A sparse file in memory, in pages: cheap to copy while little of it is written. Pages that are not there are holes.
+// A sparse file in memory, in pages: cheap to copy while little of it is written. Pages that are
+// not there are holes.
 #pragma once
 
 #include <array>

@@ -7,9 +7,11 @@
 namespace ublkd::crash {
 
 StoreHistory::ChangeIndex StoreHistory::issue_change(Range range, bool zeroes, std::size_t moment) {
-    changes_.push_back(Change{.range = range, .zeroes = zeroes, .issued = moment, .clear_allowed = {}});
+    changes_.push_back(
+        Change{.range = range, .zeroes = zeroes, .issued = moment, .clear_allowed = {}});
     const ChangeIndex index = changes_.size() - 1;
-    for (std::uint64_t sector = range.offset_bytes / kSectorBytes; sector * kSectorBytes < range.end_bytes(); ++sector)
+    for (std::uint64_t sector = range.offset_bytes / kSectorBytes;
+         sector * kSectorBytes < range.end_bytes(); ++sector)
         by_sector_[sector].push_back(index);
     return index;
 }
@@ -22,7 +24,8 @@ void StoreHistory::acknowledge(ChangeIndex change, bool durable, std::size_t mom
 std::vector<StoreHistory::ChangeIndex> StoreHistory::begin_flush() const {
     std::vector<ChangeIndex> covered;
     for (ChangeIndex i = 0; i < changes_.size(); ++i) {
-        if (changes_[i].acknowledged != kNever && changes_[i].durable == kNever) covered.push_back(i);
+        if (changes_[i].acknowledged != kNever && changes_[i].durable == kNever)
+            covered.push_back(i);
     }
     return covered;
 }
@@ -58,9 +61,11 @@ void StoreHistory::acknowledge_update(std::uint64_t value, std::size_t moment) {
     updates_[value - 1].acknowledged = moment;
 }
 
-void StoreHistory::fill(ChangeIndex change, std::uint64_t offset_bytes, std::span<std::byte> into) const {
+void StoreHistory::fill(ChangeIndex change, std::uint64_t offset_bytes,
+                        std::span<std::byte> into) const {
     for (std::size_t at = 0; at < into.size(); at += 8)
-        store_le<std::uint64_t>(into.data() + at, (change + 1) << 32 | (offset_bytes + at) / kSectorBytes);
+        store_le<std::uint64_t>(into.data() + at,
+                                (change + 1) << 32 | (offset_bytes + at) / kSectorBytes);
 }
 
 std::vector<Range> StoreHistory::touched() const {
@@ -101,7 +106,8 @@ bool StoreHistory::shows(std::optional<ChangeIndex> change, std::uint64_t sector
     return std::ranges::equal(wanted, bytes);
 }
 
-std::string StoreHistory::check_sector(std::uint64_t sector, std::size_t moment, const store::ReplicaStore& store,
+std::string StoreHistory::check_sector(std::uint64_t sector, std::size_t moment,
+                                       const store::ReplicaStore& store,
                                        std::span<const std::byte> bytes) const {
     Expected allowed = expected(sector, moment);
     const std::uint64_t offset = sector * kSectorBytes;
@@ -110,7 +116,8 @@ std::string StoreHistory::check_sector(std::uint64_t sector, std::size_t moment,
         std::size_t before = 0;
         for (const Mark& mark : marks_) before = mark.issued < moment ? mark.changes : before;
         std::optional<ChangeIndex> last;
-        for (const ChangeIndex index : by_sector_.at(sector)) last = index < before ? std::optional(index) : last;
+        for (const ChangeIndex index : by_sector_.at(sector))
+            last = index < before ? std::optional(index) : last;
         if (!shows(last, sector, bytes))
             return fmt::format("sector {} is not that of the clean mark (word {:x})", sector,
                                load_le<std::uint64_t>(bytes.data()));
@@ -123,12 +130,15 @@ std::string StoreHistory::check_sector(std::uint64_t sector, std::size_t moment,
         matches = shows(found, sector, bytes);
     }
     if (!matches)
-        return fmt::format("sector {} holds neither the last flushed nor a later value (word {:x}, flushed change {})",
-                           sector, load_le<std::uint64_t>(bytes.data()),
-                           allowed.durable ? static_cast<std::int64_t>(*allowed.durable) : -1);
+        return fmt::format(
+            "sector {} holds neither the last flushed nor a later value (word {:x}, flushed change "
+            "{})",
+            sector, load_le<std::uint64_t>(bytes.data()),
+            allowed.durable ? static_cast<std::int64_t>(*allowed.durable) : -1);
     if (!is_all_zero(bytes) && !store.allocated().test(offset / kDirtyUnitBytes))
         return fmt::format("sector {} has data in a unit that is not allocated", sector);
-    return store.activity().test(offset / kRegionBytes) ? "" : check_not_active(sector, moment, bytes);
+    return store.activity().test(offset / kRegionBytes) ? ""
+                                                        : check_not_active(sector, moment, bytes);
 }
 
 std::string StoreHistory::check_not_active(std::uint64_t sector, std::size_t moment,
@@ -140,11 +150,14 @@ std::string StoreHistory::check_not_active(std::uint64_t sector, std::size_t mom
         if (clear != allowed.end() && clear->second < moment) last = index;
     }
     if (shows(last, sector, bytes)) return "";
-    return fmt::format("sector {} of a region that is not active is not as it was when the caller cleared it (word {:x})",
-                       sector, load_le<std::uint64_t>(bytes.data()));
+    return fmt::format(
+        "sector {} of a region that is not active is not as it was when the caller cleared it "
+        "(word {:x})",
+        sector, load_le<std::uint64_t>(bytes.data()));
 }
 
-std::string StoreHistory::check_superblock(std::size_t moment, const store::ReplicaStore& store) const {
+std::string StoreHistory::check_superblock(std::size_t moment,
+                                           const store::ReplicaStore& store) const {
     std::uint64_t acknowledged = 0;
     std::uint64_t issued = 0;
     for (std::uint64_t value = 1; value <= updates_.size(); ++value) {
@@ -152,9 +165,11 @@ std::string StoreHistory::check_superblock(std::size_t moment, const store::Repl
         if (updates_[value - 1].acknowledged <= moment) acknowledged = value;
     }
     const std::uint64_t found = store.superblock().durable_through;
-    const bool whole = store.superblock().number == found && store.superblock().record == record_of(found);
+    const bool whole =
+        store.superblock().number == found && store.superblock().record == record_of(found);
     if (whole && found >= acknowledged && found <= issued) return "";
-    return fmt::format("superblock holds update {}, acknowledged {}, issued {}", found, acknowledged, issued);
+    return fmt::format("superblock holds update {}, acknowledged {}, issued {}", found,
+                       acknowledged, issued);
 }
 
 std::string StoreHistory::check(std::size_t moment, const store::ReplicaStore& store,

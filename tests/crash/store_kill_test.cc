@@ -1,7 +1,8 @@
-// Goal: a process killed at any of the store's fault points leaves a replica that opens and holds each acknowledged change
-// (a dead process loses nothing that the kernel has); one that was being made is there whole or not at all.
-// Method: a child works on real files and is killed (SIGKILL) at the n-th hit of a point; what was acknowledged is counted in
-// shared memory; the parent opens the replica and compares it with a model.
+// Goal: a process killed at any of the store's fault points leaves a replica that opens and holds
+// each acknowledged change (a dead process loses nothing that the kernel has); one that was being
+// made is there whole or not at all. Method: a child works on real files and is killed (SIGKILL) at
+// the n-th hit of a point; what was acknowledged is counted in shared memory; the parent opens the
+// replica and compares it with a model.
 #include <sys/mman.h>
 
 #include <array>
@@ -29,11 +30,13 @@ struct Step {
     Range range;
 };
 Step step_of(int i) {
-    constexpr std::array kKinds{Step::Kind::kWrite, Step::Kind::kWrite,  Step::Kind::kFlush, Step::Kind::kUpdate,
-                                Step::Kind::kWrite, Step::Kind::kDiscard, Step::Kind::kFlush, Step::Kind::kClear};
+    constexpr std::array kKinds{Step::Kind::kWrite,  Step::Kind::kWrite, Step::Kind::kFlush,
+                                Step::Kind::kUpdate, Step::Kind::kWrite, Step::Kind::kDiscard,
+                                Step::Kind::kFlush,  Step::Kind::kClear};
     const std::uint64_t place = static_cast<std::uint64_t>(i);
     const std::uint64_t bytes = i % 3 == 0 ? kSectorBytes : 2 * kPageBytes;
-    return Step{kKinds[place % kKinds.size()], Range{place % 5 * kRegionBytes + place % 3 * kPageBytes, bytes}};
+    return Step{kKinds[place % kKinds.size()],
+                Range{place % 5 * kRegionBytes + place % 3 * kPageBytes, bytes}};
 }
 
 /// Value of each sector that was ever changed, and the number, after `steps` steps.
@@ -47,7 +50,8 @@ Model model_after(int steps) {
         const Step step = step_of(i);
         if (step.kind == Step::Kind::kUpdate) model.number = static_cast<std::uint64_t>(i);
         if (step.kind != Step::Kind::kWrite && step.kind != Step::Kind::kDiscard) continue;
-        for (std::uint64_t at = step.range.offset_bytes; at < step.range.end_bytes(); at += kSectorBytes)
+        for (std::uint64_t at = step.range.offset_bytes; at < step.range.end_bytes();
+             at += kSectorBytes)
             model.sectors[at] = step.kind == Step::Kind::kWrite ? i + 1 : 0;
     }
     return model;
@@ -58,19 +62,23 @@ class Process {
   public:
     explicit Process(const std::string& folder) : folder_(folder) {}
     Errc open_pool() {
-        auto pool = fs::exists(folder_ + "/pool") ? Pool::open(folder_)
-                                                  : Pool::create(folder_, PoolConfig{.id = {}, .domain = ""});
+        auto pool = fs::exists(folder_ + "/pool")
+                        ? Pool::open(folder_)
+                        : Pool::create(folder_, PoolConfig{.id = {}, .domain = ""});
         if (!pool) return pool.error().code;
         pool_ = std::move(*pool);
-        return Errc::kConflict;    // "no error" of this test
+        return Errc::kConflict;  // "no error" of this test
     }
     Result<void> create() {
-        const ReplicaConfig config{.volume = VolumeId(1), .incarnation = kId, .size_bytes = kSizeBytes};
-        TRY_ASSIGN(store_, run(ReplicaStore::create(reactor_.get(), buffers_.get(), pool_->replica_folder(kId), config)));
+        const ReplicaConfig config{
+            .volume = VolumeId(1), .incarnation = kId, .size_bytes = kSizeBytes};
+        TRY_ASSIGN(store_, run(ReplicaStore::create(reactor_.get(), buffers_.get(),
+                                                    pool_->replica_folder(kId), config)));
         return {};
     }
     Result<void> open() {
-        TRY_ASSIGN(store_, run(ReplicaStore::open(reactor_.get(), buffers_.get(), pool_->replica_folder(kId))));
+        TRY_ASSIGN(store_, run(ReplicaStore::open(reactor_.get(), buffers_.get(),
+                                                  pool_->replica_folder(kId))));
         return {};
     }
     Result<void> take(int i) {
@@ -79,9 +87,12 @@ class Process {
         switch (step.kind) {
             case Step::Kind::kWrite:
                 std::fill(data.begin(), data.end(), static_cast<std::byte>(i + 1));
-                return run(store_->write(step.range.offset_bytes, data, block::WriteOptions{.fua = i % 5 == 0}));
-            case Step::Kind::kDiscard: return run(store_->discard(step.range, {}));
-            case Step::Kind::kFlush: return run(store_->flush());
+                return run(store_->write(step.range.offset_bytes, data,
+                                         block::WriteOptions{.fua = i % 5 == 0}));
+            case Step::Kind::kDiscard:
+                return run(store_->discard(step.range, {}));
+            case Step::Kind::kFlush:
+                return run(store_->flush());
             case Step::Kind::kUpdate: {
                 SuperblockChange change;
                 change.number = static_cast<std::uint64_t>(i);
@@ -118,7 +129,8 @@ class Process {
     std::unique_ptr<ReplicaStore> store_;
 };
 
-[[noreturn]] void work_until_killed(const std::string& folder, const char* fault, int* acknowledged) {
+[[noreturn]] void work_until_killed(const std::string& folder, const char* fault,
+                                    int* acknowledged) {
     Process process(folder);
     if (process.open_pool() != Errc::kConflict || !process.create()) std::_Exit(2);
     if (!faults::arm(fault)) std::_Exit(3);
@@ -126,7 +138,7 @@ class Process {
         if (!process.take(i)) std::_Exit(4);
         *acknowledged = i + 1;
     }
-    std::_Exit(0);    // the point was not hit so often
+    std::_Exit(0);  // the point was not hit so often
 }
 
 class StoreKill : public ::testing::TestWithParam<const char*> {
@@ -138,7 +150,8 @@ class StoreKill : public ::testing::TestWithParam<const char*> {
 
 TEST_P(StoreKill, LeavesEachAcknowledgedChange) {
     const std::string path = folder_.path() + "/pool";
-    EXPECT_EXIT(work_until_killed(path, GetParam(), acknowledged_), testing::KilledBySignal(SIGKILL), "");
+    EXPECT_EXIT(work_until_killed(path, GetParam(), acknowledged_),
+                testing::KilledBySignal(SIGKILL), "");
     Process after(path);
     ASSERT_EQ(after.open_pool(), Errc::kConflict);
     const auto opened = after.open();
@@ -150,7 +163,8 @@ TEST_P(StoreKill, LeavesEachAcknowledgedChange) {
         const int old_value = before == old.sectors.end() ? 0 : before->second;
         const int found = after.value_at(at);
         EXPECT_TRUE(found == old_value || found == new_value)
-            << "offset " << at << " holds " << found << ", not " << old_value << " or " << new_value;
+            << "offset " << at << " holds " << found << ", not " << old_value << " or "
+            << new_value;
         if (found != 0) {
             EXPECT_TRUE(after.store().allocated().test(at / kDirtyUnitBytes));
         }
@@ -162,10 +176,12 @@ TEST_P(StoreKill, LeavesEachAcknowledgedChange) {
 
 INSTANTIATE_TEST_SUITE_P(
     Points, StoreKill,
-    ::testing::Values("store.data_write=crash@1", "store.data_write=crash@9", "store.after_data_write=crash@1",
-                      "store.after_data_write=crash@12", "store.data_read=crash@2", "store.data_sync=crash@2",
-                      "store.after_data_sync=crash@3", "store.zero=crash@2", "store.after_zero=crash@2",
-                      "store.map_write=crash@1", "store.map_write=crash@7", "store.after_map_write=crash@2",
+    ::testing::Values("store.data_write=crash@1", "store.data_write=crash@9",
+                      "store.after_data_write=crash@1", "store.after_data_write=crash@12",
+                      "store.data_read=crash@2", "store.data_sync=crash@2",
+                      "store.after_data_sync=crash@3", "store.zero=crash@2",
+                      "store.after_zero=crash@2", "store.map_write=crash@1",
+                      "store.map_write=crash@7", "store.after_map_write=crash@2",
                       "store.after_map_write=crash@8", "store.superblock_write=crash@1",
                       "store.superblock_write=crash@3", "store.after_superblock_write=crash@2"),
     [](const auto& point) {
@@ -182,8 +198,8 @@ INSTANTIATE_TEST_SUITE_P(
 }
 
 TEST(StoreKillWhileMaking, TheReplicaIsNotThereAndTheRestIsSwept) {
-    for (const char* fault : {"store.create=crash", "store.superblock_write=crash@2", "store.map_write=crash@2",
-                              "store.publish=crash"}) {
+    for (const char* fault : {"store.create=crash", "store.superblock_write=crash@2",
+                              "store.map_write=crash@2", "store.publish=crash"}) {
         const test::TemporaryFolder folder;
         const std::string path = folder.path() + "/pool";
         EXPECT_EXIT(create_until_killed(path, fault), testing::KilledBySignal(SIGKILL), "");

@@ -18,7 +18,8 @@ store::ReplicaConfig config_of_test(bool direct) {
 
 }  // namespace
 
-StoreWorkload::StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, RecordedDisk* disk, std::uint64_t seed)
+StoreWorkload::StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, RecordedDisk* disk,
+                             std::uint64_t seed)
     : reactor_(reactor),
       buffers_(buffers),
       disk_(disk),
@@ -34,7 +35,7 @@ void StoreWorkload::run() {
     CHECK(made, "a replica on a disk without faults");
     store_ = std::move(*made);
     disk_->start_recording();
-    history_.issue_mark(0);    // a new replica is clean
+    history_.issue_mark(0);  // a new replica is clean
     for (int i = 0; i < 3; ++i) {
         if (fail_one_sync_ && i == 2) disk_->fail_next_sync();
         reactor_->run_until_complete(phase());
@@ -75,16 +76,18 @@ io::Task<void> StoreWorkload::one_request() {
     }
 }
 
-/// Few places, so that requests meet: the start of the first regions, a unit's border, the ragged end.
+/// Few places, so that requests meet: the start of the first regions, a unit's border, the ragged
+/// end.
 Range StoreWorkload::pick() {
-    constexpr std::array<std::uint64_t, 4> kPlaces{0, kRegionBytes - 2 * kPageBytes, 2 * kRegionBytes + kDirtyUnitBytes,
+    constexpr std::array<std::uint64_t, 4> kPlaces{0, kRegionBytes - 2 * kPageBytes,
+                                                   2 * kRegionBytes + kDirtyUnitBytes,
                                                    kSizeBytes - 3 * kPageBytes - 3 * kSectorBytes};
     const std::uint64_t base = kPlaces[random_() % kPlaces.size()];
     const bool pages = random_() % 3 == 0;
     const std::uint64_t unit = pages ? kPageBytes : kSectorBytes;
     const std::uint64_t offset = base + random_() % (4 * kPageBytes / unit) * unit;
     const std::uint64_t length = (1 + random_() % (pages ? 3 : 12)) * unit;
-    if (random_() % 12 == 0) {    // sometimes a unit and more, so that holes are made
+    if (random_() % 12 == 0) {  // sometimes a unit and more, so that holes are made
         const std::uint64_t begin = align_down(base, kDirtyUnitBytes);
         return Range{begin, std::min<std::uint64_t>(2 * kDirtyUnitBytes, kSizeBytes - begin)};
     }
@@ -97,12 +100,14 @@ bool StoreWorkload::take(Range range) {
     for (std::uint64_t sector = range.offset_bytes / kSectorBytes; sector < end; ++sector) {
         if (busy_[sector]) return false;
     }
-    for (std::uint64_t sector = range.offset_bytes / kSectorBytes; sector < end; ++sector) busy_[sector] = true;
+    for (std::uint64_t sector = range.offset_bytes / kSectorBytes; sector < end; ++sector)
+        busy_[sector] = true;
     return true;
 }
 
 void StoreWorkload::give_back(Range range) {
-    for (std::uint64_t sector = range.offset_bytes / kSectorBytes; sector < range.end_bytes() / kSectorBytes; ++sector)
+    for (std::uint64_t sector = range.offset_bytes / kSectorBytes;
+         sector < range.end_bytes() / kSectorBytes; ++sector)
         busy_[sector] = false;
 }
 
@@ -185,12 +190,13 @@ io::Task<void> StoreWorkload::mark() {
     }
 }
 
-std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage image, const StoreHistory& history,
-                        std::size_t moment, bool no_seek) {
+std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage image,
+                        const StoreHistory& history, std::size_t moment, bool no_seek) {
     RecordedDisk disk(1, std::move(image));
     disk.set_immediate();
     if (no_seek) disk.set_no_seek();
-    auto opened = reactor->run_until_complete(store::ReplicaStore::open_in(buffers, disk.folder(), kReplica, {}));
+    auto opened = reactor->run_until_complete(
+        store::ReplicaStore::open_in(buffers, disk.folder(), kReplica, {}));
     if (!opened) return "the replica cannot be opened: " + to_string(opened.error());
     static const store::AlignedMemory memory(kMaxIoBytes);
     std::vector<std::byte> data;

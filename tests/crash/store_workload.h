@@ -1,5 +1,6 @@
-// Random work on a store over a RecordedDisk, noted in a StoreHistory: writes of all alignments (several in one page at
-// once), FUA, discards, write zeroes, flushes, clearing of the activity map, superblock updates, clean marks.
+// Random work on a store over a RecordedDisk, noted in a StoreHistory: writes of all alignments
+// (several in one page at once), FUA, discards, write zeroes, flushes, clearing of the activity
+// map, superblock updates, clean marks.
 #pragma once
 
 #include <memory>
@@ -19,11 +20,14 @@ inline constexpr ReplicaId kReplica{0x5eed};
 class StoreWorkload {
   public:
     // Ragged: three regions and a part, the last page partial.
-    static constexpr std::uint64_t kSizeBytes = 3 * kRegionBytes + 5 * kPageBytes + 3 * kSectorBytes;
+    static constexpr std::uint64_t kSizeBytes =
+        3 * kRegionBytes + 5 * kPageBytes + 3 * kSectorBytes;
 
-    StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, RecordedDisk* disk, std::uint64_t seed);
+    StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, RecordedDisk* disk,
+                  std::uint64_t seed);
 
-    /// Makes the replica, starts recording, works, flushes, and closes it in order where `seed` is odd.
+    /// Makes the replica, starts recording, works, flushes, and closes it in order where `seed` is
+    /// odd.
     void run();
     const StoreHistory& history() const { return history_; }
     /// Errors other than kNoSpace that requests got.
@@ -51,14 +55,14 @@ class StoreWorkload {
     std::mt19937_64 random_;
     StoreHistory history_;
     std::unique_ptr<store::ReplicaStore> store_;
-    std::vector<bool> busy_;    // per sector
+    std::vector<bool> busy_;  // per sector
     std::uint64_t failures_ = 0;
     std::uint64_t seed_;
     bool fail_one_sync_ = false;
 };
 
 /// Opens the replica on `image` and checks it against `history`. Empty: the contract is kept.
-std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage image, const StoreHistory& history,
-                        std::size_t moment, bool no_seek);
+std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage image,
+                        const StoreHistory& history, std::size_t moment, bool no_seek);
 
 }  // namespace ublkd::crash

@@ -1,5 +1,6 @@
-// Page-aligned memory for O_DIRECT that a store owns itself (superblock and map pages, the reserve for bounced requests),
-// so that these never wait for a buffer of the reactor's pool that a request under way may hold.
+// Page-aligned memory for O_DIRECT that a store owns itself (superblock and map pages, the reserve
+// for bounced requests), so that these never wait for a buffer of the reactor's pool that a request
+// under way may hold.
 #pragma once
 
 #include <sys/mman.h>
@@ -13,9 +14,11 @@ namespace ublkd::store {
 
 class AlignedMemory {
   public:
-    /// `bytes`: rounded up to pages by the kernel; zeroes; not resident until used. `sharing`: or MAP_SHARED with children.
+    /// `bytes`: rounded up to pages by the kernel; zeroes; not resident until used. `sharing`: or
+    /// MAP_SHARED with children.
     explicit AlignedMemory(std::size_t bytes, int sharing = MAP_PRIVATE)
-        : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0)), bytes_(bytes) {
+        : memory_(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0)),
+          bytes_(bytes) {
         CHECK(memory_ != MAP_FAILED, "memory for a store's own pages");
     }
     AlignedMemory(const AlignedMemory&) = delete;

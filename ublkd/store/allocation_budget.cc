@@ -14,7 +14,7 @@ bool AllocationBudget::charge(std::uint64_t bytes) noexcept {
 void AllocationBudget::set_share(ReplicaId replica, std::uint64_t bytes) {
     const std::lock_guard lock(mutex_);
     std::uint64_t& share = shares_[replica];
-    used_bytes_.fetch_add(bytes - share, std::memory_order_relaxed);    // modulo 2^64: may shrink
+    used_bytes_.fetch_add(bytes - share, std::memory_order_relaxed);  // modulo 2^64: may shrink
     share = bytes;
 }
 

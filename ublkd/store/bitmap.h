@@ -1,5 +1,6 @@
-// A plain bitmap in memory: one bit per region (activity) or 64 KiB unit (allocated). What replication gets to see of a
-// replica's activity map, and what it unites (R7). How a map gets to disk is map_file.h's matter.
+// A plain bitmap in memory: one bit per region (activity) or 64 KiB unit (allocated). What
+// replication gets to see of a replica's activity map, and what it unites (R7). How a map gets to
+// disk is map_file.h's matter.
 #pragma once
 
 #include <bit>
@@ -26,13 +27,15 @@ class Bitmap {
 
     std::uint64_t count() const {
         std::uint64_t total = 0;
-        for (const std::uint64_t word : words_) total += static_cast<std::uint64_t>(std::popcount(word));
+        for (const std::uint64_t word : words_)
+            total += static_cast<std::uint64_t>(std::popcount(word));
         return total;
     }
     /// The first bit at or after `from` that is `value`; size() where there is none.
     std::uint64_t find(std::uint64_t from, bool value) const {
         while (from < bits_) {
-            const std::uint64_t word = (value ? words_[from / 64] : ~words_[from / 64]) >> (from % 64);
+            const std::uint64_t word =
+                (value ? words_[from / 64] : ~words_[from / 64]) >> (from % 64);
             if (word != 0) {
                 from += static_cast<std::uint64_t>(std::countr_zero(word));
                 return from < bits_ ? from : bits_;

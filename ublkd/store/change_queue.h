@@ -1,8 +1,8 @@
-// The changes (writes, zeroing) that are under way on a replica, in order of arrival. Most run side by side; an exclusive
-// one (a read-modify-write of a page, a hole) waits for earlier ones that it overlaps, and later ones wait for it.
-// Without O_DIRECT each change is exclusive and reads queue too: a page cache copies sectors byte by byte.
-// The nodes live in the requests' coroutine frames: no heap. While nothing exclusive is under way a change costs two
-// pointer updates.
+// The changes (writes, zeroing) that are under way on a replica, in order of arrival. Most run side
+// by side; an exclusive one (a read-modify-write of a page, a hole) waits for earlier ones that it
+// overlaps, and later ones wait for it. Without O_DIRECT each change is exclusive and reads queue
+// too: a page cache copies sectors byte by byte. The nodes live in the requests' coroutine frames:
+// no heap. While nothing exclusive is under way a change costs two pointer updates.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 namespace ublkd::store {
 
 struct QueuedChange {
-    Range range;    // whole pages
+    Range range;  // whole pages
     bool exclusive = false;
     QueuedChange* earlier = nullptr;
     QueuedChange* later = nullptr;
@@ -25,7 +25,9 @@ class ChangeQueue {
     ChangeQueue() = default;
     ChangeQueue(const ChangeQueue&) = delete;
     ChangeQueue& operator=(const ChangeQueue&) = delete;
-    ~ChangeQueue() { CHECK(newest_ == nullptr, "no request is under way when a store is destroyed"); }
+    ~ChangeQueue() {
+        CHECK(newest_ == nullptr, "no request is under way when a store is destroyed");
+    }
 
     bool empty() const { return newest_ == nullptr; }
     void add(QueuedChange* change) {
@@ -48,7 +50,8 @@ class ChangeQueue {
     bool must_wait(const QueuedChange& change) const {
         if (exclusive_ == 0) return false;
         for (const QueuedChange* other = change.earlier; other != nullptr; other = other->earlier) {
-            if ((change.exclusive || other->exclusive) && other->range.overlaps(change.range)) return true;
+            if ((change.exclusive || other->exclusive) && other->range.overlaps(change.range))
+                return true;
         }
         return false;
     }
@@ -63,7 +66,8 @@ class ChangeQueue {
 /// A place in the queue for as long as it lives.
 class Queued {
   public:
-    Queued(ChangeQueue* queue, Range range, bool exclusive) : queue_(queue), change_{range, exclusive} {
+    Queued(ChangeQueue* queue, Range range, bool exclusive)
+        : queue_(queue), change_{range, exclusive} {
         queue_->add(&change_);
     }
     Queued(const Queued&) = delete;

@@ -1,10 +1,10 @@
-// The files of one replica as the store sees them: a seam of one virtual call per request, below which the crash tests
-// put a recorder (tests/crash) and the daemon the real files (real_disk.h). Everything that the store does to a disk
-// goes through here: reads, writes, flushes, holes.
+// The files of one replica as the store sees them: a seam of one virtual call per request, below
+// which the crash tests put a recorder (tests/crash) and the daemon the real files (real_disk.h).
+// Everything that the store does to a disk goes through here: reads, writes, flushes, holes.
 //
-// Contract of a file, which the store's safety rests on: a write is in one of the states old or new for each 512-byte
-// sector until it is durable; it is durable when a sync() that began after its end has ended, or at its own end with
-// kDurable. Owner: one ReplicaStore, on its reactor's thread.
+// Contract of a file, which the store's safety rests on: a write is in one of the states old or new
+// for each 512-byte sector until it is durable; it is durable when a sync() that began after its
+// end has ended, or at its own end with kDurable. Owner: one ReplicaStore, on its reactor's thread.
 #pragma once
 
 #include <cstddef>
@@ -27,27 +27,31 @@ class DiskFile {
     DiskFile& operator=(const DiskFile&) = delete;
     virtual ~DiskFile() = default;
 
-    /// Takes the file for this store alone: kBusy while another one has it, or while writes of a process that died are
-    /// still under way in the kernel (they keep its lock), so that none can land on top of ours.
+    /// Takes the file for this store alone: kBusy while another one has it, or while writes of a
+    /// process that died are still under way in the kernel (they keep its lock), so that none can
+    /// land on top of ours.
     virtual Result<void> try_lock() = 0;
     /// What offsets, lengths and memory must be aligned to: 512 or 4096 with O_DIRECT, 1 without.
     virtual std::uint32_t alignment_bytes() const = 0;
     virtual Result<std::uint64_t> size_bytes() const = 0;
     /// Grows or cuts the file (while it is made; not on the data path).
     virtual Result<void> set_size(std::uint64_t size_bytes) = 0;
-    /// The first part at or after `from_bytes` that may hold data (SEEK_DATA); an empty range at the end where there is
-    /// none. What lies before it reads as zeroes. Errors: kUnsupported where the file system cannot tell.
+    /// The first part at or after `from_bytes` that may hold data (SEEK_DATA); an empty range at
+    /// the end where there is none. What lies before it reads as zeroes. Errors: kUnsupported where
+    /// the file system cannot tell.
     virtual Result<Range> next_data(std::uint64_t from_bytes) const = 0;
 
     /// Fills `into`. kIo; kCorrupt where the file ends before.
     virtual io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into) = 0;
     /// Writes all of `from`. kIo, kNoSpace.
-    virtual io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> from,
+    virtual io::Task<Result<void>> write(std::uint64_t offset_bytes,
+                                         std::span<const std::byte> from,
                                          Durability durability) = 0;
     /// All writes that have ended are durable afterwards. An error is final (R14).
     virtual io::Task<Result<void>> sync() = 0;
-    /// Makes the range read as zeroes: gives its space back (kPunch), or keeps it allocated (kKeep).
-    /// kUnsupported where the file system cannot; then nothing was changed. Durable like a write.
+    /// Makes the range read as zeroes: gives its space back (kPunch), or keeps it allocated
+    /// (kKeep). kUnsupported where the file system cannot; then nothing was changed. Durable like a
+    /// write.
     enum class ZeroMode : std::uint8_t { kPunch, kKeep };
     virtual io::Task<Result<void>> zero(ZeroMode mode, Range range) = 0;
 };
@@ -60,14 +64,15 @@ class DiskFolder {
     DiskFolder& operator=(const DiskFolder&) = delete;
     virtual ~DiskFolder() = default;
 
-    /// The file `name` of the folder; `create`: it must not be there yet. The folder's first open() after its creation
-    /// or for use takes the replica's lock: kBusy where another store has it.
+    /// The file `name` of the folder; `create`: it must not be there yet. The folder's first open()
+    /// after its creation or for use takes the replica's lock: kBusy where another store has it.
     struct OpenMode {
         bool create = false;
         bool direct = true;
     };
     virtual Result<std::unique_ptr<DiskFile>> open(const char* name, OpenMode mode) = 0;
-    /// Begins a new replica: files are made under another name until publish() has made all of it durable. kExists.
+    /// Begins a new replica: files are made under another name until publish() has made all of it
+    /// durable. kExists.
     virtual Result<void> begin_making() = 0;
     virtual Result<void> publish() = 0;
     /// Gives up what begin_making() began.

@@ -45,7 +45,7 @@ Result<void> make_folder(const std::string& path) {
 }
 
 bool exists(const std::string& path) {
-    struct stat info {};
+    struct stat info{};
     return ::lstat(path.c_str(), &info) == 0;
 }
 
@@ -89,7 +89,8 @@ Result<void> remove_flat_folder(const std::string& path) {
     std::vector<std::string> names;
     TRY_ASSIGN(names, list(path));
     for (const std::string& name : names) {
-        if (::unlink((path + "/" + name).c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "delete file");
+        if (::unlink((path + "/" + name).c_str()) != 0 && errno != ENOENT)
+            return fail_errno(errno, "delete file");
     }
     if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "delete folder");
     return {};
@@ -109,7 +110,8 @@ std::string name_of(const std::string& path) {
 Result<void> write_file(const std::string& path, std::span<const std::byte> bytes) {
     const std::string temporary = path + kMaking;
     {
-        const OpenFd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+        const OpenFd file(
+            ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
         if (file.get() < 0) return fail_errno(errno, "make file");
         if (const auto written = write_all(file.get(), bytes); !written) {
             ::unlink(temporary.c_str());

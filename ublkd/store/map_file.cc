@@ -11,7 +11,7 @@ namespace ublkd::store {
 namespace {
 
 // docs/format-replica.md, "maps".
-constexpr std::uint32_t kMapMagic = 0x504d4c55;    // "ULMP"
+constexpr std::uint32_t kMapMagic = 0x504d4c55;  // "ULMP"
 constexpr std::size_t kVersionAt = 4;
 constexpr std::size_t kKindAt = 6;
 constexpr std::size_t kIncarnationAt = 8;
@@ -29,7 +29,8 @@ std::uint32_t checksum(std::span<const std::byte, kMapSectorBytes> sector) {
 
 }  // namespace
 
-void encode_map_sector(const MapSectorPlace& place, const Bitmap& bits, std::span<std::byte, kMapSectorBytes> sector) {
+void encode_map_sector(const MapSectorPlace& place, const Bitmap& bits,
+                       std::span<std::byte, kMapSectorBytes> sector) {
     std::byte* const at = sector.data();
     std::memset(at, 0, sector.size());
     store_le<std::uint32_t>(at, kMapMagic);
@@ -43,11 +44,12 @@ void encode_map_sector(const MapSectorPlace& place, const Bitmap& bits, std::spa
     store_le<std::uint32_t>(at + kChecksumAt, checksum(sector));
 }
 
-Result<void> decode_map_sector(const MapSectorPlace& place, std::span<const std::byte, kMapSectorBytes> sector,
-                               Bitmap& bits) {
+Result<void> decode_map_sector(const MapSectorPlace& place,
+                               std::span<const std::byte, kMapSectorBytes> sector, Bitmap& bits) {
     const std::byte* const at = sector.data();
     if (load_le<std::uint32_t>(at) != kMapMagic) return fail(Errc::kCorrupt, "map: magic");
-    if (load_le<std::uint32_t>(at + kChecksumAt) != checksum(sector)) return fail(Errc::kCorrupt, "map: checksum");
+    if (load_le<std::uint32_t>(at + kChecksumAt) != checksum(sector))
+        return fail(Errc::kCorrupt, "map: checksum");
     if (load_le<std::uint16_t>(at + kVersionAt) != kMapVersion)
         return fail(Errc::kUnsupported, "map: format version");
     if (load_le<std::uint8_t>(at + kKindAt) != static_cast<std::uint8_t>(place.kind) ||
@@ -67,8 +69,8 @@ Result<void> decode_map_sector(const MapSectorPlace& place, std::span<const std:
     return {};
 }
 
-PersistentMap::PersistentMap(DiskFile* file, MapKind kind, ReplicaId incarnation, std::uint64_t bits,
-                             std::uint64_t offset_bytes)
+PersistentMap::PersistentMap(DiskFile* file, MapKind kind, ReplicaId incarnation,
+                             std::uint64_t bits, std::uint64_t offset_bytes)
     : file_(file),
       kind_(kind),
       incarnation_(incarnation),
@@ -82,9 +84,11 @@ PersistentMap::PersistentMap(DiskFile* file, MapKind kind, ReplicaId incarnation
 
 void PersistentMap::encode_run(std::uint64_t first_page, std::uint64_t pages) {
     for (std::uint64_t i = 0; i < pages * kPageSectors; ++i) {
-        const MapSectorPlace place{kind_, incarnation_, static_cast<std::uint32_t>(first_page * kPageSectors + i)};
+        const MapSectorPlace place{kind_, incarnation_,
+                                   static_cast<std::uint32_t>(first_page * kPageSectors + i)};
         encode_map_sector(place, bits_,
-                          std::span<std::byte, kMapSectorBytes>(run_.data() + i * kMapSectorBytes, kMapSectorBytes));
+                          std::span<std::byte, kMapSectorBytes>(run_.data() + i * kMapSectorBytes,
+                                                                kMapSectorBytes));
     }
 }
 
@@ -94,8 +98,8 @@ void PersistentMap::each_word(std::uint64_t first_page, std::uint64_t pages, Ste
     const std::uint64_t end = std::min(bits_.words(), first + pages * kMapPageWords);
     for (std::uint64_t word = first; word < end; ++word) {
         const std::uint64_t in_run = word - first;
-        step(word, load_le<std::uint64_t>(run_.data() + in_run / kMapSectorWords * kMapSectorBytes + kMapHeaderBytes +
-                                          in_run % kMapSectorWords * 8));
+        step(word, load_le<std::uint64_t>(run_.data() + in_run / kMapSectorWords * kMapSectorBytes +
+                                          kMapHeaderBytes + in_run % kMapSectorWords * 8));
     }
 }
 
@@ -112,20 +116,26 @@ io::Task<Result<void>> PersistentMap::load() {
         const std::span<std::byte> into = run_.span().first(pages * kPageBytes);
         CO_TRY(co_await file_->read(offset_bytes_ + page * kPageBytes, into));
         for (std::uint64_t i = 0; i < pages * kPageSectors; ++i) {
-            const MapSectorPlace place{kind_, incarnation_, static_cast<std::uint32_t>(page * kPageSectors + i)};
-            CO_TRY(decode_map_sector(
-                place, std::span<std::byte, kMapSectorBytes>(run_.data() + i * kMapSectorBytes, kMapSectorBytes), bits_));
+            const MapSectorPlace place{kind_, incarnation_,
+                                       static_cast<std::uint32_t>(page * kPageSectors + i)};
+            CO_TRY(decode_map_sector(place,
+                                     std::span<std::byte, kMapSectorBytes>(
+                                         run_.data() + i * kMapSectorBytes, kMapSectorBytes),
+                                     bits_));
         }
     }
     on_disk_ = bits_;
     co_return Result<void>{};
 }
 
-io::Task<Result<void>> PersistentMap::round(void* self) { return static_cast<PersistentMap*>(self)->write_dirty(); }
+io::Task<Result<void>> PersistentMap::round(void* self) {
+    return static_cast<PersistentMap*>(self)->write_dirty();
+}
 
 io::Task<Result<void>> PersistentMap::write_dirty() {
     if (failed_) co_return fail(*failed_);
-    for (std::uint64_t page = dirty_pages_.find_set(0); page < pages_; page = dirty_pages_.find_set(page)) {
+    for (std::uint64_t page = dirty_pages_.find_set(0); page < pages_;
+         page = dirty_pages_.find_set(page)) {
         const std::uint64_t end = std::min(dirty_pages_.find_clear(page), page + kRunPages);
         const Result<void> written = co_await write_run(page, end - page);
         if (!written) {
@@ -140,17 +150,21 @@ io::Task<Result<void>> PersistentMap::write_dirty() {
 io::Task<Result<void>> PersistentMap::write_run(std::uint64_t first_page, std::uint64_t pages) {
     if (const int error = faults::hit("store.map_write")) co_return fail_errno(error, "write map");
     encode_run(first_page, pages);
-    for (std::uint64_t page = first_page; page < first_page + pages; ++page) dirty_pages_.clear(page);
+    for (std::uint64_t page = first_page; page < first_page + pages; ++page)
+        dirty_pages_.clear(page);
     ++writes_;
     const std::span<const std::byte> bytes = run_.span().first(pages * kPageBytes);
     const Result<void> written =
         co_await file_->write(offset_bytes_ + first_page * kPageBytes, bytes, Durability::kDurable);
     if (!written) {
-        for (std::uint64_t page = first_page; page < first_page + pages; ++page) dirty_pages_.set(page);
+        for (std::uint64_t page = first_page; page < first_page + pages; ++page)
+            dirty_pages_.set(page);
         co_return written;
     }
-    if (const int error = faults::hit("store.after_map_write")) co_return fail_errno(error, "write map");
-    // What was cleared meanwhile stays "not on disk": its page is dirty again, and its bit is set anew first.
+    if (const int error = faults::hit("store.after_map_write"))
+        co_return fail_errno(error, "write map");
+    // What was cleared meanwhile stays "not on disk": its page is dirty again, and its bit is set
+    // anew first.
     each_word(first_page, pages, [this](std::uint64_t word, std::uint64_t written_word) {
         on_disk_.set_word(word, written_word & bits_.word(word));
     });

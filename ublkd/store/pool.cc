@@ -46,7 +46,7 @@ PoolBytes encode(const PoolConfig& config) {
     store_le<std::uint32_t>(at + kFlagsAt, config.buffered ? kFlagBuffered : 0);
     store_le<std::uint16_t>(at + kDomainLengthAt, static_cast<std::uint16_t>(config.domain.size()));
     std::memcpy(at + kDomainAt, config.domain.data(), config.domain.size());
-    store_le<std::uint32_t>(at + kChecksumAt, crc32c(bytes));    // its own field is still zero
+    store_le<std::uint32_t>(at + kChecksumAt, crc32c(bytes));  // its own field is still zero
     return bytes;
 }
 
@@ -57,7 +57,8 @@ Result<PoolConfig> decode(std::span<const std::byte> bytes) {
     std::ranges::copy(bytes, copy.begin());
     store_le<std::uint32_t>(copy.data() + kChecksumAt, 0);
     const std::byte* const at = bytes.data();
-    if (load_le<std::uint32_t>(at + kChecksumAt) != crc32c(copy)) return fail(Errc::kCorrupt, "pool file: checksum");
+    if (load_le<std::uint32_t>(at + kChecksumAt) != crc32c(copy))
+        return fail(Errc::kCorrupt, "pool file: checksum");
     if (load_le<std::uint32_t>(at + kVersionAt) != kPoolVersion)
         return fail(Errc::kUnsupported, "pool file: format version");
     const auto flags = load_le<std::uint32_t>(at + kFlagsAt);
@@ -67,7 +68,8 @@ Result<PoolConfig> decode(std::span<const std::byte> bytes) {
     config.size_cap_bytes = load_le<std::uint64_t>(at + kCapAt);
     config.buffered = (flags & kFlagBuffered) != 0;
     const std::size_t domain_bytes = load_le<std::uint16_t>(at + kDomainLengthAt);
-    if (!config.id || domain_bytes > kMaxDomainBytes) return fail(Errc::kCorrupt, "pool file: contradicts itself");
+    if (!config.id || domain_bytes > kMaxDomainBytes)
+        return fail(Errc::kCorrupt, "pool file: contradicts itself");
     config.domain.assign(reinterpret_cast<const char*>(at + kDomainAt), domain_bytes);
     return config;
 }
@@ -75,14 +77,16 @@ Result<PoolConfig> decode(std::span<const std::byte> bytes) {
 /// kUnsupported where files in `folder` cannot be opened with O_DIRECT.
 Result<void> probe_direct(const std::string& folder) {
     if (const int error = faults::hit("store.probe_direct"))
-        return fail(error == EINVAL ? Errc::kUnsupported : Errc::kIo, "the pool's file system has no O_DIRECT", error);
+        return fail(error == EINVAL ? Errc::kUnsupported : Errc::kIo,
+                    "the pool's file system has no O_DIRECT", error);
     const std::string path = folder + "/probe" + fs::kMaking;
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_DIRECT, 0600);
     const int error = errno;
     if (fd >= 0) ::close(fd);
-    ::unlink(path.c_str());    // some file systems make the file and refuse then
+    ::unlink(path.c_str());  // some file systems make the file and refuse then
     if (fd >= 0) return {};
-    if (error == EINVAL) return fail(Errc::kUnsupported, "the pool's file system has no O_DIRECT", error);
+    if (error == EINVAL)
+        return fail(Errc::kUnsupported, "the pool's file system has no O_DIRECT", error);
     return fail_errno(error, "probe the pool's file system");
 }
 
@@ -98,26 +102,30 @@ Result<int> lock_pool(const std::string& folder) {
     const std::string path = folder + "/lock";
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return fail_errno(errno, "open the pool's lock");
-    struct flock whole {};
+    struct flock whole{};
     whole.l_type = F_WRLCK;
     whole.l_whence = SEEK_SET;
     // Of the open file, not of the process: a second open in the same daemon is refused as well.
     if (::fcntl(fd, F_OFD_SETLK, &whole) != 0) {
         const int error = errno;
         ::close(fd);
-        if (error == EAGAIN || error == EACCES) return fail(Errc::kBusy, "the pool is in use by another daemon");
+        if (error == EAGAIN || error == EACCES)
+            return fail(Errc::kBusy, "the pool is in use by another daemon");
         return fail_errno(error, "lock the pool");
     }
     return fd;
 }
 
-bool ends_with_mark(const std::string& name) { return name.ends_with(fs::kMaking) || name.ends_with(fs::kRemoving); }
+bool ends_with_mark(const std::string& name) {
+    return name.ends_with(fs::kMaking) || name.ends_with(fs::kRemoving);
+}
 
 }  // namespace
 
 std::uint64_t PoolSpace::available_bytes() const {
     if (cap_bytes == 0) return file_system_free_bytes;
-    return std::min(file_system_free_bytes, cap_bytes > allocated_bytes ? cap_bytes - allocated_bytes : 0);
+    return std::min(file_system_free_bytes,
+                    cap_bytes > allocated_bytes ? cap_bytes - allocated_bytes : 0);
 }
 
 Pool::Pool(std::string folder, PoolConfig config, int lock_fd)
@@ -133,7 +141,8 @@ Pool::~Pool() {
 Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolConfig& wanted) {
     const std::string folder = without_slash(given);
     if (folder.empty()) return fail(Errc::kInvalidArgument, "a pool needs a folder");
-    if (wanted.domain.size() > kMaxDomainBytes) return fail(Errc::kInvalidArgument, "name of the failure domain");
+    if (wanted.domain.size() > kMaxDomainBytes)
+        return fail(Errc::kInvalidArgument, "name of the failure domain");
     PoolConfig config = wanted;
     if (!config.id) config.id = PoolId::random();
     const bool made = !fs::exists(folder);
@@ -159,9 +168,11 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolC
     const auto lock = lock_pool(folder);
     if (!lock) return lock.error().code == Errc::kBusy ? fail(lock.error()) : undo(lock.error());
     std::unique_ptr<Pool> pool(new Pool(folder, config, *lock));
-    if (const auto folders = fs::make_folder(replicas_folder(folder)); !folders) return undo(folders.error());
+    if (const auto folders = fs::make_folder(replicas_folder(folder)); !folders)
+        return undo(folders.error());
     // The pool exists from the moment that its file has its name.
-    if (const auto written = fs::write_file(pool_file(folder), encode(config)); !written) return undo(written.error());
+    if (const auto written = fs::write_file(pool_file(folder), encode(config)); !written)
+        return undo(written.error());
     if (const auto synced = fs::sync_folder(fs::parent_of(folder)); !synced) {
         ::unlink(pool_file(folder).c_str());
         return undo(synced.error());
@@ -198,7 +209,7 @@ Result<void> Pool::sweep() {
             continue;
         }
         const auto id = ReplicaId::parse(name);
-        struct stat info {};
+        struct stat info{};
         if (id && ::stat((path + "/data").c_str(), &info) == 0)
             budget_->set_share(*id, static_cast<std::uint64_t>(info.st_blocks) * 512);
     }
@@ -206,7 +217,7 @@ Result<void> Pool::sweep() {
 }
 
 Result<PoolSpace> Pool::space() const {
-    struct statvfs info {};
+    struct statvfs info{};
     if (::statvfs(folder_.c_str(), &info) != 0) return fail_errno(errno, "space of the pool");
     PoolSpace space;
     space.file_system_bytes = info.f_blocks * info.f_frsize;
@@ -225,14 +236,17 @@ Result<void> Pool::set_size_cap(std::uint64_t size_cap_bytes) {
     return {};
 }
 
-std::string Pool::replica_folder(ReplicaId id) const { return replicas_folder(folder_) + "/" + id.to_string(); }
+std::string Pool::replica_folder(ReplicaId id) const {
+    return replicas_folder(folder_) + "/" + id.to_string();
+}
 
 Result<std::vector<ReplicaEntry>> Pool::replicas() const {
     std::vector<std::string> names;
     TRY_ASSIGN(names, fs::list(replicas_folder(folder_)));
     std::vector<ReplicaEntry> entries;
     for (const std::string& name : names) {
-        if (const auto id = ReplicaId::parse(name)) entries.push_back(ReplicaEntry{*id, replica_folder(*id)});
+        if (const auto id = ReplicaId::parse(name))
+            entries.push_back(ReplicaEntry{*id, replica_folder(*id)});
     }
     return entries;
 }

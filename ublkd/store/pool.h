@@ -1,8 +1,9 @@
 // A pool: the folder in which replicas live.
-//   <folder>/pool              who it is (PoolId, failure domain, size cap, buffered); docs/format-replica.md
+//   <folder>/pool              who it is: PoolId, failure domain, size cap, buffered
 //   <folder>/lock              flock(2)ed while a daemon has the pool, so that two never share it
 //   <folder>/replicas/<rep-id> one replica each (replica_store.h)
-// What a crash left half made (*.making) or half removed (*.removing) is deleted when the pool is opened.
+// What a crash left half made (*.making) or half removed (*.removing) is deleted when the pool is
+// opened. Bytes: docs/format-replica.md.
 // Fault point: store.probe_direct (fail:22: as a file system without O_DIRECT).
 // Blocking calls, for the control plane (never on a reactor). Not thread-safe, except budget().
 #pragma once
@@ -21,17 +22,17 @@ namespace ublkd::store {
 inline constexpr std::size_t kMaxDomainBytes = 128;
 
 struct PoolConfig {
-    PoolId id;                          // none: one is drawn
-    std::string domain;                 // failure domain; empty: not given (the caller derives one); <= kMaxDomainBytes
-    std::uint64_t size_cap_bytes = 0;   // what its replicas may allocate; 0: no cap
-    bool buffered = false;              // for a file system without O_DIRECT; for trying out
+    PoolId id;           // none: one is drawn
+    std::string domain;  // failure domain, <= kMaxDomainBytes; empty: the caller derives one
+    std::uint64_t size_cap_bytes = 0;  // what its replicas may allocate; 0: no cap
+    bool buffered = false;             // for a file system without O_DIRECT; for trying out
 };
 
 struct PoolSpace {
     std::uint64_t file_system_bytes = 0;
-    std::uint64_t file_system_free_bytes = 0;    // for an unprivileged user
-    std::uint64_t cap_bytes = 0;                 // 0: none
-    std::uint64_t allocated_bytes = 0;           // by its replicas
+    std::uint64_t file_system_free_bytes = 0;  // for an unprivileged user
+    std::uint64_t cap_bytes = 0;               // 0: none
+    std::uint64_t allocated_bytes = 0;         // by its replicas
     /// What may still be allocated: the smaller of what the cap and the file system leave.
     std::uint64_t available_bytes() const;
 };
@@ -43,11 +44,14 @@ struct ReplicaEntry {
 
 class Pool {
   public:
-    /// Makes a pool in `folder`, which is created where it does not exist (its parent must), and opens it.
-    /// Errors: kExists (there is a pool already), kUnsupported (no O_DIRECT, and not `buffered`), kInvalidArgument
-    /// (domain), kBusy (folder not empty, or locked), kNoSpace, kReadOnly, kNotPermitted, kIo. Leaves nothing behind then.
-    static Result<std::unique_ptr<Pool>> create(const std::string& folder, const PoolConfig& config);
-    /// Errors: kNotFound, kBusy (another daemon has it), kCorrupt, kUnsupported (another format version, or no O_DIRECT).
+    /// Makes a pool in `folder`, which is created where it does not exist (its parent must), and
+    /// opens it. Errors: kExists (there is a pool already), kUnsupported (no O_DIRECT, and not
+    /// `buffered`), kInvalidArgument (domain), kBusy (folder not empty, or locked), kNoSpace,
+    /// kReadOnly, kNotPermitted, kIo. Leaves nothing behind then.
+    static Result<std::unique_ptr<Pool>> create(const std::string& folder,
+                                                const PoolConfig& config);
+    /// Errors: kNotFound, kBusy (another daemon has it), kCorrupt, kUnsupported (another format
+    /// version, or no O_DIRECT).
     static Result<std::unique_ptr<Pool>> open(const std::string& folder);
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -67,10 +71,11 @@ class Pool {
     /// Where the replica `id` lives or would live; made by ReplicaStore::create().
     std::string replica_folder(ReplicaId id) const;
     Result<std::vector<ReplicaEntry>> replicas() const;
-    /// Deletes the replica with its data, durably; ok where there is none. kBusy while a store has it open.
+    /// Deletes the replica with its data, durably; ok where there is none. kBusy while a store has
+    /// it open.
     Result<void> remove_replica(ReplicaId id);
-    /// Deletes the pool itself (file, lock, folder `replicas`; the folder too where it is empty then).
-    /// kBusy while it has replicas. Nothing but destruction may follow.
+    /// Deletes the pool itself (file, lock, folder `replicas`; the folder too where it is empty
+    /// then). kBusy while it has replicas. Nothing but destruction may follow.
     Result<void> destroy();
 
   private:

@@ -18,12 +18,14 @@ namespace ublkd::store {
 
 Result<void> RealDiskFile::try_lock() {
     if (::flock(file_.ref().fd, LOCK_EX | LOCK_NB) == 0) return {};
-    if (errno == EWOULDBLOCK) return fail(Errc::kBusy, "the replica is still written to by another process");
+    if (errno == EWOULDBLOCK)
+        return fail(Errc::kBusy, "the replica is still written to by another process");
     return fail_errno(errno, "lock file");
 }
 
 Result<void> RealDiskFile::set_size(std::uint64_t size_bytes) {
-    if (::ftruncate(file_.ref().fd, static_cast<off_t>(size_bytes)) != 0) return fail_errno(errno, "set size of file");
+    if (::ftruncate(file_.ref().fd, static_cast<off_t>(size_bytes)) != 0)
+        return fail_errno(errno, "set size of file");
     return {};
 }
 
@@ -34,18 +36,22 @@ Result<Range> RealDiskFile::next_data(std::uint64_t from_bytes) const {
         TRY_ASSIGN(end, size_bytes());
         return Range{end, 0};
     }
-    if (begin < 0) return fail(errno == EINVAL ? Errc::kUnsupported : Errc::kIo, "find data in file", errno);
+    if (begin < 0)
+        return fail(errno == EINVAL ? Errc::kUnsupported : Errc::kIo, "find data in file", errno);
     const off_t end = ::lseek(file_.ref().fd, begin, SEEK_HOLE);
-    if (end < 0) return fail(errno == EINVAL ? Errc::kUnsupported : Errc::kIo, "find hole in file", errno);
+    if (end < 0)
+        return fail(errno == EINVAL ? Errc::kUnsupported : Errc::kIo, "find hole in file", errno);
     return Range{static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(end - begin)};
 }
 
-io::Task<Result<void>> RealDiskFile::write_durable(std::uint64_t offset_bytes, std::span<const std::byte> from) {
+io::Task<Result<void>> RealDiskFile::write_durable(std::uint64_t offset_bytes,
+                                                   std::span<const std::byte> from) {
     const io::FdRef ref = file_.ref();
     while (!from.empty()) {
         io_uring_sqe sqe;
         std::memset(&sqe, 0, sizeof sqe);
-        io_uring_prep_write(&sqe, ref.fd, from.data(), static_cast<unsigned>(from.size()), offset_bytes);
+        io_uring_prep_write(&sqe, ref.fd, from.data(), static_cast<unsigned>(from.size()),
+                            offset_bytes);
         sqe.rw_flags = RWF_DSYNC;
         if (ref.registered >= 0) {
             sqe.fd = ref.registered;
@@ -62,11 +68,13 @@ io::Task<Result<void>> RealDiskFile::write_durable(std::uint64_t offset_bytes, s
 }
 
 io::Task<Result<void>> RealDiskFile::zero(ZeroMode mode, Range range) {
-    const int flags = FALLOC_FL_KEEP_SIZE | (mode == ZeroMode::kPunch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+    const int flags = FALLOC_FL_KEEP_SIZE |
+                      (mode == ZeroMode::kPunch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     return file_.allocate(flags, range.offset_bytes, range.length_bytes);
 }
 
-RealDiskFolder::RealDiskFolder(io::Reactor& reactor, std::string path) : reactor_(&reactor), path_(std::move(path)) {}
+RealDiskFolder::RealDiskFolder(io::Reactor& reactor, std::string path)
+    : reactor_(&reactor), path_(std::move(path)) {}
 
 RealDiskFolder::~RealDiskFolder() {
     if (lock_fd_ >= 0) ::close(lock_fd_);
@@ -81,7 +89,8 @@ Result<void> RealDiskFolder::lock(const std::string& path) {
 Result<std::unique_ptr<DiskFile>> RealDiskFolder::open(const char* name, OpenMode mode) {
     const std::string folder = making_ ? path_ + fs::kMaking : path_;
     TRY(lock(folder));
-    const io::OpenOptions options{.create = mode.create, .exclusive = mode.create, .direct = mode.direct};
+    const io::OpenOptions options{
+        .create = mode.create, .exclusive = mode.create, .direct = mode.direct};
     const std::string path = folder + "/" + name;
     io::File file;
     TRY_ASSIGN(file, io::File::open(*reactor_, path, options));
@@ -99,7 +108,8 @@ Result<void> RealDiskFolder::publish() {
     CHECK(making_, "publish() follows begin_making()");
     TRY(fs::sync_folder(path_ + fs::kMaking));
     if (const int error = faults::hit("store.publish")) return fail_errno(error, "publish replica");
-    if (::rename((path_ + fs::kMaking).c_str(), path_.c_str()) != 0) return fail_errno(errno, "publish replica");
+    if (::rename((path_ + fs::kMaking).c_str(), path_.c_str()) != 0)
+        return fail_errno(errno, "publish replica");
     making_ = false;
     return fs::sync_folder(fs::parent_of(path_));
 }

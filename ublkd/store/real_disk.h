@@ -13,7 +13,8 @@ class RealDiskFile final : public DiskFile {
   public:
     explicit RealDiskFile(io::File file) : file_(std::move(file)) {}
 
-    /// flock(2) of the open file that all our requests go through: each one in flight holds on to it.
+    /// flock(2) of the open file that all our requests go through: each one in flight holds on to
+    /// it.
     Result<void> try_lock() override;
     std::uint32_t alignment_bytes() const override { return file_.alignment_bytes(); }
     Result<std::uint64_t> size_bytes() const override { return file_.size_bytes(); }
@@ -31,11 +32,13 @@ class RealDiskFile final : public DiskFile {
     io::Task<Result<void>> zero(ZeroMode mode, Range range) override;
 
   private:
-    io::Task<Result<void>> write_durable(std::uint64_t offset_bytes, std::span<const std::byte> from);
+    io::Task<Result<void>> write_durable(std::uint64_t offset_bytes,
+                                         std::span<const std::byte> from);
     io::File file_;
 };
 
-/// `<parent>/<name>`; while it is made `<parent>/<name>.making`. Locked by flock(2) on the folder from the first open() on.
+/// `<parent>/<name>`; while it is made `<parent>/<name>.making`. Locked by flock(2) on the folder
+/// from the first open() on.
 class RealDiskFolder final : public DiskFolder {
   public:
     RealDiskFolder(io::Reactor& reactor, std::string path);

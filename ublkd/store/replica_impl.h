@@ -1,5 +1,6 @@
-// The inside of ReplicaStore (replica_store.h has the contract): state and steps shared by replica_store.cc (opening,
-// superblock, maps), replica_write.cc and replica_zero.cc. One object per open replica, on its reactor's thread.
+// The inside of ReplicaStore (replica_store.h has the contract): state and steps shared by
+// replica_store.cc (opening, superblock, maps), replica_write.cc and replica_zero.cc. One object
+// per open replica, on its reactor's thread.
 #pragma once
 
 #include <memory>
@@ -14,7 +15,7 @@
 namespace ublkd::store {
 
 struct ReplicaFiles {
-    std::unique_ptr<DiskFolder> folder;    // keeps the replica's lock
+    std::unique_ptr<DiskFolder> folder;  // keeps the replica's lock
     std::unique_ptr<DiskFile> superblock;
     std::unique_ptr<DiskFile> data;
     std::unique_ptr<DiskFile> maps;
@@ -42,7 +43,8 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into);
 
     // ---- replica_write.cc
-    io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> data, bool fua);
+    io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                                 bool fua);
 
     // ---- replica_zero.cc
     struct ZeroRequest {
@@ -56,7 +58,8 @@ class ReplicaStore::Impl {
     void abandon() noexcept { files_.folder->abandon(); }
     StoreStats stats() const;
     void put_out(const Error& why);
-    /// What a request gets for `error` of a disk step that changes something; puts the replica out unless the disk is full.
+    /// What a request gets for `error` of a disk step that changes something; puts the replica out
+    /// unless the disk is full.
     Error disk_failed(const Error& error);
 
     block::Geometry geometry_;
@@ -78,7 +81,8 @@ class ReplicaStore::Impl {
         ~Bounce() {
             if (reserve_) impl_->reserve_turn_.release();
         }
-        /// False: take the reserve's turn (co_await impl->reserve_turn_.acquire()), then use_reserve().
+        /// False: take the reserve's turn (co_await impl->reserve_turn_.acquire()), then
+        /// use_reserve().
         bool try_pool(std::size_t bytes) {
             buffer_ = impl_->buffers_->try_acquire(bytes);
             return static_cast<bool>(buffer_);
@@ -113,11 +117,12 @@ class ReplicaStore::Impl {
     bool is_memory_aligned(const std::byte* data) const {
         return (reinterpret_cast<std::uintptr_t>(data) & (files_.data->alignment_bytes() - 1)) == 0;
     }
-    io::Task<Result<void>> put(std::uint64_t offset_bytes, std::span<const std::byte> data, Durability durability);
-    io::Task<Result<void>> write_bounced(std::uint64_t offset_bytes, std::span<const std::byte> data,
-                                         Durability durability);
-    io::Task<Result<void>> write_chunk(Range pages, std::uint64_t offset_bytes, std::span<const std::byte> data,
-                                       Durability durability);
+    io::Task<Result<void>> put(std::uint64_t offset_bytes, std::span<const std::byte> data,
+                               Durability durability);
+    io::Task<Result<void>> write_bounced(std::uint64_t offset_bytes,
+                                         std::span<const std::byte> data, Durability durability);
+    io::Task<Result<void>> write_chunk(Range pages, std::uint64_t offset_bytes,
+                                       std::span<const std::byte> data, Durability durability);
     io::Task<Result<void>> fill_page(std::uint64_t offset_bytes, std::byte* page, bool hole);
     io::Task<Result<void>> read_queued(std::uint64_t offset_bytes, std::span<std::byte> into);
     io::Task<Result<void>> read_bounced(std::uint64_t offset_bytes, std::span<std::byte> into);
@@ -131,18 +136,18 @@ class ReplicaStore::Impl {
     io::BufferPool* buffers_;
     ReplicaFiles files_;
     StoreOptions options_;
-    bool buffered_ = false;                    // no O_DIRECT: any alignment will do, but sectors are not atomic
-    bool writable_ = false;                    // in service and without clean mark: changes may begin at once
+    bool buffered_ = false;  // no O_DIRECT: any alignment will do, but sectors are not atomic
+    bool writable_ = false;  // in service and without clean mark: changes may begin at once
     bool marking_clean_ = false;
     bool can_punch_ = true;
     bool can_zero_range_ = true;
-    bool unflushed_ = true;                    // a change has ended since the last flush began
+    bool unflushed_ = true;  // a change has ended since the last flush began
 
     ChangeQueue changes_;
-    std::vector<std::uint32_t> changing_;      // per region: changes under way
-    std::vector<std::uint64_t> changed_;       // per region: epoch of the newest change
+    std::vector<std::uint32_t> changing_;  // per region: changes under way
+    std::vector<std::uint64_t> changed_;   // per region: epoch of the newest change
     std::uint64_t epoch_ = 1;
-    std::uint64_t flushed_epoch_ = 0;          // changes of lower epochs are durable
+    std::uint64_t flushed_epoch_ = 0;  // changes of lower epochs are durable
     SharedRound syncing_;
     AlignedMemory reserve_;
     io::Semaphore reserve_turn_{1};

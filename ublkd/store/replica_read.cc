@@ -1,4 +1,5 @@
-// Reading: straight into the caller's memory where O_DIRECT takes it, through a buffer otherwise; holes cost no disk.
+// Reading: straight into the caller's memory where O_DIRECT takes it, through a buffer otherwise;
+// holes cost no disk.
 #include <algorithm>
 #include <cstring>
 
@@ -7,7 +8,8 @@
 
 namespace ublkd::store {
 
-io::Task<Result<void>> ReplicaStore::Impl::read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> ReplicaStore::Impl::read(std::uint64_t offset_bytes,
+                                                std::span<std::byte> into) {
     if (failed_) co_return fail(*failed_);
     if (is_hole(Range{offset_bytes, into.size()})) {
         std::memset(into.data(), 0, into.size());
@@ -21,13 +23,15 @@ io::Task<Result<void>> ReplicaStore::Impl::read(std::uint64_t offset_bytes, std:
 }
 
 /// From the page cache: not while a write to the same sectors is copied there.
-io::Task<Result<void>> ReplicaStore::Impl::read_queued(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> ReplicaStore::Impl::read_queued(std::uint64_t offset_bytes,
+                                                       std::span<std::byte> into) {
     Queued queued(&changes_, Range{offset_bytes, into.size()}, false);
     while (queued.must_wait()) co_await queued.one_ended();
     co_return co_await get(offset_bytes, into);
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::get(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> ReplicaStore::Impl::get(std::uint64_t offset_bytes,
+                                               std::span<std::byte> into) {
     if (const int error = faults::hit("store.data_read"))
         co_return fail(Errc::kIo, "read data", error);
     ++stats_.data_reads;
@@ -36,7 +40,8 @@ io::Task<Result<void>> ReplicaStore::Impl::get(std::uint64_t offset_bytes, std::
     co_return fail(Errc::kIo, "read data", got.error().sys_errno);
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::read_bounced(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> ReplicaStore::Impl::read_bounced(std::uint64_t offset_bytes,
+                                                        std::span<std::byte> into) {
     ++stats_.bounced;
     while (!into.empty()) {
         const std::uint64_t begin = align_down(offset_bytes, kPageBytes);

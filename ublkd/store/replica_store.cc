@@ -12,11 +12,14 @@ namespace {
 
 std::uint64_t regions_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kRegionBytes); }
 std::uint64_t units_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kDirtyUnitBytes); }
-std::uint64_t activity_bytes(std::uint64_t size_bytes) { return PersistentMap::bytes_for(regions_of(size_bytes)); }
+std::uint64_t activity_bytes(std::uint64_t size_bytes) {
+    return PersistentMap::bytes_for(regions_of(size_bytes));
+}
 std::uint64_t maps_bytes(std::uint64_t size_bytes) {
     return activity_bytes(size_bytes) + PersistentMap::bytes_for(units_of(size_bytes));
 }
-/// The data file ends with a whole page, so that the last sectors of a volume are written like all others.
+/// The data file ends with a whole page, so that the last sectors of a volume are written like all
+/// others.
 std::uint64_t data_bytes(std::uint64_t size_bytes) { return align_up(size_bytes, kPageBytes); }
 
 Superblock first_superblock(const ReplicaConfig& config) {
@@ -56,16 +59,18 @@ ReplicaStore::Impl::Impl(io::BufferPool* buffers, ReplicaFiles files, StoreOptio
 
 ReplicaStore::Impl::~Impl() {
     if (options_.budget && allocated_)
-        options_.budget->settle(superblock_->current().incarnation, allocated_->bits().count() * kDirtyUnitBytes);
+        options_.budget->settle(superblock_->current().incarnation,
+                                allocated_->bits().count() * kDirtyUnitBytes);
 }
 
 void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
     const std::uint64_t size = superblock.size_bytes;
     geometry_.size_bytes = size;
     buffered_ = files_.data->alignment_bytes() == 1;
-    activity_.emplace(files_.maps.get(), MapKind::kActivity, superblock.incarnation, regions_of(size), 0);
-    allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation, units_of(size),
-                       activity_bytes(size));
+    activity_.emplace(files_.maps.get(), MapKind::kActivity, superblock.incarnation,
+                      regions_of(size), 0);
+    allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation,
+                       units_of(size), activity_bytes(size));
     changing_.assign(regions_of(size), 0);
     changed_.assign(regions_of(size), 0);
 }
@@ -92,7 +97,8 @@ io::Task<Result<void>> ReplicaStore::Impl::lock(DiskFile* file) {
     constexpr std::uint32_t kStepMs = 20;
     for (std::uint32_t waited_ms = 0;; waited_ms += kStepMs) {
         const Result<void> locked = file->try_lock();
-        if (locked || locked.error().code != Errc::kBusy || waited_ms >= options_.lock_wait_ms) co_return locked;
+        if (locked || locked.error().code != Errc::kBusy || waited_ms >= options_.lock_wait_ms)
+            co_return locked;
         co_await io::Reactor::current()->sleep_for(std::chrono::milliseconds(kStepMs));
     }
 }
@@ -106,9 +112,11 @@ io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
     CO_TRY(co_await lock(files_.maps.get()));
     std::uint64_t bytes = 0;
     CO_TRY_ASSIGN(bytes, files_.data->size_bytes());
-    if (bytes < data_bytes(found.size_bytes)) co_return fail(Errc::kCorrupt, "data file is cut short");
+    if (bytes < data_bytes(found.size_bytes))
+        co_return fail(Errc::kCorrupt, "data file is cut short");
     CO_TRY_ASSIGN(bytes, files_.maps->size_bytes());
-    if (bytes < maps_bytes(found.size_bytes)) co_return fail(Errc::kCorrupt, "map file is cut short");
+    if (bytes < maps_bytes(found.size_bytes))
+        co_return fail(Errc::kCorrupt, "map file is cut short");
     make_parts(found);
     CO_TRY(co_await activity_->load());
     CO_TRY(co_await allocated_->load());
@@ -116,12 +124,14 @@ io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
         CO_TRY(co_await find_allocated());
     }
     writable_ = !found.clean;
-    if (options_.budget) options_.budget->set_share(incarnation, allocated_->bits().count() * kDirtyUnitBytes);
+    if (options_.budget)
+        options_.budget->set_share(incarnation, allocated_->bits().count() * kDirtyUnitBytes);
     co_return Result<void>{};
 }
 
-/// On disk the allocated map counts for regions that are not active (docs/format-replica.md). After a crash those that are
-/// get it from the file itself; where the file system cannot tell, all of their units count as allocated.
+/// On disk the allocated map counts for regions that are not active (docs/format-replica.md). After
+/// a crash those that are get it from the file itself; where the file system cannot tell, all of
+/// their units count as allocated.
 io::Task<Result<void>> ReplicaStore::Impl::find_allocated() {
     const Bitmap& active = activity_->bits();
     std::uint64_t region = active.find_set(0);
@@ -135,7 +145,8 @@ io::Task<Result<void>> ReplicaStore::Impl::find_allocated() {
             const Range part = data ? *data : Range{at, end - at};
             if (part.length_bytes == 0 || part.offset_bytes >= end) break;
             const std::uint64_t stop = std::min(part.end_bytes(), end);
-            for (std::uint64_t unit = part.offset_bytes / kDirtyUnitBytes; unit * kDirtyUnitBytes < stop; ++unit) {
+            for (std::uint64_t unit = part.offset_bytes / kDirtyUnitBytes;
+                 unit * kDirtyUnitBytes < stop; ++unit) {
                 if (!allocated_->test(unit)) allocated_->set(unit);
             }
             at = stop;
@@ -198,7 +209,8 @@ void ReplicaStore::Impl::put_out(const Error& why) {
 
 Error ReplicaStore::Impl::disk_failed(const Error& error) {
     if (error.code == Errc::kNoSpace) return error;
-    const Error why{error.code == Errc::kCorrupt ? Errc::kCorrupt : Errc::kIo, error.sys_errno, error.where};
+    const Error why{error.code == Errc::kCorrupt ? Errc::kCorrupt : Errc::kIo, error.sys_errno,
+                    error.where};
     put_out(why);
     return why;
 }
@@ -207,13 +219,16 @@ Error ReplicaStore::Impl::disk_failed(const Error& error) {
 
 io::Task<Result<void>> ReplicaStore::Impl::flush() {
     if (failed_) co_return fail(*failed_);
-    // Nothing has ended since the last flush began: that one is enough, and if it is over there is nothing to do.
+    // Nothing has ended since the last flush began: that one is enough, and if it is over there is
+    // nothing to do.
     if (!unflushed_ && !syncing_.is_running()) co_return Result<void>{};
     const bool covered = !unflushed_ || faults::rule_off("rule.flush_starts_after");
     co_return co_await syncing_.run(covered);
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::sync_round(void* self) { return static_cast<Impl*>(self)->sync_data(); }
+io::Task<Result<void>> ReplicaStore::Impl::sync_round(void* self) {
+    return static_cast<Impl*>(self)->sync_data();
+}
 
 io::Task<Result<void>> ReplicaStore::Impl::sync_data() {
     if (failed_) co_return fail(*failed_);
@@ -238,13 +253,16 @@ io::Task<Result<void>> ReplicaStore::Impl::sync_data() {
 std::vector<std::uint32_t> ReplicaStore::Impl::idle_regions(std::uint64_t epoch) const {
     std::vector<std::uint32_t> regions;
     const Bitmap& active = activity_->bits();
-    for (std::uint64_t region = active.find_set(0); region < active.size(); region = active.find_set(region + 1)) {
-        if (changing_[region] == 0 && changed_[region] < epoch) regions.push_back(static_cast<std::uint32_t>(region));
+    for (std::uint64_t region = active.find_set(0); region < active.size();
+         region = active.find_set(region + 1)) {
+        if (changing_[region] == 0 && changed_[region] < epoch)
+            regions.push_back(static_cast<std::uint32_t>(region));
     }
     return regions;
 }
 
-/// Nothing of the region is under way, or not flushed here, or newer than what the caller speaks of.
+/// Nothing of the region is under way, or not flushed here, or newer than what the caller speaks
+/// of.
 bool ReplicaStore::Impl::may_clear(std::uint64_t region, std::uint64_t before_epoch) const {
     if (region >= changing_.size()) return false;
     if (changing_[region] != 0 || changed_[region] >= before_epoch) return false;
@@ -253,13 +271,15 @@ bool ReplicaStore::Impl::may_clear(std::uint64_t region, std::uint64_t before_ep
 
 io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions) {
     if (failed_) co_return fail(*failed_);
-    // A region is 64 units: one word of the allocated map, which counts on disk from the moment the region is not active.
+    // A region is 64 units: one word of the allocated map, which counts on disk from the moment the
+    // region is not active.
     static_assert(kRegionBytes / kDirtyUnitBytes == 64);
     const bool maps_first = !faults::rule_off("rule.allocated_before_clear");
     const std::uint64_t now = begin_epoch();
     bool allocated_on_disk = true;
     for (const std::uint32_t region : regions)
-        allocated_on_disk = allocated_on_disk && (!may_clear(region, now) || allocated_->word_on_disk(region));
+        allocated_on_disk =
+            allocated_on_disk && (!may_clear(region, now) || allocated_->word_on_disk(region));
     if (!allocated_on_disk && maps_first) {
         const Result<void> durable = co_await allocated_->make_durable();
         if (!durable) co_return fail(disk_failed(durable.error()));
@@ -277,7 +297,8 @@ io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::u
     co_return Result<void>{};
 }
 
-Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range, std::size_t max_extents) const {
+Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range,
+                                                                    std::size_t max_extents) const {
     if (failed_) return fail(*failed_);
     std::vector<block::Extent> extents;
     const Bitmap& map = allocated_->bits();
@@ -285,7 +306,8 @@ Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range,
     while (at < range.end_bytes() && extents.size() < max_extents) {
         const std::uint64_t unit = at / kDirtyUnitBytes;
         const bool allocated = map.test(unit);
-        const std::uint64_t end = std::min(map.find(unit, !allocated) * kDirtyUnitBytes, range.end_bytes());
+        const std::uint64_t end =
+            std::min(map.find(unit, !allocated) * kDirtyUnitBytes, range.end_bytes());
         extents.push_back(block::Extent{end - at, allocated, !allocated});
         at = end;
     }
@@ -294,19 +316,22 @@ Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range,
 
 // ---- the public face
 
-io::Task<ReplicaStore::Opened> ReplicaStore::create(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
-                                                    const ReplicaConfig& config, StoreOptions options) {
+io::Task<ReplicaStore::Opened> ReplicaStore::create(io::Reactor* reactor, io::BufferPool* buffers,
+                                                    std::string folder, const ReplicaConfig& config,
+                                                    StoreOptions options) {
     return create_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), config,
                      std::move(options));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
-                                                  StoreOptions options) {
+io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::BufferPool* buffers,
+                                                  std::string folder, StoreOptions options) {
     const auto incarnation = ReplicaId::parse(fs::name_of(folder));
-    if (!incarnation) return ended_with(Error{Errc::kInvalidArgument, 0, "a replica's folder is named by its id"});
+    if (!incarnation)
+        return ended_with(
+            Error{Errc::kInvalidArgument, 0, "a replica's folder is named by its id"});
     if (!fs::exists(folder)) return ended_with(Error{Errc::kNotFound, 0, "replica"});
-    return open_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), *incarnation,
-                   std::move(options));
+    return open_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)),
+                   *incarnation, std::move(options));
 }
 
 ReplicaStore::ReplicaStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -322,17 +347,21 @@ io::Task<ReplicaStore::Opened> ReplicaStore::format_and_take(ReplicaStore* made,
     co_return Opened(std::move(store));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::load_and_take(ReplicaStore* made, ReplicaId incarnation) {
+io::Task<ReplicaStore::Opened> ReplicaStore::load_and_take(ReplicaStore* made,
+                                                           ReplicaId incarnation) {
     std::unique_ptr<ReplicaStore> store(made);
     CO_TRY(co_await store->impl_->load(incarnation));
     co_return Opened(std::move(store));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
-                                                       const ReplicaConfig& config, StoreOptions options) {
+io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers,
+                                                       std::unique_ptr<DiskFolder> folder,
+                                                       const ReplicaConfig& config,
+                                                       StoreOptions options) {
     if (!config.volume || !config.incarnation || config.size_bytes == 0 ||
         !is_aligned(config.size_bytes, kSectorBytes))
-        return ended_with(Error{Errc::kInvalidArgument, 0, "a replica has a volume, an id and whole sectors"});
+        return ended_with(
+            Error{Errc::kInvalidArgument, 0, "a replica has a volume, an id and whole sectors"});
     if (const auto begun = folder->begin_making(); !begun) return ended_with(begun.error());
     ReplicaFiles files;
     files.folder = std::move(folder);
@@ -346,7 +375,8 @@ io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers, 
     return format_and_take(new ReplicaStore(std::move(impl)), first_superblock(config));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
+io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers,
+                                                     std::unique_ptr<DiskFolder> folder,
                                                      ReplicaId incarnation, StoreOptions options) {
     ReplicaFiles files;
     auto superblock = folder->open("superblock", {.create = false, .direct = false});
@@ -359,14 +389,18 @@ io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers, st
 
 const block::Geometry& ReplicaStore::geometry() const { return impl_->geometry_; }
 const Superblock& ReplicaStore::superblock() const { return impl_->superblock_->current(); }
-bool ReplicaStore::both_superblocks_valid() const { return impl_->superblock_->both_copies_valid(); }
+bool ReplicaStore::both_superblocks_valid() const {
+    return impl_->superblock_->both_copies_valid();
+}
 io::Task<Result<void>> ReplicaStore::update_superblock(SuperblockChange change) {
     return impl_->update_superblock(change);
 }
 io::Task<Result<void>> ReplicaStore::mark_clean() { return impl_->mark_clean(); }
 const Bitmap& ReplicaStore::activity() const { return impl_->activity_->bits(); }
 std::uint64_t ReplicaStore::begin_epoch() { return impl_->begin_epoch(); }
-std::vector<std::uint32_t> ReplicaStore::idle_regions(std::uint64_t epoch) const { return impl_->idle_regions(epoch); }
+std::vector<std::uint32_t> ReplicaStore::idle_regions(std::uint64_t epoch) const {
+    return impl_->idle_regions(epoch);
+}
 io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_t> regions) {
     return impl_->clear_activity(regions);
 }
@@ -375,16 +409,19 @@ const std::optional<Error>& ReplicaStore::failed() const { return impl_->failed_
 void ReplicaStore::put_out(const Error& why) { impl_->put_out(why); }
 StoreStats ReplicaStore::stats() const { return impl_->stats(); }
 
-io::Task<Result<void>> ReplicaStore::do_read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+io::Task<Result<void>> ReplicaStore::do_read(std::uint64_t offset_bytes,
+                                             std::span<std::byte> into) {
     return impl_->read(offset_bytes, into);
 }
-io::Task<Result<void>> ReplicaStore::do_write(std::uint64_t offset_bytes, std::span<const std::byte> data,
+io::Task<Result<void>> ReplicaStore::do_write(std::uint64_t offset_bytes,
+                                              std::span<const std::byte> data,
                                               block::WriteOptions options) {
     return impl_->write(offset_bytes, data, options.fua);
 }
 io::Task<Result<void>> ReplicaStore::do_flush() { return impl_->flush(); }
 io::Task<Result<void>> ReplicaStore::do_discard(Range range, block::WriteOptions options) {
-    return impl_->zero({.range = range, .keep_allocated = false, .fast_only = false, .fua = options.fua});
+    return impl_->zero(
+        {.range = range, .keep_allocated = false, .fast_only = false, .fua = options.fua});
 }
 io::Task<Result<void>> ReplicaStore::do_write_zeroes(Range range, block::ZeroOptions options) {
     return impl_->zero({.range = range,
@@ -392,7 +429,8 @@ io::Task<Result<void>> ReplicaStore::do_write_zeroes(Range range, block::ZeroOpt
                         .fast_only = options.fast_only,
                         .fua = options.fua});
 }
-io::Task<Result<std::vector<block::Extent>>> ReplicaStore::do_block_status(Range range, std::size_t max_extents) {
+io::Task<Result<std::vector<block::Extent>>> ReplicaStore::do_block_status(
+    Range range, std::size_t max_extents) {
     co_return impl_->block_status(range, max_extents);
 }
 

@@ -1,31 +1,36 @@
-// One replica on one disk, as a BlockDevice: the last step of the write path (front -> volume -> replication -> store).
+// One replica on one disk, as a BlockDevice: the last step of the write path (front -> volume ->
+// replication -> store).
 //   <pool>/replicas/<rep-id>/data        the volume's blocks: sparse, O_DIRECT
 //                            superblock  two copies (superblock.h)
-//                            maps        activity map (4 MiB regions), allocated map (64 KiB units) (map_file.h)
+//                            maps        activity and allocated map (map_file.h)
 // Bytes: docs/format-replica.md.
 //
 // Invariants
-// - A region's activity bit is durable before the first write to it begins (R10), and stays until clear_activity(): steady
-//   writes to a region cost one disk request each, no map I/O and no heap.
-// - The allocated map never under-reports: in memory it is exact; on disk it counts for regions that are not active, and
-//   those of active ones are found again at open (SEEK_DATA) unless the replica was closed in order.
-// - Requests of any sector alignment: less than a page is read, changed and written under a lock on the page; writes and
-//   zeroing that overlap such a step wait for it, in order of arrival.
+// - A region's activity bit is durable before the first write to it begins (R10), and stays until
+//   clear_activity(): steady writes to a region cost one disk request each, no map I/O and no heap.
+// - The allocated map never under-reports: in memory it is exact; on disk it counts for regions
+//   that are not active, and those of active ones are found again at open (SEEK_DATA) unless the
+//   replica was closed in order.
+// - Requests of any sector alignment: less than a page is read, changed and written under a lock on
+//   the page; writes and zeroing that overlap such a step wait for it, in order of arrival.
 // - The first change after a clean close removes the clean mark, durably, before it begins.
-// - A failed write or fsync of any of the three files puts the replica out for good (R14): failed() says why, every later
-//   request ends at once with that error, nothing is tried again. A read error is returned and no more (replication reads
-//   the range from a peer and rewrites it, or calls put_out()). kNoSpace (disk or budget) does not put it out.
+// - A failed write or fsync of any of the three files puts the replica out for good (R14): failed()
+//   says why, every later request ends at once with that error, nothing is tried again. A read
+//   error is returned and no more (replication reads the range from a peer and rewrites it, or
+//   calls put_out()). kNoSpace (disk or budget) does not put it out.
 //
-// Owner: replication, on the volume's reactor; nothing here is thread-safe. Destroyed when no request is under way.
+// Owner: replication, on the volume's reactor; nothing here is thread-safe. Destroyed when no
+// request is under way.
 //
-// Fault points (a name with `fail` makes that step fail with the errno; `crash` and `delay` work at each):
-//   store.data_read  store.data_write  store.data_sync  store.zero  store.map_write  store.superblock_write
-//       before the step; store.after_data_write, .after_data_sync, .after_zero, .after_map_write, .after_superblock_write
-//       after it and before anybody is told.
-//   store.create, store.publish: before the first file is made, before the finished folder gets its name.
-// Rules that tests switch off: rule.activity_bit_first, rule.allocated_before_clear, rule.clear_after_flush,
-//   rule.clean_mark_first, rule.page_lock, rule.zero_lock, rule.flush_starts_after, rule.superblock_alternate,
-//   rule.flush_to_disk, rule.fsync_once, rule.own_location.
+// Fault points (`fail` makes the step fail with the errno; `crash` and `delay` work at each):
+//   store.data_read, .data_write, .data_sync, .zero, .map_write, .superblock_write: before the step
+//   store.after_data_write, .after_data_sync, .after_zero, .after_map_write,
+//     .after_superblock_write: after it and before anybody is told
+//   store.create, store.publish: before the first file of a new replica is made; before its
+//     finished folder gets its name
+// Rules that tests switch off: rule.activity_bit_first, .allocated_before_clear,
+//   .clear_after_flush, .clean_mark_first, .page_lock, .zero_lock, .flush_starts_after,
+//   .superblock_alternate, .flush_to_disk, .fsync_once, .own_location.
 #pragma once
 
 #include <cstdint>
@@ -48,17 +53,18 @@ namespace ublkd::store {
 struct ReplicaConfig {
     VolumeId volume;
     ReplicaId incarnation;
-    std::uint64_t size_bytes = 0;    // multiple of 512
-    bool direct = true;              // false in a pool of --buffered
+    std::uint64_t size_bytes = 0;  // multiple of 512
+    bool direct = true;            // false in a pool of --buffered
     BootId boot_id{};
-    std::uint64_t number = 0;        // with `record`: what the first superblock holds
+    std::uint64_t number = 0;  // with `record`: what the first superblock holds
     RecordBytes record{};
 };
 
 struct StoreOptions {
     /// The pool's (Pool::budget()); none: what is allocated is not limited.
     std::shared_ptr<AllocationBudget> budget{};
-    /// How long open() waits for the last writes of a process that died; they may outlive it by what the disk needs.
+    /// How long open() waits for the last writes of a process that died; they may outlive it by
+    /// what the disk needs.
     std::uint32_t lock_wait_ms = 15'000;
 };
 
@@ -70,19 +76,22 @@ struct StoreStats {
     std::uint64_t zeroings = 0;
     std::uint64_t map_writes = 0;
     std::uint64_t superblock_writes = 0;
-    std::uint64_t bounced = 0;    // requests that went through a buffer of ours
+    std::uint64_t bounced = 0;  // requests that went through a buffer of ours
 };
 
 class ReplicaStore final : public block::BlockDevice {
   public:
     using Opened = Result<std::unique_ptr<ReplicaStore>>;
 
-    /// Makes the replica in `folder` (which must not exist; its parent must), durably, and opens it, marked clean.
-    /// Errors: kExists, kNoSpace, kIo, kUnsupported (no O_DIRECT there), kInvalidArgument. Leaves nothing behind then.
-    static io::Task<Opened> create(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
-                                   const ReplicaConfig& config, StoreOptions options = {});
-    /// Opens the replica in `folder`, whose name is the incarnation's id. Reads superblock and maps; writes nothing.
-    /// Errors: kNotFound; kBusy (open already, or still written to by a dead process after lock_wait_ms); kCorrupt (no valid superblock, a map page, a file cut short);
+    /// Makes the replica in `folder` (which must not exist; its parent must), durably, and opens
+    /// it, marked clean. Errors: kExists, kNoSpace, kIo, kUnsupported (no O_DIRECT there),
+    /// kInvalidArgument. Leaves nothing behind then.
+    static io::Task<Opened> create(io::Reactor* reactor, io::BufferPool* buffers,
+                                   std::string folder, const ReplicaConfig& config,
+                                   StoreOptions options = {});
+    /// Opens the replica in `folder`, whose name is the incarnation's id. Reads superblock and
+    /// maps; writes nothing. Errors: kNotFound; kBusy (open already, or still written to by a dead
+    /// process after lock_wait_ms); kCorrupt (no valid superblock, a map page, a file cut short);
     /// kUnsupported (another format version); kIo.
     static io::Task<Opened> open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
                                  StoreOptions options = {});
@@ -97,25 +106,30 @@ class ReplicaStore final : public block::BlockDevice {
 
     /// The newest durable superblock. After open(): as it was found.
     const Superblock& superblock() const;
-    /// False where open() could read one copy alone: as a power cut leaves it during an update, or a bad disk.
+    /// False where open() could read one copy alone: as a power cut leaves it during an update, or
+    /// a bad disk.
     bool both_superblocks_valid() const;
-    /// Durable when it has ended; changes made meanwhile share one write. An error other than kNoSpace puts the replica
-    /// out; on kNoSpace nothing was changed.
+    /// Durable when it has ended; updates are made one after another. An error other than kNoSpace
+    /// puts the replica out; on kNoSpace nothing was changed.
     io::Task<Result<void>> update_superblock(SuperblockChange change);
-    /// Flushes data, makes the maps exact on disk and sets the clean mark: the last step before an orderly close.
-    /// kBusy while changes are under way. A later change removes the mark again.
+    /// Flushes data, makes the maps exact on disk and sets the clean mark: the last step before an
+    /// orderly close. kBusy while changes are under way. A later change removes the mark again.
     io::Task<Result<void>> mark_clean();
 
-    /// Regions (4 MiB; bit r: [r * kRegionBytes, ...)) that may differ from other members (R7, R10).
+    /// Regions (4 MiB; bit r: [r * kRegionBytes, ...)) that may differ from other members (R7,
+    /// R10).
     const Bitmap& activity() const;
-    /// Begins a new epoch and returns it; changes that begin from now on belong to it or to a later one.
+    /// Begins a new epoch and returns it; changes that begin from now on belong to it or to a later
+    /// one.
     std::uint64_t begin_epoch();
-    /// Active regions without a change under way here and without one since `epoch` began: what clear_activity() may be
-    /// told to clear once a flush that began after begin_epoch() has ended on every member. The caller leaves out those
-    /// that a request of its own still has under way on another member.
+    /// Active regions without a change under way here and without one since `epoch` began: what
+    /// clear_activity() may be told to clear once a flush that began after begin_epoch() has ended
+    /// on every member. The caller leaves out those that a request of its own still has under way
+    /// on another member.
     std::vector<std::uint32_t> idle_regions(std::uint64_t epoch) const;
-    /// Clears the bits of `regions` (R10: their writes are durable on all members), on disk too when it has ended.
-    /// Skips those with a change that is under way or not flushed here. `regions` lives until it has ended.
+    /// Clears the bits of `regions` (R10: their writes are durable on all members), on disk too
+    /// when it has ended. Skips those with a change that is under way or not flushed here.
+    /// `regions` lives until it has ended.
     io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions);
     /// Units (64 KiB) that are not holes.
     const Bitmap& allocated() const;
@@ -127,7 +141,7 @@ class ReplicaStore final : public block::BlockDevice {
 
     StoreStats stats() const;
 
-    class Impl;    // replica_impl.h
+    class Impl;  // replica_impl.h
 
   private:
     explicit ReplicaStore(std::unique_ptr<Impl> impl);
@@ -140,7 +154,8 @@ class ReplicaStore final : public block::BlockDevice {
     io::Task<Result<void>> do_flush() override;
     io::Task<Result<void>> do_discard(Range range, block::WriteOptions options) override;
     io::Task<Result<void>> do_write_zeroes(Range range, block::ZeroOptions options) override;
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t max_extents) override;
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t max_extents) override;
 
     std::unique_ptr<Impl> impl_;
 };

@@ -1,5 +1,6 @@
-// Writing. The hot path, a page-aligned write from page-aligned memory into an active region, is write() alone: one disk
-// request, no map I/O, no heap. All else (first write to a region, sub-page writes, odd memory) branches off it.
+// Writing. The hot path, a page-aligned write from page-aligned memory into an active region, is
+// write() alone: one disk request, no map I/O, no heap. All else (first write to a region, sub-page
+// writes, odd memory) branches off it.
 #include <algorithm>
 #include <cstring>
 
@@ -26,8 +27,8 @@ UnderWay::~UnderWay() {
     impl_->unflushed_ = true;
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes, std::span<const std::byte> data,
-                                                 bool fua) {
+io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes,
+                                                 std::span<const std::byte> data, bool fua) {
     const Range range{offset_bytes, data.size()};
     const bool whole_pages = is_page_aligned(range);
     const bool exclusive = (!whole_pages || buffered_) && !faults::rule_off("rule.page_lock");
@@ -47,9 +48,10 @@ io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes, std
     co_return co_await write_bounced(offset_bytes, data, durability);
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes, std::span<const std::byte> data,
+io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes,
+                                               std::span<const std::byte> data,
                                                Durability durability) {
-    if (failed_) co_return fail(*failed_);    // perhaps while this request waited
+    if (failed_) co_return fail(*failed_);  // perhaps while this request waited
     if (const int error = faults::hit("store.data_write"))
         co_return fail(disk_failed(error_from_errno(error, "write data")));
     ++stats_.data_writes;
@@ -60,7 +62,8 @@ io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes, std::
     co_return Result<void>{};
 }
 
-/// The bits of the regions of `range` are on disk when it has ended. The caller's UnderWay keeps them from being cleared.
+/// The bits of the regions of `range` are on disk when it has ended. The caller's UnderWay keeps
+/// them from being cleared.
 io::Task<Result<void>> ReplicaStore::Impl::make_active(Range range) {
     const std::uint64_t first = range.offset_bytes / kRegionBytes;
     const std::uint64_t end = (range.end_bytes() - 1) / kRegionBytes + 1;
@@ -78,12 +81,14 @@ io::Task<Result<void>> ReplicaStore::Impl::make_active(Range range) {
     co_return Result<void>{};
 }
 
-/// Counts the units of `range` as allocated from now on, and charges the budget for those that were not. kNoSpace.
+/// Counts the units of `range` as allocated from now on, and charges the budget for those that were
+/// not. kNoSpace.
 Result<void> ReplicaStore::Impl::take_units(Range range) {
     const std::uint64_t first = range.offset_bytes / kDirtyUnitBytes;
     const std::uint64_t last = (range.end_bytes() - 1) / kDirtyUnitBytes;
     std::uint64_t units = 0;
-    for (std::uint64_t unit = first; unit <= last; ++unit) units += allocated_->test(unit) ? 0U : 1U;
+    for (std::uint64_t unit = first; unit <= last; ++unit)
+        units += allocated_->test(unit) ? 0U : 1U;
     if (units == 0) return {};
     if (options_.budget && !options_.budget->charge(units * kDirtyUnitBytes))
         return fail(Errc::kNoSpace, "size of the pool");
@@ -102,7 +107,8 @@ bool ReplicaStore::Impl::is_hole(Range range) const {
 }
 
 /// Any alignment, in steps of at most one buffer of whole pages.
-io::Task<Result<void>> ReplicaStore::Impl::write_bounced(std::uint64_t offset_bytes, std::span<const std::byte> data,
+io::Task<Result<void>> ReplicaStore::Impl::write_bounced(std::uint64_t offset_bytes,
+                                                         std::span<const std::byte> data,
                                                          Durability durability) {
     ++stats_.bounced;
     while (!data.empty()) {
@@ -118,7 +124,8 @@ io::Task<Result<void>> ReplicaStore::Impl::write_bounced(std::uint64_t offset_by
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::write_chunk(Range pages, std::uint64_t offset_bytes,
-                                                       std::span<const std::byte> data, Durability durability) {
+                                                       std::span<const std::byte> data,
+                                                       Durability durability) {
     const std::uint64_t end_bytes = offset_bytes + data.size();
     const std::uint64_t last_page = pages.end_bytes() - kPageBytes;
     const bool head = offset_bytes != pages.offset_bytes;
@@ -141,11 +148,14 @@ io::Task<Result<void>> ReplicaStore::Impl::write_chunk(Range pages, std::uint64_
         CO_TRY(co_await fill_page(last_page, memory + (last_page - pages.offset_bytes), tail_hole));
     }
     std::memcpy(memory + (offset_bytes - pages.offset_bytes), data.data(), data.size());
-    co_return co_await put(pages.offset_bytes, std::span<const std::byte>(memory, pages.length_bytes), durability);
+    co_return co_await put(pages.offset_bytes,
+                           std::span<const std::byte>(memory, pages.length_bytes), durability);
 }
 
-/// The first half of a read-modify-write. What cannot be read cannot be written back: an error puts the replica out.
-io::Task<Result<void>> ReplicaStore::Impl::fill_page(std::uint64_t offset_bytes, std::byte* page, bool hole) {
+/// The first half of a read-modify-write. What cannot be read cannot be written back: an error puts
+/// the replica out.
+io::Task<Result<void>> ReplicaStore::Impl::fill_page(std::uint64_t offset_bytes, std::byte* page,
+                                                     bool hole) {
     if (hole) {
         std::memset(page, 0, kPageBytes);
         co_return Result<void>{};

@@ -1,5 +1,6 @@
-// Discard and write zeroes: whole pages as a hole (or a zeroed extent), ragged edges and file systems without holes by
-// writing zeroes. Exclusive over its range, so that no write lands between the hole and its place in the allocated map.
+// Discard and write zeroes: whole pages as a hole (or a zeroed extent), ragged edges and file
+// systems without holes by writing zeroes. Exclusive over its range, so that no write lands between
+// the hole and its place in the allocated map.
 #include <algorithm>
 
 #include "ublkd/base/fault_injection.h"
@@ -8,7 +9,8 @@
 namespace ublkd::store {
 namespace {
 
-// Never written to: the pages behind it are the kernel's zero page. Not const, so that it takes no room in the program.
+// Never written to: the pages behind it are the kernel's zero page. Not const, so that it takes no
+// room in the program.
 alignas(kPageBytes) std::byte zero_bytes[kMaxIoBytes];
 
 }  // namespace
@@ -37,7 +39,7 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
         }
     }
     if (request.fua) {
-        unflushed_ = true;    // this change has not ended yet, but it is what the flush is for
+        unflushed_ = true;  // this change has not ended yet, but it is what the flush is for
         co_return co_await flush();
     }
     co_return Result<void>{};
@@ -53,7 +55,8 @@ io::Task<Result<void>> ReplicaStore::Impl::zero_part(ZeroRequest request, Range 
     // The file has whole pages: its last one may be zeroed whole.
     const bool to_the_end = part.end_bytes() == geometry_.size_bytes;
     const std::uint64_t first = align_up(part.offset_bytes, kPageBytes);
-    const std::uint64_t end = to_the_end ? align_up(part.end_bytes(), kPageBytes) : align_down(part.end_bytes(), kPageBytes);
+    const std::uint64_t end = to_the_end ? align_up(part.end_bytes(), kPageBytes)
+                                         : align_down(part.end_bytes(), kPageBytes);
     if (first >= end) co_return co_await write_zero_bytes(part);
 
     // The pages first: where that is not possible a fast request ends here and has changed nothing.
@@ -74,14 +77,16 @@ io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range
     bool& possible = request.keep_allocated ? can_zero_range_ : can_punch_;
     if (possible) {
         ++stats_.zeroings;
-        const auto mode = request.keep_allocated ? DiskFile::ZeroMode::kKeep : DiskFile::ZeroMode::kPunch;
+        const auto mode =
+            request.keep_allocated ? DiskFile::ZeroMode::kKeep : DiskFile::ZeroMode::kPunch;
         Result<void> zeroed;
         if (const int error = faults::hit("store.zero")) {
             zeroed = fail_errno(error, "zero data");
         } else {
             zeroed = co_await files_.data->zero(mode, pages);
         }
-        if (!zeroed && zeroed.error().code != Errc::kUnsupported) co_return fail(disk_failed(zeroed.error()));
+        if (!zeroed && zeroed.error().code != Errc::kUnsupported)
+            co_return fail(disk_failed(zeroed.error()));
         if (zeroed) {
             if (const int error = faults::hit("store.after_zero"))
                 co_return fail(disk_failed(error_from_errno(error, "zero data")));
@@ -89,7 +94,8 @@ io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range
         }
         possible = false;
     }
-    if (request.fast_only) co_return fail(Errc::kUnsupported, "zeroes are written by this file system");
+    if (request.fast_only)
+        co_return fail(Errc::kUnsupported, "zeroes are written by this file system");
     CO_TRY(co_await write_zero_bytes(pages));
     co_return false;
 }
@@ -97,7 +103,8 @@ io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range
 io::Task<Result<void>> ReplicaStore::Impl::write_zero_bytes(Range range) {
     while (range.length_bytes > 0) {
         const std::uint64_t bytes = std::min<std::uint64_t>(range.length_bytes, kMaxIoBytes);
-        const auto zeroes = std::span<const std::byte>(zero_bytes).first(static_cast<std::size_t>(bytes));
+        const auto zeroes =
+            std::span<const std::byte>(zero_bytes).first(static_cast<std::size_t>(bytes));
         if (is_page_aligned(Range{range.offset_bytes, bytes})) {
             CO_TRY(co_await put(range.offset_bytes, zeroes, Durability::kCached));
         } else {
@@ -111,8 +118,9 @@ io::Task<Result<void>> ReplicaStore::Impl::write_zero_bytes(Range range) {
 /// The units that lie in `part` whole are holes from now on.
 void ReplicaStore::Impl::drop_units(Range part) {
     const std::uint64_t first = divide_up(part.offset_bytes, kDirtyUnitBytes);
-    const std::uint64_t end = part.end_bytes() == geometry_.size_bytes ? divide_up(part.end_bytes(), kDirtyUnitBytes)
-                                                                       : part.end_bytes() / kDirtyUnitBytes;
+    const std::uint64_t end = part.end_bytes() == geometry_.size_bytes
+                                  ? divide_up(part.end_bytes(), kDirtyUnitBytes)
+                                  : part.end_bytes() / kDirtyUnitBytes;
     std::uint64_t dropped = 0;
     for (std::uint64_t unit = first; unit < end; ++unit) {
         if (!allocated_->test(unit)) continue;

@@ -1,5 +1,6 @@
-// Many callers, one disk operation: a flush, a superblock or a map write that covers everything asked for before it began.
-// Who calls while a round is under way is served by the next one, and all of these share it. No heap; one reactor's thread.
+// Many callers, one disk operation: a flush, a superblock or a map write that covers everything
+// asked for before it began. Who calls while a round is under way is served by the next one, and
+// all of these share it. No heap; one reactor's thread.
 #pragma once
 
 #include "ublkd/base/result.h"
@@ -13,8 +14,8 @@ class SharedRound {
     using Round = io::Task<Result<void>> (*)(void* context);
     SharedRound(Round round, void* context) : round_(round), context_(context) {}
 
-    /// Ends with the outcome of a round that began after this call; with `join_running` that of one which is under way
-    /// already counts too (the caller knows that it covers what it needs).
+    /// Ends with the outcome of a round that began after this call; with `join_running` that of one
+    /// which is under way already counts too (the caller knows that it covers what it needs).
     io::Task<Result<void>> run(bool join_running = false);
     bool is_running() const { return running_; }
 
@@ -28,8 +29,8 @@ class SharedRound {
     Round round_;
     void* context_;
     bool running_ = false;
-    Ticket* waiting_ = nullptr;    // for the next round
-    Ticket* served_ = nullptr;     // by the one under way
+    Ticket* waiting_ = nullptr;  // for the next round
+    Ticket* served_ = nullptr;   // by the one under way
     io::Event ended_;
 };
 

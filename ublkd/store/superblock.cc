@@ -52,7 +52,8 @@ void encode_superblock(const SuperblockCopy& from, std::uint32_t copy, Superbloc
     store_le<std::uint32_t>(at + kVersionAt, kSuperblockVersion);
     store_le<std::uint64_t>(at + kSequenceAt, from.sequence);
     store_le<std::uint32_t>(at + kCopyAt, copy);
-    const std::uint32_t flags = (value.clean ? kFlagClean : 0) | (value.buffered ? kFlagBuffered : 0);
+    const std::uint32_t flags =
+        (value.clean ? kFlagClean : 0) | (value.buffered ? kFlagBuffered : 0);
     store_le<std::uint32_t>(at + kFlagsAt, flags);
     store_le<std::uint64_t>(at + kVolumeAt, value.volume.value());
     store_le<std::uint64_t>(at + kIncarnationAt, value.incarnation.value());
@@ -61,16 +62,18 @@ void encode_superblock(const SuperblockCopy& from, std::uint32_t copy, Superbloc
     store_le<std::uint64_t>(at + kDurableThroughAt, value.durable_through);
     std::memcpy(at + kBootIdAt, value.boot_id.data(), value.boot_id.size());
     store_le<std::uint16_t>(at + kRecordLengthAt, static_cast<std::uint16_t>(value.record.size()));
-    store_le<std::uint16_t>(at + kPendingLengthAt, static_cast<std::uint16_t>(value.pending.size()));
+    store_le<std::uint16_t>(at + kPendingLengthAt,
+                            static_cast<std::uint16_t>(value.pending.size()));
     std::ranges::copy(value.record.span(), at + kRecordAt);
     std::ranges::copy(value.pending.span(), at + kPendingAt);
     store_le<std::uint32_t>(at + kChecksumAt, checksum(page));
 }
 
-Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockBytes> page, std::uint32_t copy,
-                                         ReplicaId incarnation) {
+Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockBytes> page,
+                                         std::uint32_t copy, ReplicaId incarnation) {
     const std::byte* const at = page.data();
-    if (std::memcmp(at, kMagic.data(), kMagic.size()) != 0) return fail(Errc::kCorrupt, "superblock: magic");
+    if (std::memcmp(at, kMagic.data(), kMagic.size()) != 0)
+        return fail(Errc::kCorrupt, "superblock: magic");
     if (load_le<std::uint32_t>(at + kChecksumAt) != checksum(page))
         return fail(Errc::kCorrupt, "superblock: checksum");
     if (load_le<std::uint32_t>(at + kVersionAt) != kSuperblockVersion)
@@ -78,7 +81,8 @@ Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockB
     if (load_le<std::uint32_t>(at + kCopyAt) != copy && !faults::rule_off("rule.own_location"))
         return fail(Errc::kCorrupt, "superblock: not where it was written");
     const std::uint32_t flags = load_le<std::uint32_t>(at + kFlagsAt);
-    if ((flags & ~(kFlagClean | kFlagBuffered)) != 0) return fail(Errc::kUnsupported, "superblock: unknown flag");
+    if ((flags & ~(kFlagClean | kFlagBuffered)) != 0)
+        return fail(Errc::kUnsupported, "superblock: unknown flag");
 
     SuperblockCopy out;
     Superblock& value = out.value;
@@ -96,7 +100,8 @@ Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockB
     if (record_bytes > kRecordCapacity || pending_bytes > kPendingCapacity || !value.volume ||
         value.size_bytes == 0 || !is_aligned(value.size_bytes, kSectorBytes) || out.sequence == 0)
         return fail(Errc::kCorrupt, "superblock: contradicts itself");
-    if (value.incarnation != incarnation) return fail(Errc::kCorrupt, "superblock: of another replica");
+    if (value.incarnation != incarnation)
+        return fail(Errc::kCorrupt, "superblock: of another replica");
     value.record = RecordBytes(page.subspan(kRecordAt, record_bytes));
     value.pending = ProposalBytes(page.subspan(kPendingAt, pending_bytes));
     return out;

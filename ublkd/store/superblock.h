@@ -1,7 +1,8 @@
-// What a replica knows of itself: whose it is, under which number and record it was last a member, in which boot it ran
-// and whether it was closed in order. Two copies of 4 KiB in the file `superblock`; an update writes the copy that does
-// not hold the newest state, so a torn write leaves the older one. Values alone; replica_store.h does the I/O.
-// Bytes: docs/format-replica.md. Meaning of the fields: docs/replication.md (R1, R4, R9, R10).
+// What a replica knows of itself: whose it is, under which number and record it was last a member,
+// in which boot it ran and whether it was closed in order. Two copies of 4 KiB in the file
+// `superblock`; an update writes the copy that does not hold the newest state, so a torn write
+// leaves the older one. Values alone; replica_store.h does the I/O. Bytes: docs/format-replica.md.
+// Meaning of the fields: docs/replication.md (R1, R4, R9, R10).
 #pragma once
 
 #include <algorithm>
@@ -19,16 +20,17 @@
 namespace ublkd::store {
 
 inline constexpr std::uint32_t kSuperblockVersion = 1;
-inline constexpr std::size_t kSuperblockBytes = kPageBytes;    // of one copy
+inline constexpr std::size_t kSuperblockBytes = kPageBytes;  // of one copy
 using BootId = std::array<std::byte, 16>;
 
-/// Bytes of replication's that the store keeps without reading them: up to `kCapacity`, trivially copyable, so that they
-/// may be coroutine arguments.
+/// Bytes of replication's that the store keeps without reading them: up to `kCapacity`, trivially
+/// copyable, so that they may be coroutine arguments.
 template <std::size_t kCapacity>
 class OpaqueBytes {
   public:
     OpaqueBytes() = default;
-    explicit OpaqueBytes(std::span<const std::byte> bytes) : length_(static_cast<std::uint16_t>(bytes.size())) {
+    explicit OpaqueBytes(std::span<const std::byte> bytes)
+        : length_(static_cast<std::uint16_t>(bytes.size())) {
         CHECK(bytes.size() <= kCapacity, "fits its place in the superblock");
         std::copy(bytes.begin(), bytes.end(), bytes_.begin());
     }
@@ -44,20 +46,20 @@ class OpaqueBytes {
     std::uint16_t length_ = 0;
 };
 
-using RecordBytes = OpaqueBytes<512>;      // encoded replication::Membership (kMaxRecordBytes)
-using ProposalBytes = OpaqueBytes<640>;    // an encoded proposal: the record and its base
+using RecordBytes = OpaqueBytes<512>;    // encoded replication::Membership (kMaxRecordBytes)
+using ProposalBytes = OpaqueBytes<640>;  // an encoded proposal: the record and its base
 
 struct Superblock {
     VolumeId volume;
     ReplicaId incarnation;
     std::uint64_t size_bytes = 0;
-    bool buffered = false;                // the data file is used without O_DIRECT (pool of --buffered)
-    std::uint64_t number = 0;             // of `record`; 0 and no record: never a member
+    bool buffered = false;     // the data file is used without O_DIRECT (pool of --buffered)
+    std::uint64_t number = 0;  // of `record`; 0 and no record: never a member
     RecordBytes record;
-    ProposalBytes pending;                // R4: stored before it is sent; empty: none
-    BootId boot_id{};                     // in which this replica was last used
-    bool clean = false;                   // closed in order: everything is durable, the allocated map is exact
-    std::uint64_t durable_through = 0;    // R10: writes up to this sequence are durable here
+    ProposalBytes pending;  // R4: stored before it is sent; empty: none
+    BootId boot_id{};       // in which this replica was last used
+    bool clean = false;     // closed in order: everything is durable, the allocated map is exact
+    std::uint64_t durable_through = 0;  // R10: writes up to this sequence are durable here
     friend bool operator==(const Superblock&, const Superblock&) = default;
 };
 
@@ -65,7 +67,7 @@ struct Superblock {
 struct SuperblockChange {
     std::optional<std::uint64_t> number{};
     std::optional<RecordBytes> record{};
-    std::optional<ProposalBytes> pending{};    // an empty one clears it
+    std::optional<ProposalBytes> pending{};  // an empty one clears it
     std::optional<BootId> boot_id{};
     std::optional<bool> clean{};
     std::optional<std::uint64_t> durable_through{};
@@ -74,16 +76,17 @@ struct SuperblockChange {
 /// One copy as read from disk.
 struct SuperblockCopy {
     Superblock value;
-    std::uint64_t sequence = 0;    // counts the updates; the greater of two valid copies counts
+    std::uint64_t sequence = 0;  // counts the updates; the greater of two valid copies counts
 };
 
 using SuperblockPage = std::span<std::byte, kSuperblockBytes>;
 
 /// Fills the whole of `page`. `copy`: 0 or 1, where it will be written.
 void encode_superblock(const SuperblockCopy& from, std::uint32_t copy, SuperblockPage page);
-/// Checks magic, checksum, version, own location (`copy`) and that it is `incarnation`'s. Errors: kCorrupt; kUnsupported
-/// where a valid copy has another version (a newer ublkd wrote it): then the other copy must not be used either.
-Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockBytes> page, std::uint32_t copy,
-                                         ReplicaId incarnation);
+/// Checks magic, checksum, version, own location (`copy`) and that it is `incarnation`'s. Errors:
+/// kCorrupt; kUnsupported where a valid copy has another version (a newer ublkd wrote it): then the
+/// other copy must not be used either.
+Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockBytes> page,
+                                         std::uint32_t copy, ReplicaId incarnation);
 
 }  // namespace ublkd::store

@@ -18,7 +18,8 @@ Superblock changed(const Superblock& from, const SuperblockChange& change) {
 
 }  // namespace
 
-SuperblockFile::SuperblockFile(std::unique_ptr<DiskFile> file) : file_(std::move(file)), page_(kSuperblockBytes) {}
+SuperblockFile::SuperblockFile(std::unique_ptr<DiskFile> file)
+    : file_(std::move(file)), page_(kSuperblockBytes) {}
 
 io::Task<Result<void>> SuperblockFile::format(Superblock first) {
     CO_TRY(file_->set_size(2 * kSuperblockBytes));
@@ -32,7 +33,8 @@ io::Task<Result<void>> SuperblockFile::format(Superblock first) {
 io::Task<Result<void>> SuperblockFile::load(ReplicaId incarnation) {
     std::uint64_t size_bytes = 0;
     CO_TRY_ASSIGN(size_bytes, file_->size_bytes());
-    if (size_bytes < 2 * kSuperblockBytes) co_return fail(Errc::kCorrupt, "superblock file is cut short");
+    if (size_bytes < 2 * kSuperblockBytes)
+        co_return fail(Errc::kCorrupt, "superblock file is cut short");
     bool found = false;
     Error why{Errc::kCorrupt};
     for (std::uint32_t copy = 0; copy < 2; ++copy) {
@@ -62,7 +64,9 @@ io::Task<Result<void>> SuperblockFile::update(SuperblockChange change) {
     }
     const SuperblockCopy next{changed(current_.value, change), current_.sequence + 1};
     // The copy that holds the newest state stays whole until the other one is durable.
-    const auto copy = faults::rule_off("rule.superblock_alternate") ? 0U : static_cast<std::uint32_t>(next.sequence & 1);
+    const auto copy = faults::rule_off("rule.superblock_alternate")
+                          ? 0U
+                          : static_cast<std::uint32_t>(next.sequence & 1);
     const Result<void> written = co_await write_copy(&next, copy);
     if (written) {
         current_ = next;
@@ -76,7 +80,8 @@ io::Task<Result<void>> SuperblockFile::update(SuperblockChange change) {
 io::Task<Result<void>> SuperblockFile::write_copy(const SuperblockCopy* from, std::uint32_t copy) {
     const SuperblockPage page(page_.data(), kSuperblockBytes);
     encode_superblock(*from, copy, page);
-    if (const int error = faults::hit("store.superblock_write")) co_return fail_errno(error, "write superblock");
+    if (const int error = faults::hit("store.superblock_write"))
+        co_return fail_errno(error, "write superblock");
     ++writes_;
     CO_TRY(co_await file_->write(copy * kSuperblockBytes, page, Durability::kDurable));
     if (const int error = faults::hit("store.after_superblock_write"))

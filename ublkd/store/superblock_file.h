@@ -1,5 +1,5 @@
-// The file `superblock` of a replica: reads the two copies, writes updates alternately and durably, one after another in
-// order of call. Owner: the replica's store, on its reactor.
+// The file `superblock` of a replica: reads the two copies, writes updates alternately and durably,
+// one after another in order of call. Owner: the replica's store, on its reactor.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +22,14 @@ class SuperblockFile {
     DiskFile* file() const { return file_.get(); }
     /// Writes both copies of a new replica.
     io::Task<Result<void>> format(Superblock first);
-    /// The newer valid copy. Errors: kCorrupt (none is valid), kUnsupported (one is of another format version), kIo.
+    /// The newer valid copy. Errors: kCorrupt (none is valid), kUnsupported (one is of another
+    /// format version), kIo.
     io::Task<Result<void>> load(ReplicaId incarnation);
 
     /// The newest durable state.
     const Superblock& current() const { return current_.value; }
-    /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or the change. After one
-    /// other than kNoSpace nothing is written any more (R14).
+    /// Durable when it has ended. On an error current() stays what it was; on disk it is that, or
+    /// the change. After one other than kNoSpace nothing is written any more (R14).
     io::Task<Result<void>> update(SuperblockChange change);
     /// False after load() where one of the copies could not be read.
     bool both_copies_valid() const { return both_copies_valid_; }

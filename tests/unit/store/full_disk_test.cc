@@ -1,5 +1,6 @@
-// Goal: a disk that is really full gives kNoSpace, the replica stays in service, and goes on when there is room again.
-// Method: a small tmpfs in a mount namespace of a child process (as root, or in a user namespace of its own).
+// Goal: a disk that is really full gives kNoSpace, the replica stays in service, and goes on when
+// there is room again. Method: a small tmpfs in a mount namespace of a child process (as root, or
+// in a user namespace of its own).
 #include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
@@ -29,11 +30,14 @@ void expect(bool condition, const char* what) {
     expect(mount("none", folder.c_str(), "tmpfs", 0, "size=1m") == 0, "a tmpfs of 1 MiB");
     const auto reactor = std::move(*io::Reactor::create());
     const auto buffers = std::move(*io::BufferPool::create(kMiB, false));
-    const auto pool = std::move(*Pool::create(folder + "/pool", PoolConfig{.id = {}, .domain = "", .buffered = true}));
-    const ReplicaConfig config{
-        .volume = VolumeId(1), .incarnation = ReplicaId(2), .size_bytes = 8 * kMiB, .direct = false};
-    auto made = reactor->run_until_complete(ReplicaStore::create(reactor.get(), buffers.get(),
-                                                                 pool->replica_folder(ReplicaId(2)), config));
+    const auto pool = std::move(
+        *Pool::create(folder + "/pool", PoolConfig{.id = {}, .domain = "", .buffered = true}));
+    const ReplicaConfig config{.volume = VolumeId(1),
+                               .incarnation = ReplicaId(2),
+                               .size_bytes = 8 * kMiB,
+                               .direct = false};
+    auto made = reactor->run_until_complete(ReplicaStore::create(
+        reactor.get(), buffers.get(), pool->replica_folder(ReplicaId(2)), config));
     expect(made.has_value(), "a replica, sparse");
     ReplicaStore& store = **made;
     const AlignedMemory memory(kDirtyUnitBytes);
@@ -47,8 +51,11 @@ void expect(bool condition, const char* what) {
     expect(at > 0, "some of it was written");
     expect(!store.failed(), "the replica stays in service");
     expect(reactor->run_until_complete(store.flush()).has_value(), "what was written is flushed");
-    expect(reactor->run_until_complete(store.discard(Range{0, 2 * kDirtyUnitBytes}, {})).has_value(), "a discard");
-    expect(reactor->run_until_complete(store.write(at, memory.span(), {})).has_value(), "there is room again");
+    expect(
+        reactor->run_until_complete(store.discard(Range{0, 2 * kDirtyUnitBytes}, {})).has_value(),
+        "a discard");
+    expect(reactor->run_until_complete(store.write(at, memory.span(), {})).has_value(),
+           "there is room again");
     expect(pool->space()->available_bytes() < kMiB, "the pool knows what the file system has left");
     std::_Exit(0);
 }

@@ -1,6 +1,6 @@
-// Goal: the maps' bytes are those of docs/format-replica.md; a damaged or misplaced sector is refused; a torn page is a mix
-// of valid sectors; those who need bits on disk at the same time share a write.
-// Method: golden bytes, damage by hand, a disk in memory.
+// Goal: the maps' bytes are those of docs/format-replica.md; a damaged or misplaced sector is
+// refused; a torn page is a mix of valid sectors; those who need bits on disk at the same time
+// share a write. Method: golden bytes, damage by hand, a disk in memory.
 #include "ublkd/store/map_file.h"
 
 #include <fmt/core.h>
@@ -22,7 +22,7 @@ constexpr MapSectorPlace kPlace{MapKind::kAllocated, kId, 1};
 
 Sector encoded() {
     Bitmap bits(5000);
-    bits.set(3840);    // the first bit of sector 1
+    bits.set(3840);  // the first bit of sector 1
     bits.set(3840 + 69);
     Sector sector;
     encode_map_sector(kPlace, bits, sector);
@@ -62,7 +62,9 @@ TEST(MapSector, IsRefusedWhereDamagedMisplacedOrNotOurs) {
         sector[at] ^= std::byte{4};
         EXPECT_EQ(decode_map_sector(kPlace, sector, bits).error().code, Errc::kCorrupt) << at;
     }
-    const auto code_at = [&](MapSectorPlace place) { return decode_map_sector(place, encoded(), bits).error().code; };
+    const auto code_at = [&](MapSectorPlace place) {
+        return decode_map_sector(place, encoded(), bits).error().code;
+    };
     EXPECT_EQ(code_at({MapKind::kActivity, kId, 1}), Errc::kCorrupt);
     EXPECT_EQ(code_at({MapKind::kAllocated, ReplicaId(1), 1}), Errc::kCorrupt);
     EXPECT_EQ(code_at({MapKind::kAllocated, kId, 0}), Errc::kCorrupt);
@@ -71,7 +73,7 @@ TEST(MapSector, IsRefusedWhereDamagedMisplacedOrNotOurs) {
     store_le<std::uint16_t>(sector.data() + 4, 2);
     seal(sector);
     EXPECT_EQ(decode_map_sector(kPlace, sector, bits).error().code, Errc::kUnsupported);
-    Bitmap small(3850);    // bit 3909 lies past its end
+    Bitmap small(3850);  // bit 3909 lies past its end
     EXPECT_EQ(decode_map_sector(kPlace, encoded(), small).error().code, Errc::kCorrupt);
 }
 
@@ -120,7 +122,8 @@ TEST_F(PersistentMapTest, KeepsItsBitsOverReopening) {
 TEST_F(PersistentMapTest, ThoseWhoNeedBitsAtTheSameTimeShareAWrite) {
     const std::uint64_t before = map_.writes();
     run(set_many());
-    EXPECT_LE(map_.writes() - before, 2U) << "the first one's, and one for the 99 that came meanwhile";
+    EXPECT_LE(map_.writes() - before, 2U)
+        << "the first one's, and one for the 99 that came meanwhile";
 }
 
 TEST_F(PersistentMapTest, ATornPageIsAMixOfValidSectors) {
@@ -151,7 +154,8 @@ TEST_F(PersistentMapTest, ABitClearedDuringAWriteIsNotTakenForWritten) {
     map_.set(9);
     io::Task<Result<void>> writing = map_.make_durable();
     io::TaskGroup group;
-    group.start([](io::Task<Result<void>>* task) -> io::Task<void> { (void)co_await *task; }(&writing));
+    group.start(
+        [](io::Task<Result<void>>* task) -> io::Task<void> { (void)co_await *task; }(&writing));
     map_.clear(9);
     run([](io::TaskGroup* all) -> io::Task<void> { co_await all->wait(); }(&group));
     EXPECT_FALSE(map_.on_disk(9));

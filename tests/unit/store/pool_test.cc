@@ -1,5 +1,5 @@
-// Goal: a pool is made whole or not at all, is had by one daemon, refuses what it cannot read, and sweeps what a crash left.
-// Method: real folders; golden bytes; damage by hand; fault points.
+// Goal: a pool is made whole or not at all, is had by one daemon, refuses what it cannot read, and
+// sweeps what a crash left. Method: real folders; golden bytes; damage by hand; fault points.
 #include "ublkd/store/pool.h"
 
 #include <fmt/core.h>
@@ -28,7 +28,10 @@ class PoolTest : public ::testing::Test {
         }
         ASSERT_TRUE(fs::write_file(path() + "/pool", bytes));
     }
-    void make() { ASSERT_TRUE(Pool::create(path(), PoolConfig{.id = PoolId(0x0102030405060708), .domain = "rack-a"})); }
+    void make() {
+        ASSERT_TRUE(
+            Pool::create(path(), PoolConfig{.id = PoolId(0x0102030405060708), .domain = "rack-a"}));
+    }
     Errc open_error() { return Pool::open(path()).error().code; }
     void make_folder_with_file(const std::string& name) {
         ASSERT_TRUE(fs::make_folder(path() + "/replicas/" + name));
@@ -40,7 +43,8 @@ class PoolTest : public ::testing::Test {
 
 TEST_F(PoolTest, IsOpenedAsItWasMade) {
     {
-        const auto made = Pool::create(path() + "/", PoolConfig{.id = {}, .domain = "rack-a", .size_cap_bytes = kGiB});
+        const auto made = Pool::create(
+            path() + "/", PoolConfig{.id = {}, .domain = "rack-a", .size_cap_bytes = kGiB});
         ASSERT_TRUE(made) << to_string(made.error());
         EXPECT_TRUE((*made)->id());
     }
@@ -89,7 +93,9 @@ TEST_F(PoolTest, IsNotMadeTwiceOrOverOtherFiles) {
     EXPECT_EQ(fs::list(other)->size(), 1U) << "nothing was left there";
     EXPECT_EQ(Pool::create(folder_.path() + "/no/parent", {}).error().code, Errc::kNotFound);
     EXPECT_EQ(Pool::create("", {}).error().code, Errc::kInvalidArgument);
-    EXPECT_EQ(Pool::create(path() + "2", PoolConfig{.id = {}, .domain = std::string(129, 'x')}).error().code,
+    EXPECT_EQ(Pool::create(path() + "2", PoolConfig{.id = {}, .domain = std::string(129, 'x')})
+                  .error()
+                  .code,
               Errc::kInvalidArgument);
 }
 
@@ -116,14 +122,14 @@ TEST_F(PoolTest, DamagedOrOfAnotherVersionIsRefused) {
     bytes.resize(300);
     write_file(bytes, false);
     EXPECT_EQ(open_error(), Errc::kCorrupt);
-    for (const std::size_t at : {8U, 33U}) {    // version, flags
+    for (const std::size_t at : {8U, 33U}) {  // version, flags
         bytes = whole;
         bytes[at] = std::byte{9};
         write_file(bytes, true);
         EXPECT_EQ(open_error(), Errc::kUnsupported) << at;
     }
     bytes = whole;
-    bytes[36] = std::byte{200};    // length of the domain
+    bytes[36] = std::byte{200};  // length of the domain
     write_file(bytes, true);
     EXPECT_EQ(open_error(), Errc::kCorrupt);
     write_file(whole, false);
@@ -177,8 +183,8 @@ TEST(AllocationBudget, ChargesUpToTheCap) {
 
 TEST(AllocationBudget, FollowsSharesOverOpenCloseAndRemoval) {
     AllocationBudget budget(0);
-    budget.set_share(ReplicaId(1), 1000);    // by the pool, from the file system
-    budget.set_share(ReplicaId(1), 640);     // by the store, exactly
+    budget.set_share(ReplicaId(1), 1000);  // by the pool, from the file system
+    budget.set_share(ReplicaId(1), 640);   // by the store, exactly
     EXPECT_EQ(budget.used_bytes(), 640U);
     EXPECT_TRUE(budget.charge(64));
     budget.settle(ReplicaId(1), 704);

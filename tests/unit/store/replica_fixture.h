@@ -1,9 +1,8 @@
 // A replica in a pool of its own on the disk, with a reactor: the ground of the store's tests.
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <memory>
@@ -23,7 +22,8 @@ class ReplicaTest : public ::testing::Test {
     static constexpr std::uint64_t kSizeBytes = 5 * kRegionBytes + kPageBytes + kSectorBytes;
 
     void SetUp() override {
-        pool_ = std::move(*Pool::create(folder_.path() + "/pool", PoolConfig{.id = {}, .domain = "a"}));
+        pool_ =
+            std::move(*Pool::create(folder_.path() + "/pool", PoolConfig{.id = {}, .domain = "a"}));
         store_ = create(id_);
         ASSERT_NE(store_, nullptr);
     }
@@ -34,10 +34,14 @@ class ReplicaTest : public ::testing::Test {
         return reactor_->run_until_complete(std::move(task));
     }
     std::string path() const { return pool_->replica_folder(id_); }
-    StoreOptions options() const { return StoreOptions{.budget = pool_->budget(), .lock_wait_ms = 60}; }
+    StoreOptions options() const {
+        return StoreOptions{.budget = pool_->budget(), .lock_wait_ms = 60};
+    }
     ReplicaStore::Opened try_create(ReplicaId id, std::uint64_t size_bytes = kSizeBytes) {
-        const ReplicaConfig config{.volume = VolumeId(7), .incarnation = id, .size_bytes = size_bytes};
-        return run(ReplicaStore::create(reactor_.get(), buffers_.get(), pool_->replica_folder(id), config, options()));
+        const ReplicaConfig config{
+            .volume = VolumeId(7), .incarnation = id, .size_bytes = size_bytes};
+        return run(ReplicaStore::create(reactor_.get(), buffers_.get(), pool_->replica_folder(id),
+                                        config, options()));
     }
     std::unique_ptr<ReplicaStore> create(ReplicaId id) {
         auto made = try_create(id);
@@ -60,7 +64,8 @@ class ReplicaTest : public ::testing::Test {
         return span;
     }
     Result<void> write(std::uint64_t offset_bytes, std::size_t bytes, int value, bool fua = false) {
-        return run(store_->write(offset_bytes, memory(bytes, value), block::WriteOptions{.fua = fua}));
+        return run(
+            store_->write(offset_bytes, memory(bytes, value), block::WriteOptions{.fua = fua}));
     }
     /// The bytes' value where all of the range have one; -1: they differ; -2: an error.
     int value_at(std::uint64_t offset_bytes, std::size_t bytes) {
@@ -76,7 +81,8 @@ class ReplicaTest : public ::testing::Test {
         const int fd = ::open((path() + "/" + name).c_str(), O_RDWR | O_CLOEXEC);
         ASSERT_GE(fd, 0);
         const std::vector<char> junk(bytes, 0x5a);
-        EXPECT_EQ(::pwrite(fd, junk.data(), bytes, static_cast<off_t>(offset_bytes)), static_cast<ssize_t>(bytes));
+        EXPECT_EQ(::pwrite(fd, junk.data(), bytes, static_cast<off_t>(offset_bytes)),
+                  static_cast<ssize_t>(bytes));
         ::close(fd);
     }
 

@@ -1,5 +1,6 @@
-// Goal: a replica is made whole or not at all, is opened by one store at a time and only when nothing else may still write
-// to it, and is refused when its files are damaged. Method: real files; damage by hand; fault points; locks held from outside.
+// Goal: a replica is made whole or not at all, is opened by one store at a time and only when
+// nothing else may still write to it, and is refused when its files are damaged. Method: real
+// files; damage by hand; fault points; locks held from outside.
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -13,18 +14,22 @@ namespace {
 
 using ReplicaOpen = ReplicaTest;
 
-Errc code(const ReplicaStore::Opened& opened) { return opened ? Errc::kConflict : opened.error().code; }
+Errc code(const ReplicaStore::Opened& opened) {
+    return opened ? Errc::kConflict : opened.error().code;
+}
 
 TEST_F(ReplicaOpen, KeepsWhatItWasMadeWith) {
     store_.reset();
-    ReplicaConfig config{.volume = VolumeId(8), .incarnation = ReplicaId(9), .size_bytes = kMiB, .number = 3};
+    ReplicaConfig config{
+        .volume = VolumeId(8), .incarnation = ReplicaId(9), .size_bytes = kMiB, .number = 3};
     config.boot_id.fill(std::byte{1});
     config.record = RecordBytes(std::span(config.boot_id).first(5));
-    auto made = run(ReplicaStore::create(reactor_.get(), buffers_.get(), pool_->replica_folder(ReplicaId(9)), config));
+    auto made = run(ReplicaStore::create(reactor_.get(), buffers_.get(),
+                                         pool_->replica_folder(ReplicaId(9)), config));
     ASSERT_TRUE(made) << to_string(made.error());
     made->reset();
-    const auto opened =
-        run(ReplicaStore::open(reactor_.get(), buffers_.get(), pool_->replica_folder(ReplicaId(9)), options()));
+    const auto opened = run(ReplicaStore::open(reactor_.get(), buffers_.get(),
+                                               pool_->replica_folder(ReplicaId(9)), options()));
     ASSERT_TRUE(opened) << to_string(opened.error());
     const Superblock& found = (*opened)->superblock();
     EXPECT_EQ(found.volume, VolumeId(8));
@@ -40,7 +45,8 @@ TEST_F(ReplicaOpen, KeepsWhatItWasMadeWith) {
 TEST_F(ReplicaOpen, IsRefusedWhereItIsNotOrNotNamedByAnId) {
     id_ = ReplicaId(1);
     EXPECT_EQ(code(try_open()), Errc::kNotFound);
-    EXPECT_EQ(code(run(ReplicaStore::open(reactor_.get(), buffers_.get(), folder_.path() + "/x", options()))),
+    EXPECT_EQ(code(run(ReplicaStore::open(reactor_.get(), buffers_.get(), folder_.path() + "/x",
+                                          options()))),
               Errc::kInvalidArgument);
     EXPECT_EQ(code(try_create(ReplicaId(42))), Errc::kExists);
     EXPECT_EQ(code(try_create(ReplicaId(2), 100)), Errc::kInvalidArgument);
@@ -56,7 +62,8 @@ TEST_F(ReplicaOpen, IsHadByOneStoreAtATimeAndNotRemovedMeanwhile) {
     EXPECT_FALSE(fs::exists(path()));
 }
 
-/// As after SIGKILL: requests in the kernel hold the open file, and with it the lock, when the process is gone.
+/// As after SIGKILL: requests in the kernel hold the open file, and with it the lock, when the
+/// process is gone.
 TEST_F(ReplicaOpen, WaitsForTheLastWritesOfADeadProcess) {
     for (const char* name : {"data", "maps", "superblock"}) {
         store_.reset();
@@ -69,14 +76,15 @@ TEST_F(ReplicaOpen, WaitsForTheLastWritesOfADeadProcess) {
         });
         StoreOptions patient = options();
         patient.lock_wait_ms = 10'000;
-        EXPECT_TRUE(run(ReplicaStore::open(reactor_.get(), buffers_.get(), path(), patient))) << name;
+        EXPECT_TRUE(run(ReplicaStore::open(reactor_.get(), buffers_.get(), path(), patient)))
+            << name;
         ends.join();
     }
 }
 
 TEST_F(ReplicaOpen, AFailureWhileItIsMadeLeavesNothing) {
-    for (const char* fault : {"store.create=fail:28", "store.superblock_write=fail@2", "store.map_write=fail:28@2",
-                              "store.publish=fail"}) {
+    for (const char* fault : {"store.create=fail:28", "store.superblock_write=fail@2",
+                              "store.map_write=fail:28@2", "store.publish=fail"}) {
         ASSERT_TRUE(faults::arm(fault));
         EXPECT_FALSE(try_create(ReplicaId(3))) << fault;
         faults::disarm_all();
@@ -133,7 +141,7 @@ TEST_F(ReplicaOpen, AFolderUnderAnotherReplicasNameIsRefused) {
 TEST_F(ReplicaOpen, AfterACrashTheAllocatedMapIsFoundAgain) {
     ASSERT_TRUE(write(3 * kRegionBytes + 3 * kDirtyUnitBytes, kPageBytes, 1));
     ASSERT_TRUE(write(kSizeBytes - kSectorBytes, kSectorBytes, 2));
-    reopen();    // without a clean mark: no bit of the allocated map was ever written
+    reopen();  // without a clean mark: no bit of the allocated map was ever written
     EXPECT_FALSE(store_->superblock().clean);
     EXPECT_TRUE(store_->allocated().test(3 * 64 + 3));
     EXPECT_TRUE(store_->allocated().test(5 * 64));

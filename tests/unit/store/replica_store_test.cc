@@ -1,5 +1,6 @@
-// Goal: what a request costs, what is shared, what errors do. Method: a replica on the disk, counted requests
-// (ReplicaStore::stats()), fault points. What every BlockDevice does: replica_suite_test.cc; power cuts: tests/crash.
+// Goal: what a request costs, what is shared, what errors do. Method: a replica on the disk,
+// counted requests (ReplicaStore::stats()), fault points. What every BlockDevice does:
+// replica_suite_test.cc; power cuts: tests/crash.
 #include "tests/unit/store/replica_fixture.h"
 
 namespace ublkd::store {
@@ -8,7 +9,8 @@ namespace {
 class ReplicaStoreTest : public ReplicaTest {
   protected:
     io::Task<void> write_one(std::uint64_t offset_bytes, std::span<const std::byte> data) {
-        const Result<void> written = co_await store_->write(offset_bytes, data, block::WriteOptions{});
+        const Result<void> written =
+            co_await store_->write(offset_bytes, data, block::WriteOptions{});
         if (!written) last_error_ = written.error();
         failed_ += written ? 0 : 1;
     }
@@ -24,7 +26,8 @@ class ReplicaStoreTest : public ReplicaTest {
     io::Task<void> write_neighbours(std::uint64_t page) {
         io::TaskGroup group;
         for (std::uint64_t i = 0; i < 8; ++i)
-            group.start(write_one(page + i * kSectorBytes, memory_.span().subspan(i * kSectorBytes, kSectorBytes)));
+            group.start(write_one(page + i * kSectorBytes,
+                                  memory_.span().subspan(i * kSectorBytes, kSectorBytes)));
         co_await group.wait();
     }
     io::Task<void> flush_many(int count) {
@@ -55,8 +58,9 @@ TEST_F(ReplicaStoreTest, ASteadyWriteIsOneDiskRequest) {
 TEST_F(ReplicaStoreTest, FirstWritesToRegionsShareAMapWrite) {
     ASSERT_TRUE(write(0, kPageBytes, 1));
     const StoreStats before = store_->stats();
-    run(write_all({kRegionBytes, 2 * kRegionBytes, 3 * kRegionBytes, kRegionBytes + kMiB, 4 * kRegionBytes},
-                  memory(kPageBytes, 2)));
+    run(write_all(
+        {kRegionBytes, 2 * kRegionBytes, 3 * kRegionBytes, kRegionBytes + kMiB, 4 * kRegionBytes},
+        memory(kPageBytes, 2)));
     EXPECT_EQ(failed_, 0);
     EXPECT_LE(store_->stats().map_writes - before.map_writes, 2U);
     EXPECT_EQ(store_->activity().count(), 5U);
@@ -83,14 +87,17 @@ TEST_F(ReplicaStoreTest, WithoutThePageLockSectorsAreLost) {
     run(write_neighbours(kRegionBytes));
     int lost = 0;
     for (std::uint64_t i = 0; i < 8; ++i)
-        lost += value_at(kRegionBytes + i * kSectorBytes, kSectorBytes) == static_cast<int>(i + 1) ? 0 : 1;
+        lost += value_at(kRegionBytes + i * kSectorBytes, kSectorBytes) == static_cast<int>(i + 1)
+                    ? 0
+                    : 1;
     EXPECT_GT(lost, 0);
 }
 
 TEST_F(ReplicaStoreTest, MisalignedMemoryAndLargeRaggedWritesGoThroughABuffer) {
     AlignedMemory odd(kMaxIoBytes + kPageBytes);
     const auto data = odd.span().subspan(3, kMaxIoBytes);
-    for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::byte>(i * 7 + i / 4096);
+    for (std::size_t i = 0; i < data.size(); ++i)
+        data[i] = static_cast<std::byte>(i * 7 + i / 4096);
     ASSERT_TRUE(run(store_->write(kSectorBytes, data, block::WriteOptions{})));
     EXPECT_EQ(store_->stats().bounced, 1U);
     const auto into = memory_.span();
@@ -149,7 +156,8 @@ TEST_F(ReplicaStoreTest, ADiscardGivesSpaceBackToThePool) {
 }
 
 TEST_F(ReplicaStoreTest, KeptZeroesStayAllocated) {
-    ASSERT_TRUE(run(store_->write_zeroes(Range{0, kDirtyUnitBytes}, block::ZeroOptions{.keep_allocated = true})));
+    ASSERT_TRUE(run(store_->write_zeroes(Range{0, kDirtyUnitBytes},
+                                         block::ZeroOptions{.keep_allocated = true})));
     EXPECT_TRUE(store_->allocated().test(0));
     EXPECT_EQ(value_at(0, kDirtyUnitBytes), 0);
 }
@@ -229,8 +237,10 @@ TEST_P(ReplicaError, PutsTheReplicaOutForGood) {
     EXPECT_FALSE(run(store_->mark_clean()));
     EXPECT_FALSE(run(store_->update_superblock(change)));
     const StoreStats after = store_->stats();
-    EXPECT_EQ(after.data_writes + after.data_reads + after.data_syncs + after.superblock_writes + after.map_writes,
-              before.data_writes + before.data_reads + before.data_syncs + before.superblock_writes + before.map_writes);
+    EXPECT_EQ(after.data_writes + after.data_reads + after.data_syncs + after.superblock_writes +
+                  after.map_writes,
+              before.data_writes + before.data_reads + before.data_syncs +
+                  before.superblock_writes + before.map_writes);
     reopen();
     EXPECT_FALSE(store_->superblock().clean);
 }
@@ -238,8 +248,9 @@ TEST_P(ReplicaError, PutsTheReplicaOutForGood) {
 INSTANTIATE_TEST_SUITE_P(Steps, ReplicaError,
                          ::testing::Values("store.data_write=fail", "store.after_data_write=fail",
                                            "store.data_sync=fail", "store.after_data_sync=fail",
-                                           "store.map_write=fail", "store.after_map_write=fail", "store.zero=fail",
-                                           "store.after_zero=fail", "store.superblock_write=fail",
+                                           "store.map_write=fail", "store.after_map_write=fail",
+                                           "store.zero=fail", "store.after_zero=fail",
+                                           "store.superblock_write=fail",
                                            "store.after_superblock_write=fail"),
                          [](const auto& step) {
                              std::string name = step.param;
@@ -267,7 +278,7 @@ TEST_F(ReplicaStoreTest, ClearsWhatIsIdleAndFlushed) {
     ASSERT_TRUE(write(0, kPageBytes, 1));
     ASSERT_TRUE(write(kRegionBytes, kPageBytes, 1));
     const std::uint64_t epoch = store_->begin_epoch();
-    ASSERT_TRUE(write(kRegionBytes, kPageBytes, 2));    // hot
+    ASSERT_TRUE(write(kRegionBytes, kPageBytes, 2));  // hot
     ASSERT_TRUE(run(store_->flush()));
     const auto regions = store_->idle_regions(epoch);
     ASSERT_EQ(regions, std::vector<std::uint32_t>{0});
@@ -276,7 +287,8 @@ TEST_F(ReplicaStoreTest, ClearsWhatIsIdleAndFlushed) {
     EXPECT_TRUE(store_->activity().test(1));
     reopen();
     EXPECT_FALSE(store_->activity().test(0));
-    EXPECT_TRUE(store_->allocated().test(0)) << "the allocated map went to disk before the bit was cleared";
+    EXPECT_TRUE(store_->allocated().test(0))
+        << "the allocated map went to disk before the bit was cleared";
     EXPECT_EQ(value_at(0, kPageBytes), 1);
 }
 

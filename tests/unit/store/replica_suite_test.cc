@@ -1,5 +1,6 @@
-// Goal: a replica's store is a BlockDevice in every respect. Method: the conformance suite, on O_DIRECT and on buffered
-// files; reopened in order (clean mark) and as after the death of the process (no mark).
+// Goal: a replica's store is a BlockDevice in every respect. Method: the conformance suite, on
+// O_DIRECT and on buffered files; reopened in order (clean mark) and as after the death of the
+// process (no mark).
 #include "tests/suites/block_device_suite.h"
 #include "tests/unit/store/temporary_folder.h"
 #include "ublkd/store/pool.h"
@@ -16,11 +17,16 @@ class StoreSubject : public suites::DeviceSubject {
                                                std::uint64_t size_bytes) override {
         reactor_ = reactor;
         buffers_ = buffers;
-        CO_TRY_ASSIGN(pool_, Pool::create(folder_.path(), PoolConfig{.id = {}, .domain = "a", .buffered = !direct_}));
-        const ReplicaConfig config{
-            .volume = VolumeId(1), .incarnation = ReplicaId(2), .size_bytes = size_bytes, .direct = direct_};
+        CO_TRY_ASSIGN(pool_,
+                      Pool::create(folder_.path(),
+                                   PoolConfig{.id = {}, .domain = "a", .buffered = !direct_}));
+        const ReplicaConfig config{.volume = VolumeId(1),
+                                   .incarnation = ReplicaId(2),
+                                   .size_bytes = size_bytes,
+                                   .direct = direct_};
         // Named first: no temporary with a destructor inside a co_await expression.
-        io::Task<ReplicaStore::Opened> making = ReplicaStore::create(reactor_, buffers_, path(), config, options());
+        io::Task<ReplicaStore::Opened> making =
+            ReplicaStore::create(reactor_, buffers_, path(), config, options());
         CO_TRY_ASSIGN(store_, co_await making);
         co_return store_.get();
     }
@@ -30,7 +36,8 @@ class StoreSubject : public suites::DeviceSubject {
             CO_TRY(co_await store_->mark_clean());
         }
         store_.reset();
-        io::Task<ReplicaStore::Opened> opening = ReplicaStore::open(reactor_, buffers_, path(), options());
+        io::Task<ReplicaStore::Opened> opening =
+            ReplicaStore::open(reactor_, buffers_, path(), options());
         CO_TRY_ASSIGN(store_, co_await opening);
         EXPECT_EQ(store_->superblock().clean, clean_);
         co_return store_.get();
@@ -54,11 +61,13 @@ class StoreSubject : public suites::DeviceSubject {
 };
 
 suites::Subject subject(std::string name, bool direct, bool clean) {
-    return suites::Subject{std::move(name), [direct, clean] { return std::make_unique<StoreSubject>(direct, clean); }};
+    return suites::Subject{
+        std::move(name), [direct, clean] { return std::make_unique<StoreSubject>(direct, clean); }};
 }
 
 INSTANTIATE_TEST_SUITE_P(ReplicaStore, BlockDeviceSuite,
-                         ::testing::Values(subject("direct", true, true), subject("direct_unclean", true, false),
+                         ::testing::Values(subject("direct", true, true),
+                                           subject("direct_unclean", true, false),
                                            subject("buffered", false, true)),
                          suites::subject_name);
 

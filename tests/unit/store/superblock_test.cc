@@ -1,5 +1,6 @@
-// Goal: the superblock's bytes are those of docs/format-replica.md, and what is damaged, misplaced or of another version is
-// refused. Method: golden bytes; each damage by hand; the file with its two copies on a disk in memory.
+// Goal: the superblock's bytes are those of docs/format-replica.md, and what is damaged, misplaced
+// or of another version is refused. Method: golden bytes; each damage by hand; the file with its
+// two copies on a disk in memory.
 #include "ublkd/store/superblock.h"
 
 #include <fmt/core.h>
@@ -109,8 +110,8 @@ TEST(Superblock, WhatContradictsItselfIsCorrupt) {
         std::uint64_t value;
         std::size_t bytes;
     };
-    for (const Damage damage : {Damage{88, 513, 2}, Damage{90, 641, 2}, Damage{48, 0, 8}, Damage{48, 513, 8},
-                                Damage{32, 0, 8}, Damage{16, 0, 8}}) {
+    for (const Damage damage : {Damage{88, 513, 2}, Damage{90, 641, 2}, Damage{48, 0, 8},
+                                Damage{48, 513, 8}, Damage{32, 0, 8}, Damage{16, 0, 8}}) {
         Page page = encoded(example(), 0);
         std::memcpy(page.data() + damage.at, &damage.value, damage.bytes);
         seal(page);
@@ -133,8 +134,12 @@ class SuperblockFileTest : public ::testing::Test {
     T run(io::Task<T> task) {
         return reactor_->run_until_complete(std::move(task));
     }
-    SuperblockFile open(bool create) { return SuperblockFile(std::move(*folder_->open("superblock", {create, false}))); }
-    std::unique_ptr<DiskFile> raw() { return std::move(*folder_->open("superblock", {false, false})); }
+    SuperblockFile open(bool create) {
+        return SuperblockFile(std::move(*folder_->open("superblock", {create, false})));
+    }
+    std::unique_ptr<DiskFile> raw() {
+        return std::move(*folder_->open("superblock", {false, false}));
+    }
     Page read_copy(std::uint32_t copy) {
         Page page;
         EXPECT_TRUE(run(raw()->read(copy * kSuperblockBytes, page)));
@@ -177,7 +182,7 @@ TEST_F(SuperblockFileTest, UpdatesAreWrittenToTheTwoCopiesInTurn) {
 }
 
 TEST_F(SuperblockFileTest, OneDamagedCopyLeavesTheOther) {
-    update(6);    // in copy 1
+    update(6);  // in copy 1
     Page page = read_copy(1);
     page[300] ^= std::byte{1};
     write_copy(1, page);
@@ -204,13 +209,15 @@ TEST_F(SuperblockFileTest, ACopyOfANewerVersionForbidsTheOlderOne) {
 TEST_F(SuperblockFileTest, AMisdirectedCopyIsNotUsedUnlessTheRuleIsOff) {
     const Page old0 = read_copy(0);
     update(6);
-    update(7);             // in copy 0
-    update(8);             // in copy 1
-    write_copy(1, read_copy(0));    // the disk wrote copy 0 over copy 1, then lost copy 0's newest write
+    update(7);  // in copy 0
+    update(8);  // in copy 1
+    write_copy(1,
+               read_copy(0));  // the disk wrote copy 0 over copy 1, then lost copy 0's newest write
     write_copy(0, old0);
     EXPECT_EQ(number_after_load(), 5U);
     ASSERT_TRUE(faults::arm("rule.own_location=off"));
-    EXPECT_EQ(number_after_load(), 7U) << "without the rule a page is taken that was never written there";
+    EXPECT_EQ(number_after_load(), 7U)
+        << "without the rule a page is taken that was never written there";
 }
 
 TEST_F(SuperblockFileTest, AFailedUpdateChangesNothingInMemory) {

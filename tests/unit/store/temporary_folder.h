@@ -1,4 +1,5 @@
-// A folder of its own for one test, deleted with all in it; on the disk (TMPDIR or /var/tmp), since O_DIRECT is tested.
+// A folder of its own for one test, deleted with all in it; on the disk (TMPDIR or /var/tmp), since
+// O_DIRECT is tested.
 #pragma once
 
 #include <cstdlib>
