@@ -99,7 +99,7 @@ TEST_P(StoreRule, SwitchedOffIsFoundByTheSearch) {
 INSTANTIATE_TEST_SUITE_P(Rules, StoreRule,
                          ::testing::Values("activity_bit_first", "allocated_before_clear",
                                            "clear_after_flush", "clean_mark_first", "page_lock",
-                                           "zero_lock", "flush_starts_after",
+                                           "zero_lock", "flush_starts_after", "flush_to_disk",
                                            "superblock_alternate"),
                          [](const auto& rule) { return std::string(rule.param); });
 
