@@ -387,6 +387,20 @@ TEST(NbdTransmission, AClientThatTakesNoRepliesLeavesMostBuffersToOthers) {
         ASSERT_TRUE(greedy.reply(512 * 1024)) << "and nothing is lost for the slow one";
 }
 
+TEST(NbdTransmission, ALargeWriteToADeviceThatHangsLeavesMostBuffersToOthers) {
+    TestServer server;
+    RawClient stuck = enter(server);
+    RawClient other = enter(server, false, false, false, "endless");
+    server.disk().hold = true;
+    std::thread writer([&stuck] { EXPECT_EQ(stuck.write(0, Bytes(32 * kMiB)), NbdError::kNone); });
+    while (server.disk().in_flight < 2) std::this_thread::sleep_for(1ms);
+    std::this_thread::sleep_for(50ms);
+    EXPECT_GE(server.free_buffer_bytes(), 16 * kMiB * 2 / 3 - 512 * kKiB);
+    EXPECT_TRUE(other.read(0, 512 * 1024).has_value());
+    server.disk().hold = false;
+    writer.join();
+}
+
 TEST(NbdTransmission, MoreRequestsThanThereAreBuffersWaitForTheirTurn) {
     TestServerOptions options;
     options.buffer_bytes = kMiB;
@@ -401,6 +415,10 @@ TEST(NbdTransmission, MoreRequestsThanThereAreBuffersWaitForTheirTurn) {
     ASSERT_TRUE(client.send(requests));
     for (int i = 0; i < 12; ++i) EXPECT_EQ(client.reply()->error, NbdError::kNone);
     EXPECT_EQ(client.read(11 * data.size(), 256 * 1024), data);
+    // Of the largest single size, but beginning within a block: two parts, each as large as all
+    // that may be in flight.
+    EXPECT_EQ(client.write(100, Bytes(512 * 1024)), NbdError::kNone);
+    EXPECT_EQ(client.write(0, Bytes(3 * kMiB)), NbdError::kNone);
 }
 
 // ---- clients that did not ask for block sizes

@@ -150,6 +150,7 @@ io::Task<void> Session::serve(Control* control, int fd) {
                                     .drain_timeout = options.drain_timeout};
     Transmission transmission(io::Socket(*shared_->reactor, fd), received(), shared_.get(),
                               handshake_.negotiated(), limits);
+    std::vector<std::byte>().swap(input_);  // not needed any more
     control->live = &transmission;
     if (control->drain) transmission.drain();
     co_await transmission.run();

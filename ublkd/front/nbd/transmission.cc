@@ -31,11 +31,16 @@ bool is_change(Command command) {
            command == Command::kWriteZeroes;
 }
 
+/// What a request is counted with against the bound on data in flight, before it is cut into parts.
 std::uint64_t data_bytes(const WireRequest& wire) {
-    const auto command = Command(wire.command);
-    return command == Command::kRead || command == Command::kWrite
-               ? std::min(wire.length_bytes, kMaxPayloadBytes)
-               : 0;
+    switch (Command(wire.command)) {
+        case Command::kRead:
+            return std::min(wire.length_bytes, kMaxPayloadBytes);
+        case Command::kWrite:  // each part is counted for itself
+            return wire.length_bytes <= kMaxIoBytes ? wire.length_bytes : 0;
+        default:
+            return 0;
+    }
 }
 
 }  // namespace
@@ -113,8 +118,7 @@ io::Task<void> Transmission::receive_loop() {
 io::Task<bool> Transmission::take_request(const WireRequest& wire) {
     Request* const request = take_slot();
     request->wire = wire;
-    request->charged_bytes = data_bytes(wire);
-    bytes_in_flight_ += request->charged_bytes;
+    charge(request, data_bytes(wire));
     const char* why = nullptr;
     const NbdError error = check(wire, &why);
     if (error != NbdError::kNone) {
@@ -187,12 +191,15 @@ io::Task<bool> Transmission::take_write(Request* request) {
 io::Task<bool> Transmission::take_parts(Request* parent) {
     std::uint64_t offset = parent->wire.offset_bytes;
     std::uint64_t left = parent->wire.length_bytes;
-    parent->parts_left = 1;  // the receiving itself
+    parent->parts_left = 1;                                       // the receiving itself
+    bytes_in_flight_ -= std::exchange(parent->charged_bytes, 0);  // its parts are counted
     bool whole = true;
     while (left > 0 && whole) {
         const std::uint64_t skew = offset % geometry_.logical_block_bytes;
         const std::uint64_t bytes = std::min(left, kMaxIoBytes - skew);
+        if (!has_room(bytes)) co_await wait_for_room(bytes);
         Request* const part = take_slot();
+        charge(part, bytes);
         part->wire = parent->wire;
         part->wire.offset_bytes = offset;
         part->wire.length_bytes = static_cast<std::uint32_t>(bytes);
@@ -289,6 +296,9 @@ io::Task<bool> Transmission::receive_more(std::span<std::byte> direct, std::size
 
 io::Task<void> Transmission::wait_readable() {
     if (over()) co_return;
+    // Where the device has answered everything at once there is nothing to enter before the
+    // replies.
+    if (requests_.count() == 0) send_ready();
     receives_in_a_row_ = 0;
     io::Operation waiting = reactor_->poll(socket_.ref(), POLLIN | POLLRDHUP);
     waiting_for_client_ = &waiting;
@@ -302,7 +312,7 @@ bool Transmission::has_room(std::uint64_t bytes) const {
     if (in_flight_ >= limits_.requests) return false;
     const std::uint64_t most =
         std::min<std::uint64_t>(limits_.bytes, shared_->buffers->free_bytes() / 2);
-    return in_flight_ == 0 || bytes_in_flight_ + bytes <= most;
+    return bytes_in_flight_ == 0 || bytes_in_flight_ + bytes <= most;
 }
 
 io::Task<void> Transmission::wait_for_room(std::uint64_t bytes) {

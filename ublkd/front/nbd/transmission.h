@@ -88,6 +88,10 @@ class Transmission {
     io::Task<void> wait_readable();
     io::Task<void> wait_for_room(std::uint64_t bytes);
     bool has_room(std::uint64_t bytes) const;
+    void charge(Request* request, std::uint64_t bytes) {
+        request->charged_bytes = bytes;
+        bytes_in_flight_ += bytes;
+    }
     NbdError check(const WireRequest& wire, const char** why) const;
     bool flags_allowed(const WireRequest& wire) const;
     std::size_t buffered() const { return received_end_ - received_begin_; }
