@@ -1,0 +1,213 @@
+#include "ublkd/api/json.h"
+
+#include <cmath>
+#include <limits>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace ublkd::api {
+namespace {
+
+constexpr int kMaxLevels = 32;
+
+Json converted(const nlohmann::ordered_json& from) {
+    using Type = nlohmann::ordered_json::value_t;
+    switch (from.type()) {
+        case Type::boolean: return Json(from.get<bool>());
+        case Type::number_integer: return Json(from.get<std::int64_t>());
+        case Type::number_unsigned: return Json(from.get<std::uint64_t>());
+        case Type::number_float: return Json(from.get<double>());
+        case Type::string: return Json(from.get<std::string>());
+        case Type::array: {
+            Json made = Json::array();
+            for (const auto& item : from) made.push(converted(item));
+            return made;
+        }
+        case Type::object: {
+            Json made = Json::object();
+            for (const auto& [key, value] : from.items()) made.set(key, converted(value));
+            return made;
+        }
+        default: return {};
+    }
+}
+
+/// Levels of the text, counted before the recursive parser sees it.
+bool too_deep(std::string_view text) {
+    int level = 0;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        const char c = text[i];
+        if (in_string) {
+            if (c == '\\') ++i;
+            if (c == '"') in_string = false;
+        } else if (c == '"') {
+            in_string = true;
+        } else if (c == '{' || c == '[') {
+            if (++level > kMaxLevels) return true;
+        } else if (c == '}' || c == ']') {
+            --level;
+        }
+    }
+    return false;
+}
+
+void write_string(std::string& out, const std::string& text) {
+    out += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+std::optional<Json> Json::parse(std::string_view text, std::string* error) {
+    if (too_deep(text)) {
+        if (error != nullptr) *error = "more than 32 levels";
+        return std::nullopt;
+    }
+    try {
+        return converted(nlohmann::ordered_json::parse(text));
+    } catch (const nlohmann::json::exception& exception) {
+        if (error != nullptr) *error = exception.what();
+        return std::nullopt;
+    }
+}
+
+void Json::write(std::string& out, bool pretty, unsigned level) const {
+    const auto new_line = [&](unsigned at) {
+        if (pretty) out += "\n" + std::string(std::size_t{2} * at, ' ');
+    };
+    if (is_null()) {
+        out += "null";
+    } else if (is_bool()) {
+        out += as_bool() ? "true" : "false";
+    } else if (const auto* text = std::get_if<std::string>(&value_)) {
+        write_string(out, *text);
+    } else if (const auto* number = std::get_if<double>(&value_)) {
+        out += std::isfinite(*number) ? fmt::format("{}", *number) : "null";
+    } else if (const auto* integer = std::get_if<std::int64_t>(&value_)) {
+        out += std::to_string(*integer);
+    } else if (const auto* natural = std::get_if<std::uint64_t>(&value_)) {
+        out += std::to_string(*natural);
+    } else if (is_array()) {
+        out += '[';
+        bool first = true;
+        for (const Json& item : items()) {
+            if (!first) out += pretty ? "," : ", ";
+            first = false;
+            new_line(level + 1);
+            item.write(out, pretty, level + 1);
+        }
+        if (!first) new_line(level);
+        out += ']';
+    } else {
+        out += '{';
+        bool first = true;
+        for (const auto& [key, value] : members()) {
+            if (!first) out += pretty ? "," : ", ";
+            first = false;
+            new_line(level + 1);
+            write_string(out, key);
+            out += ": ";
+            value.write(out, pretty, level + 1);
+        }
+        if (!first) new_line(level);
+        out += '}';
+    }
+}
+
+std::string Json::dump(bool pretty) const {
+    std::string out;
+    write(out, pretty, 0);
+    return out;
+}
+
+bool Json::is_number() const {
+    return std::holds_alternative<std::int64_t>(value_) || std::holds_alternative<std::uint64_t>(value_) ||
+           std::holds_alternative<double>(value_);
+}
+
+bool Json::as_bool(bool fallback) const {
+    const auto* value = std::get_if<bool>(&value_);
+    return value != nullptr ? *value : fallback;
+}
+
+std::string Json::as_string(std::string_view fallback) const {
+    const auto* value = std::get_if<std::string>(&value_);
+    return value != nullptr ? *value : std::string(fallback);
+}
+
+double Json::as_double(double fallback) const {
+    if (const auto* value = std::get_if<double>(&value_)) return *value;
+    if (const auto* value = std::get_if<std::int64_t>(&value_)) return static_cast<double>(*value);
+    if (const auto* value = std::get_if<std::uint64_t>(&value_)) return static_cast<double>(*value);
+    return fallback;
+}
+
+std::optional<std::uint64_t> Json::as_u64() const {
+    if (const auto* value = std::get_if<std::uint64_t>(&value_)) return *value;
+    if (const auto* value = std::get_if<std::int64_t>(&value_)) {
+        return *value >= 0 ? std::optional(static_cast<std::uint64_t>(*value)) : std::nullopt;
+    }
+    if (const auto* value = std::get_if<double>(&value_)) {
+        if (*value >= 0 && *value < 9007199254740992.0 && std::floor(*value) == *value) {
+            return static_cast<std::uint64_t>(*value);
+        }
+    }
+    return std::nullopt;
+}
+
+const Json::Array& Json::items() const {
+    static const Array kEmpty;
+    const auto* value = std::get_if<Array>(&value_);
+    return value != nullptr ? *value : kEmpty;
+}
+
+const Json::Object& Json::members() const {
+    static const Object kEmpty;
+    const auto* value = std::get_if<Object>(&value_);
+    return value != nullptr ? *value : kEmpty;
+}
+
+const Json& Json::operator[](std::string_view key) const {
+    static const Json kNull;
+    for (const auto& [name, value] : members()) {
+        if (name == key) return value;
+    }
+    return kNull;
+}
+
+bool Json::has(std::string_view key) const {
+    for (const auto& [name, value] : members()) {
+        if (name == key) return true;
+    }
+    return false;
+}
+
+Json& Json::set(std::string key, Json value) {
+    if (is_null()) value_ = Object{};
+    auto& object = std::get<Object>(value_);
+    for (auto& [name, old] : object) {
+        if (name == key) {
+            old = std::move(value);
+            return *this;
+        }
+    }
+    object.emplace_back(std::move(key), std::move(value));
+    return *this;
+}
+
+Json& Json::push(Json value) {
+    if (is_null()) value_ = Array{};
+    std::get<Array>(value_).push_back(std::move(value));
+    return *this;
+}
+
+std::string_view Json::type_name() const {
+    if (is_null()) return "null";
+    if (is_bool()) return "boolean";
+    if (is_number()) return "number";
+    if (is_string()) return "string";
+    return is_array() ? "array" : "object";
+}
+
+}  // namespace ublkd::api

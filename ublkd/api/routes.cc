@@ -1,0 +1,24 @@
+#include "ublkd/api/routes.h"
+
+namespace ublkd::api {
+
+void add_routes(RouteTable& table, const Controls& controls) {
+    add_system_routes(table, controls.system);
+    add_volume_routes(table, controls.volumes);
+    add_attachment_routes(table, controls.volumes);
+    add_membership_routes(table, controls.volumes);
+    add_instance_routes(table, controls.instances);
+    add_pool_routes(table, controls.pools);
+    add_permission_routes(table, controls.permissions);
+    add_tag_routes(table, controls.tags);
+}
+
+Json done_json() { return Json::object().set("Return", true); }
+
+Json plan_json(const PlanView& view) {
+    Json steps = Json::array();
+    for (const std::string& step : view.steps) steps.push(step);
+    return Json::object().set("DryRun", true).set("Plan", std::move(steps));
+}
+
+}  // namespace ublkd::api

@@ -1,0 +1,220 @@
+#include "ublkd/api/server.h"
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+
+#include "ublkd/api/peer.h"
+#include "ublkd/base/ids.h"
+#include "ublkd/base/log.h"
+
+namespace ublkd::api {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using Protocol = asio::local::stream_protocol;
+using Stream = beast::basic_stream<Protocol>;
+
+/// Binds `path`. The socket of a dead process refuses connections and is replaced; a live one is kBusy.
+Result<int> listen_on(const std::string& path, std::optional<gid_t> group) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path) return fail(Errc::kInvalidArgument, "the path of a unix socket has at most 107 bytes");
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fail_errno(errno, "make the API's socket");
+    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
+    if (connect(fd, generic, sizeof address) == 0 || errno == EAGAIN) {
+        close(fd);
+        return fail(Errc::kBusy, "another daemon answers on the API's socket");
+    }
+    (void)unlink(path.c_str());
+    const mode_t old_mask = umask(0117);
+    const bool bound = bind(fd, generic, sizeof address) == 0;
+    const int error = errno;
+    umask(old_mask);
+    if (!bound || listen(fd, 128) != 0) {
+        close(fd);
+        return fail_errno(bound ? errno : error, "listen on the API's socket");
+    }
+    if (group && chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 && geteuid() == 0) {
+        log::warn("cannot give {} to the group of the API's users: {}", path, std::strerror(errno));
+    }
+    return fd;
+}
+
+}  // namespace
+
+struct Server::Impl {
+    struct Connection;
+
+    Impl(const RouteTable* table, ServerOptions given)
+        : routes(table), options(std::move(given)), acceptor(io), handlers(options.handler_threads) {}
+
+    void accept_next();
+    void stop();
+
+    const RouteTable* routes;
+    ServerOptions options;
+    std::optional<gid_t> group;
+    asio::io_context io{1};
+    // Keeps the I/O thread until the last handler has handed over its answer.
+    asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+    Protocol::acceptor acceptor;
+    asio::thread_pool handlers;
+    std::set<Connection*> connections;    // on the I/O thread alone
+    std::thread thread;
+    std::atomic<bool> stopping = false;
+};
+
+/// One client. Lives while a read, a handler or a write of it is under way.
+struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Connection> {
+    Connection(Impl* server, Protocol::socket socket)
+        : impl(server), stream(std::move(socket)), caller(caller_of(stream.socket().native_handle(), server->group)) {
+        impl->connections.insert(this);
+    }
+    ~Connection() { impl->connections.erase(this); }
+
+    void read_next() {
+        parser.emplace();
+        parser->header_limit(16 * 1024);
+        parser->body_limit(impl->options.max_body_bytes);
+        stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
+        http::async_read(stream, buffer, *parser, [self = shared_from_this()](beast::error_code error, std::size_t) {
+            self->on_read(error);
+        });
+    }
+
+    void on_read(beast::error_code error) {
+        if (error == http::error::body_limit) {
+            keep_alive = false;
+            answer(refused(ApiError{"RequestTooLarge", "a request's body has at most 1 MiB"}));
+            return;
+        }
+        if (error == http::error::end_of_stream || error == beast::error::timeout || error == asio::error::operation_aborted ||
+            (error && error.category() != http::make_error_code(http::error::bad_method).category())) {
+            return;    // the client is gone, or says nothing
+        }
+        if (error) {
+            keep_alive = false;
+            answer(refused(ApiError{"InvalidRequest", "this is not HTTP/1.1: " + error.message()}));
+            return;
+        }
+        stream.expires_never();
+        busy = true;
+        const auto& message = parser->get();
+        keep_alive = message.keep_alive() && !impl->stopping;
+        RawRequest raw{std::string(message.method_string()), std::string(message.target()), message.body(), caller};
+        asio::post(impl->handlers, [self = shared_from_this(), raw = std::move(raw)]() mutable {
+            auto response = self->impl->routes->dispatch(raw);
+            auto* const io = &self->impl->io;
+            asio::post(*io, [self = std::move(self), response = std::move(response)]() mutable {
+                self->answer(std::move(response));
+            });
+        });
+    }
+
+    static Response refused(const ApiError& error) {
+        const std::string id = format_id("req-", random_u64());
+        return Response{api_code(error.code).http_status, error_body(error, id).dump() + "\n", id};
+    }
+
+    void answer(Response response) {
+        reply = http::response<http::string_body>(static_cast<http::status>(response.status), 11);
+        reply.set(http::field::content_type, "application/json");
+        reply.set(http::field::server, "ublkd/" UBLKD_VERSION);
+        reply.set("x-request-id", response.request_id);
+        reply.body() = std::move(response.body);
+        reply.keep_alive(keep_alive);
+        reply.prepare_payload();
+        stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
+        http::async_write(stream, reply, [self = shared_from_this()](beast::error_code error, std::size_t) {
+            self->busy = false;
+            if (error || !self->keep_alive || self->impl->stopping) {
+                beast::error_code ignored;
+                self->stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
+                return;
+            }
+            self->read_next();
+        });
+    }
+
+    Impl* impl;
+    Stream stream;
+    Caller caller;
+    beast::flat_buffer buffer{32 * 1024};
+    std::optional<http::request_parser<http::string_body>> parser;
+    http::response<http::string_body> reply;
+    bool keep_alive = true;
+    bool busy = false;    // a handler or an answer is under way
+};
+
+void Server::Impl::accept_next() {
+    acceptor.async_accept([this](beast::error_code error, Protocol::socket socket) {
+        if (error == asio::error::operation_aborted || stopping) return;
+        if (error) {
+            log::warn("accept on the API's socket: {}", error.message());
+        } else if (connections.size() < options.max_connections) {
+            std::make_shared<Connection>(this, std::move(socket))->read_next();
+        }    // else: the socket closes, the client tries again
+        accept_next();
+    });
+}
+
+void Server::Impl::stop() {
+    if (stopping.exchange(true)) return;
+    asio::post(io, [this] {
+        beast::error_code ignored;
+        acceptor.close(ignored);
+        for (Connection* connection : connections) {
+            if (!connection->busy) connection->stream.cancel();
+        }
+    });
+    handlers.join();    // what is being handled posts its answer to `io`
+    work.reset();
+    if (thread.joinable()) thread.join();
+    (void)unlink(options.socket_path.c_str());
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() { stop(); }
+void Server::stop() { impl_->stop(); }
+
+Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes, const ServerOptions& options) {
+    auto impl = std::make_unique<Impl>(routes, options);
+    impl->group = group_id(options.group);
+    TRY_ASSIGN(const int fd, listen_on(options.socket_path, impl->group));
+    beast::error_code error;
+    impl->acceptor.assign(Protocol(), fd, error);
+    if (error) {
+        close(fd);
+        return fail(Errc::kIo, "take over the API's socket", error.value());
+    }
+    impl->accept_next();
+    impl->thread = std::thread([io = &impl->io] {
+        (void)pthread_setname_np(pthread_self(), "api-io");
+        io->run();
+    });
+    return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+}  // namespace ublkd::api
