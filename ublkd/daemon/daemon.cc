@@ -1,0 +1,109 @@
+#include "ublkd/daemon/daemon.h"
+
+#include <fmt/format.h>
+
+#include "metadata/sqlite_store.h"
+#include "ublkd/api/routes.h"
+#include "ublkd/api/server.h"
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/authority_client.h"
+#include "ublkd/daemon/repair.h"
+#include "ublkd/daemon/small_controls.h"
+#include "ublkd/daemon/system.h"
+#include "ublkd/daemon/system_control.h"
+
+namespace ublkd::daemon {
+
+/// Members in the order of their making; destroyed in reverse.
+struct Daemon::Parts {
+    explicit Parts(const Configuration& given) : configuration(given) {}
+
+    Configuration configuration;
+    Identity identity;
+    std::unique_ptr<metadata::SqliteStore> store;
+    std::unique_ptr<metadata::Authority> authority;
+    std::unique_ptr<metadata::PermissionService> permission_service;
+    std::unique_ptr<LocalAuthority> authority_client;
+    std::unique_ptr<EventLog> events;
+    std::unique_ptr<Engine> engine;
+    std::unique_ptr<Pools> pools;
+    Core core;
+    Repair repair;
+    std::unique_ptr<Volumes> volumes;
+    std::unique_ptr<SystemControl> system;
+    std::unique_ptr<Instances> instances;
+    std::unique_ptr<Permissions> permissions;
+    std::unique_ptr<TagControl> tags;
+    std::unique_ptr<api::RouteTable> routes;
+    std::unique_ptr<api::Server> server;
+};
+
+namespace {
+
+std::string because(const std::string& what, const Error& error) { return fmt::format("{}: {}", what, to_string(error)); }
+
+}  // namespace
+
+Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Configuration& configuration, bool serve) {
+    auto parts = std::make_unique<Parts>(configuration);
+    Parts& p = *parts;
+    if (const auto made = make_folder(configuration.state_dir, 0700); !made) return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
+    auto store = metadata::SqliteStore::open(configuration.database());
+    if (!store && store.error().code == Errc::kBusy) return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
+    if (!store) return std::unexpected(because("cannot open " + configuration.database(), store.error()));
+    p.store = std::move(*store);
+    // From here on this daemon is alone with the state folder.
+    if (const auto made = renew_run_folder(configuration.run_dir); !made) return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
+    p.authority = std::make_unique<metadata::Authority>(p.store.get());
+    p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());
+    p.authority_client = std::make_unique<LocalAuthority>(p.authority.get());
+    p.events = std::make_unique<EventLog>(p.store.get());
+    auto engine = Engine::start(configuration);
+    if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
+    p.engine = std::move(*engine);
+    p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity);
+    p.core = Core{&p.configuration, &p.identity, p.store.get(), p.authority.get(), p.permission_service.get(), p.authority_client.get(),
+                  p.engine.get(), p.events.get(), p.pools.get(), boot_id()};
+    p.volumes = std::make_unique<Volumes>(p.core, [repair = &p.repair] { repair->wake(); });
+    p.system = std::make_unique<SystemControl>(p.core, p.volumes.get());
+    p.instances = std::make_unique<Instances>(p.core, p.volumes.get());
+    p.permissions = std::make_unique<Permissions>(p.core);
+    p.tags = std::make_unique<TagControl>(p.core);
+    std::unique_ptr<Daemon> daemon(new Daemon(std::move(parts)));    // from here on its destructor stops what was started
+
+    if (const auto known = p.system->load_identity(); !known) return std::unexpected(because("cannot read who this host is", known.error()));
+    if (p.identity.initialized()) {
+        if (const auto opened = p.pools->open_all(); !opened) return std::unexpected(because("cannot read the pools", opened.error()));
+        p.volumes->recover();
+    }
+    if (!serve) return daemon;
+    if (const auto listening = p.engine->listen_nbd(configuration); !listening) {
+        return std::unexpected(because(fmt::format("cannot listen for NBD on {} {}", configuration.nbd_socket, configuration.nbd_address), listening.error()));
+    }
+    p.repair.start(p.core, p.volumes.get());
+    p.repair.wake();
+    p.routes = std::make_unique<api::RouteTable>([system = p.system.get()] { return system->initialized(); });
+    api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(), p.permissions.get(), p.tags.get()});
+    api::ServerOptions options;
+    options.socket_path = configuration.api_socket;
+    options.group = configuration.api_group;
+    auto server = api::Server::start(p.routes.get(), options);
+    if (!server) return std::unexpected(because("cannot listen on " + configuration.api_socket, server.error()));
+    p.server = std::move(*server);
+    return daemon;
+}
+
+Daemon::~Daemon() {
+    Parts& p = *parts_;
+    p.events->shut_down();
+    p.server.reset();
+    p.repair.stop();
+    p.engine->stop_nbd();
+    p.volumes->shut_down();
+}
+
+std::vector<std::string> Daemon::detach_all() { return parts_->volumes->detach_all(false); }
+
+}  // namespace ublkd::daemon

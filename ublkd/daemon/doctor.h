@@ -1,0 +1,14 @@
+// What `ebs-cli doctor` finds: kernel, io_uring, ublk, limits, permissions, folders, pools; each finding with its fix.
+// Answers before `init` too. Blocking; no state.
+#pragma once
+
+#include <vector>
+
+#include "ublkd/api/views.h"
+#include "ublkd/daemon/core.h"
+
+namespace ublkd::daemon {
+
+std::vector<api::FindingView> examine(const Core& core);
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,110 @@
+#include "ublkd/daemon/engine.h"
+
+#include <algorithm>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/log.h"
+#include "ublkd/api/peer.h"
+#include "ublkd/front/ublk/kernel_driver_linux.h"
+
+namespace ublkd::daemon {
+namespace {
+
+unsigned reactor_count(const Configuration& configuration) {
+    if (configuration.reactors != 0) return configuration.reactors;
+    return std::clamp(std::thread::hardware_concurrency() / 2, 1u, 8u);
+}
+
+io::Task<Result<std::uint64_t>> ask_features(const front::ublk::UblkEnvironment* environment) {
+    front::ublk::UblkControl control(environment->driver, environment->deadlines);
+    co_return co_await control.features();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration) {
+    std::unique_ptr<Engine> engine(new Engine());
+    for (unsigned i = 0; i < reactor_count(configuration); ++i) {
+        auto lane = std::make_unique<Lane>();
+        const auto half = static_cast<std::size_t>(configuration.buffer_mib * kMiB / 2);
+        TRY_ASSIGN(lane->front_buffers, io::BufferPool::create(half, false));
+        TRY_ASSIGN(lane->volume_buffers, io::BufferPool::create(half, false));
+        TRY_ASSIGN(lane->thread, io::ReactorThread::start(fmt::format("reactor-{}", i), {}));
+        engine->lanes_.push_back(std::move(lane));
+    }
+    front::nbd::NbdServerOptions options;
+    options.admit = [group = api::group_id(configuration.api_group)](int fd) { return api::is_admitted(fd, group); };
+    Engine* const made = engine.get();
+    call_on(engine->first(), [made, &options] {
+        made->nbd_ = std::make_unique<front::nbd::NbdServer>(&made->first(), made->lanes_[0]->front_buffers.get(),
+                                                             &made->exports_, options);
+    });
+    if (configuration.ublk) engine->start_ublk(configuration);
+    return engine;
+}
+
+void Engine::start_ublk(const Configuration& configuration) {
+    auto driver = front::ublk::LinuxDriver::create();
+    if (!driver) {
+        no_ublk_reason_ = driver.error();
+        return;
+    }
+    ublk_driver_ = std::move(*driver);
+    ublk_worker_ = std::make_unique<io::Worker>("ublk-control");
+    ublk_environment_.driver = ublk_driver_.get();
+    ublk_environment_.worker = ublk_worker_.get();
+    ublk_environment_.run_folder = configuration.run_dir;
+    const auto* environment = &ublk_environment_;
+    const auto features = io::run_on(first(), [environment] { return ask_features(environment); });
+    if (features) return;
+    log::warn("ublk is not used: {}", to_string(features.error()));
+    no_ublk_reason_ = features.error();
+    ublk_driver_.reset();
+}
+
+Engine::~Engine() {
+    stop_nbd();
+    ublk_driver_.reset();
+    ublk_worker_.reset();
+    for (auto& lane : lanes_) lane->thread.reset();
+}
+
+Result<void> Engine::listen_nbd(const Configuration& configuration) {
+    return call_on(first(), [this, &configuration]() -> Result<void> {
+        TRY_ASSIGN(const unsigned activated, nbd_->listen_activated());
+        if (activated > 0) log::info("NBD: {} sockets by socket activation", activated);
+        TRY(nbd_->listen_unix(configuration.nbd_socket, 0660));
+        if (configuration.nbd_address.empty()) return {};
+        TRY_ASSIGN(nbd_port_, nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port));
+        return {};
+    });
+}
+
+void Engine::add_export(NbdExports::Entry entry) {
+    call_on(first(), [this, &entry] { exports_.add(std::move(entry)); });
+}
+
+void Engine::remove_export(const std::string& name) {
+    io::run_on(first(), [this, &name] {
+        exports_.remove(name);
+        return nbd_->disconnect(name);
+    });
+}
+
+void Engine::rename_export(const std::string& id, const std::string& name) {
+    call_on(first(), [this, &id, &name] { exports_.rename(id, name); });
+}
+
+unsigned Engine::export_connections(const std::string& name) {
+    return call_on(first(), [this, &name] { return nbd_->connections(name); });
+}
+
+void Engine::stop_nbd() {
+    if (lanes_.empty() || !lanes_[0]->thread || !nbd_) return;
+    io::run_on(first(), [this] { return nbd_->stop(); });
+    call_on(first(), [this] { nbd_.reset(); });
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,90 @@
+// The data path's threads: reactors with their buffers, the NBD server on the first of them, and the kernel's ublk driver
+// where there is one. A volume is given a lane (a reactor and what belongs to it) by its id and stays there.
+//
+// Owner: Daemon. Started before any volume, ended after the last one has stopped. call_on() and io::run_on() are how threads
+// that may block reach a lane. The order of destruction is the reverse of the order of the members.
+#pragma once
+
+#include <future>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ublkd/base/ids.h"
+#include "ublkd/base/result.h"
+#include "ublkd/daemon/configuration.h"
+#include "ublkd/daemon/nbd_exports.h"
+#include "ublkd/front/nbd/nbd_server.h"
+#include "ublkd/front/ublk/ublk_device.h"
+#include "ublkd/io/buffer_pool.h"
+#include "ublkd/io/worker.h"
+
+namespace ublkd::daemon {
+
+/// Two pools, so that a front end's buffers and the volume's own never wait for each other.
+struct Lane {
+    std::unique_ptr<io::BufferPool> front_buffers;
+    std::unique_ptr<io::BufferPool> volume_buffers;
+    std::unique_ptr<io::ReactorThread> thread;
+    io::Reactor& reactor() { return thread->reactor(); }
+};
+
+/// Runs `function` on the reactor's thread and waits for what it gives. Not on a reactor's thread.
+template <class F>
+auto call_on(io::Reactor& reactor, F function) {
+    using T = decltype(function());
+    CHECK(io::Reactor::current() == nullptr, "call_on() blocks: not for a reactor's thread");
+    std::promise<T> promise;
+    auto future = promise.get_future();
+    reactor.post([&] {
+        if constexpr (std::is_void_v<T>) {
+            function();
+            promise.set_value();
+        } else {
+            promise.set_value(function());
+        }
+    });
+    return future.get();
+}
+
+class Engine {
+  public:
+    static Result<std::unique_ptr<Engine>> start(const Configuration& configuration);
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+    /// All volumes have been stopped.
+    ~Engine();
+
+    Lane& lane_of(VolumeId volume) { return *lanes_[volume.value() % lanes_.size()]; }
+    NbdExports& exports() { return exports_; }
+    /// Listens where the configuration says. Called when the volumes that were attached are back.
+    Result<void> listen_nbd(const Configuration& configuration);
+    /// The port of NBD's TCP listener; 0: none.
+    std::uint16_t nbd_port() const { return nbd_port_; }
+    /// Shows `entry` to NBD clients, and takes it away again: what is in flight is answered, connections end.
+    void add_export(NbdExports::Entry entry);
+    void remove_export(const std::string& name);
+    void rename_export(const std::string& id, const std::string& name);
+    unsigned export_connections(const std::string& name);
+    void stop_nbd();
+
+    /// nullptr where this kernel (or the configuration) has no ublk; no_ublk_reason() says why.
+    const front::ublk::UblkEnvironment* ublk() const { return ublk_driver_ ? &ublk_environment_ : nullptr; }
+    const Error& no_ublk_reason() const { return no_ublk_reason_; }
+
+  private:
+    Engine() = default;
+    void start_ublk(const Configuration& configuration);
+    io::Reactor& first() { return lanes_[0]->reactor(); }
+
+    std::vector<std::unique_ptr<Lane>> lanes_;
+    NbdExports exports_;                              // on the first reactor alone
+    std::unique_ptr<front::nbd::NbdServer> nbd_;      // the same
+    std::uint16_t nbd_port_ = 0;
+    std::unique_ptr<io::Worker> ublk_worker_;
+    std::unique_ptr<front::ublk::KernelDriver> ublk_driver_;
+    front::ublk::UblkEnvironment ublk_environment_;
+    Error no_ublk_reason_{Errc::kUnsupported, 0, "switched off by the configuration"};
+};
+
+}  // namespace ublkd::daemon

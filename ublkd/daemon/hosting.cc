@@ -1,0 +1,106 @@
+#include "ublkd/daemon/hosting.h"
+
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/store/replica_store.h"
+
+namespace ublkd::daemon {
+namespace {
+
+using store::ReplicaStore;
+
+io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* place, store::ReplicaConfig config) {
+    store::StoreOptions options{place->budget};
+    auto making = ReplicaStore::create(&lane->reactor(), lane->volume_buffers.get(), place->folder, config, options);
+    auto made = co_await making;
+    if (!made) co_return fail(made.error());
+    co_return Result<void>();    // made clean; closed here
+}
+
+io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* place, const replication::Membership* record) {
+    store::StoreOptions options{place->budget};
+    auto opening = ReplicaStore::open(&lane->reactor(), lane->volume_buffers.get(), place->folder, options);
+    auto opened = co_await opening;
+    if (!opened) co_return fail(opened.error());
+    const auto bytes = replication::encode(*record);
+    store::SuperblockChange change;
+    change.number = record->number;
+    change.record = store::RecordBytes(bytes);
+    auto updating = (*opened)->update_superblock(change);
+    CO_TRY(co_await updating);
+    auto marking = (*opened)->mark_clean();
+    co_return co_await marking;
+}
+
+/// Asks for the places one after the other, beginning with its own, until one is granted.
+void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places, std::size_t first, Candidate& candidate) {
+    const metadata::Holder holder{core.identity->host(), candidate.place.member.replica};
+    for (std::size_t i = 0; i < places.size(); ++i) {
+        const unsigned place = places[(first + i) % places.size()];
+        const auto answer = core.permissions->request(place_name(volume, place), holder);
+        if (!answer) {
+            candidate.error = answer.error();
+            return;
+        }
+        if (answer->answer == metadata::PermissionAnswer::kGranted) {
+            candidate.granted = place;
+            return;
+        }
+    }
+}
+
+void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& candidate) {
+    store::ReplicaConfig config;
+    config.volume = volume.id;
+    config.incarnation = candidate.place.member.replica;
+    config.size_bytes = volume.size_bytes;
+    config.direct = !core.pools->is_buffered(candidate.place.member.pool);
+    config.boot_id = core.boot_id;
+    Lane& lane = core.engine->lane_of(volume.id);
+    const auto made = io::run_on(lane.reactor(), [&] { return make_replica(&lane, &candidate.place, config); });
+    if (!made) candidate.error = made.error();
+}
+
+}  // namespace
+
+std::string place_name(VolumeId volume, unsigned index) { return fmt::format("{}/replica/{}", volume.to_string(), index); }
+
+void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume, const std::vector<unsigned>& places,
+                     std::vector<Candidate>& candidates) {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        threads.emplace_back([&, i] {
+            Candidate& candidate = candidates[i];
+            prepare(core, volume, candidate);
+            (void)faults::hit("daemon.hosting.after_prepare");
+            if (candidate.error) return;
+            ask(core, volume.id, places, i, candidate);
+            (void)faults::hit("daemon.hosting.after_permission");
+        });
+    }
+}
+
+void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {
+    const auto removed = core.pools->remove_replica(pool, replica);
+    const auto stored = core.store->write([&](metadata::Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto record, tx.get<metadata::ReplicaRecord>(replica));
+        if (!record) return {};
+        if (removed) return tx.erase(*record);
+        record->state = metadata::ReplicaState::kRemoving;
+        return tx.put(*record);
+    });
+    if (!removed) log::warn("replica {} will be deleted later: {}", replica.to_string(), to_string(removed.error()));
+    if (!stored) log::warn("replica {}: {}", replica.to_string(), to_string(stored.error()));
+}
+
+Result<void> seal_member(const Core& core, VolumeId volume, const volume::ReplicaPlace& place,
+                         const replication::Membership& record) {
+    Lane& lane = core.engine->lane_of(volume);
+    return io::run_on(lane.reactor(), [&] { return store_record(&lane, &place, &record); });
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,85 @@
+#include "ublkd/daemon/repair.h"
+
+#include <pthread.h>
+
+#include <chrono>
+
+#include "ublkd/base/log.h"
+
+namespace ublkd::daemon {
+namespace {
+
+constexpr auto kRound = std::chrono::seconds(5);
+
+}  // namespace
+
+void Repair::start(const Core& core, Volumes* volumes) {
+    core_ = core;
+    volumes_ = volumes;
+    thread_ = std::thread([this] {
+        (void)pthread_setname_np(pthread_self(), "repair");
+        serve();
+    });
+}
+
+void Repair::wake() {
+    {
+        const std::lock_guard lock(mutex_);
+        woken_ = true;
+    }
+    wake_.notify_one();
+}
+
+void Repair::stop() {
+    {
+        const std::lock_guard lock(mutex_);
+        stopping_ = true;
+    }
+    wake_.notify_one();
+    if (thread_.joinable()) thread_.join();
+}
+
+void Repair::serve() {
+    for (;;) {
+        {
+            std::unique_lock lock(mutex_);
+            wake_.wait_for(lock, kRound, [this] { return woken_ || stopping_; });
+            if (stopping_) return;
+            woken_ = false;
+        }
+        if (core_.identity->initialized()) round();
+    }
+}
+
+/// Folders of replicas that are nobody's any more: those whose record says so, and those of past holders.
+void Repair::remove_lost_replicas() {
+    using metadata::ReplicaRecord;
+    const auto removing = core_.store->list<ReplicaRecord>(metadata::where("state", metadata::ReplicaState::kRemoving));
+    for (const auto& replica : removing ? *removing : std::vector<ReplicaRecord>()) {
+        if (!core_.pools->remove_replica(replica.pool, replica.id)) continue;    // the next round tries again
+        const auto erased = core_.store->write([&](metadata::Transaction& tx) -> Result<void> {
+            TRY_ASSIGN(const auto stored, tx.get<ReplicaRecord>(replica.id));
+            if (!stored) return {};
+            return tx.erase(*stored);
+        });
+        if (!erased) log::warn("replica {}: {}", replica.id.to_string(), to_string(erased.error()));
+    }
+    const HostId self = core_.identity->host();
+    const auto swept = core_.permissions->sweep([&](const metadata::DeleteRequest& request) -> Result<void> {
+        if (request.holder.host != self) return fail(Errc::kClosed, "another host's replica");
+        return core_.pools->remove_replica_anywhere(request.holder.incarnation);
+    });
+    if (!swept) log::warn("past holders of permissions: {}", to_string(swept.error()));
+}
+
+void Repair::round() {
+    (void)core_.pools->probe();
+    volumes_->retry_attachments();
+    remove_lost_replicas();
+    const auto volumes = core_.store->list<metadata::VolumeRecord>();
+    for (const auto& volume : volumes ? *volumes : std::vector<metadata::VolumeRecord>()) {
+        (void)volumes_->repair_one(volume);
+    }
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,74 @@
+#include "ublkd/daemon/running_volume.h"
+
+#include "ublkd/base/check.h"
+
+namespace ublkd::daemon {
+
+Result<std::shared_ptr<RunningVolume>> RunningVolume::start(const Core& core, const metadata::VolumeRecord& record,
+                                                            std::vector<volume::ReplicaPlace> places,
+                                                            volume::VolumeEvents* events) {
+    volume::VolumeConfig config;
+    config.id = record.id;
+    config.size_bytes = record.size_bytes;
+    config.logical_block_bytes = record.block_bytes;
+    config.durability = record.durability == metadata::Durability::kWrite ? volume::Durability::kWrite : volume::Durability::kFlush;
+    config.on_full = record.on_full == metadata::OnFull::kFail ? volume::OnFull::kFail : volume::OnFull::kWait;
+    config.replicas = std::move(places);
+    config.run_dir = core.configuration->run_dir;
+    config.boot_id = core.boot_id;
+    std::shared_ptr<RunningVolume> made(new RunningVolume(&core.engine->lane_of(record.id)));
+    Lane& lane = made->lane();
+    auto started = io::run_on(lane.reactor(), [&] {
+        return volume::Volume::start(&lane.reactor(), lane.volume_buffers.get(), config, core.authority_client, events);
+    });
+    if (!started) return fail(started.error());
+    made->volume_ = std::move(*started);
+    return made;
+}
+
+RunningVolume::~RunningVolume() { CHECK(!volume_, "stop() comes before the end of a RunningVolume"); }
+
+namespace {
+
+io::Task<Result<void>> stop_and_end(std::unique_ptr<volume::Volume>* volume) {
+    if (!*volume) co_return Result<void>();
+    auto stopping = (*volume)->stop();
+    const auto stopped = co_await stopping;
+    volume->reset();
+    co_return stopped;
+}
+
+io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume::Volume>* volume) {
+    if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
+    auto verifying = (*volume)->verify();
+    co_return co_await verifying;
+}
+
+io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume, volume::ReplicaPlace* place) {
+    if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
+    auto adding = (*volume)->add_replica(std::move(*place));
+    co_return co_await adding;
+}
+
+}  // namespace
+
+Result<void> RunningVolume::stop() {
+    return io::run_on(lane_->reactor(), [this] { return stop_and_end(&volume_); });
+}
+
+std::optional<volume::VolumeStatus> RunningVolume::status() {
+    return call_on(lane_->reactor(), [this]() -> std::optional<volume::VolumeStatus> {
+        if (!volume_) return std::nullopt;
+        return volume_->status();
+    });
+}
+
+Result<void> RunningVolume::add_replica(volume::ReplicaPlace place) {
+    return io::run_on(lane_->reactor(), [&] { return add_if_running(&volume_, &place); });
+}
+
+Result<volume::VerifyReport> RunningVolume::verify() {
+    return io::run_on(lane_->reactor(), [&] { return verify_if_running(&volume_); });
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,39 @@
+// A volume that is started: the volume::Volume on its lane's reactor, seen from threads that may block. Started for an
+// attachment, a verify or a copy, stopped when nobody uses it (volumes.h counts). Views may hold it a moment longer:
+// after stop() they get nothing.
+//
+// Thread-safe; every call blocks until the lane has answered. stop() comes before the destructor.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "ublkd/daemon/core.h"
+#include "ublkd/volume/volume.h"
+
+namespace ublkd::daemon {
+
+class RunningVolume {
+  public:
+    static Result<std::shared_ptr<RunningVolume>> start(const Core& core, const metadata::VolumeRecord& record,
+                                                        std::vector<volume::ReplicaPlace> places,
+                                                        volume::VolumeEvents* events);
+    RunningVolume(const RunningVolume&) = delete;
+    RunningVolume& operator=(const RunningVolume&) = delete;
+    ~RunningVolume();
+
+    Result<void> stop();
+    std::optional<volume::VolumeStatus> status();
+    Result<void> add_replica(volume::ReplicaPlace place);
+    Result<volume::VerifyReport> verify();
+    /// For front ends, on the lane's reactor, while they hold a use of the volume.
+    volume::Volume& device() { return *volume_; }
+    Lane& lane() { return *lane_; }
+
+  private:
+    explicit RunningVolume(Lane* lane) : lane_(lane) {}
+    Lane* lane_;
+    std::unique_ptr<volume::Volume> volume_;    // on the lane's reactor alone
+};
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,290 @@
+#include "ublkd/daemon/system_control.h"
+
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/doctor.h"
+#include "ublkd/daemon/names.h"
+#include "ublkd/daemon/system.h"
+#include "ublkd/front/ublk/rescue.h"
+
+namespace ublkd::daemon {
+
+using api::ApiResult;
+using api::refuse;
+using metadata::HostRecord;
+using metadata::InstanceRecord;
+using metadata::Transaction;
+
+Result<void> SystemControl::load_identity() {
+    const std::string& file = core_.configuration->host_file();
+    const auto text = read_file(file);
+    if (!text && text.error().code != Errc::kNotFound) return fail(text.error());
+    if (!text) return undo_init();
+    std::string id = *text;
+    while (id.ends_with('\n')) id.pop_back();
+    const auto host = HostId::parse(id);
+    if (!host) return fail(Errc::kCorrupt, "the state folder's file host-id");
+    TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(*host));
+    if (!record) return fail(Errc::kCorrupt, "host-id names a host that the metadata does not know");
+    core_.identity->set(*host);
+    return {};
+}
+
+/// What an `init` that was killed, or failed, has left: pools without replicas, and the host's records.
+Result<void> SystemControl::undo_init() {
+    TRY_ASSIGN(const auto hosts, core_.store->list<HostRecord>());
+    if (hosts.empty()) return {};
+    core_.identity->set(hosts.front().id);
+    const auto opened = core_.pools->open_all();
+    core_.pools->forget_all();
+    core_.identity->set(HostId());
+    TRY(opened);
+    return core_.store->write([](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto pools, tx.list<metadata::PoolRecord>());
+        for (const auto& pool : pools) {
+            TRY(tx.erase(pool));
+        }
+        TRY_ASSIGN(const auto instances, tx.list<InstanceRecord>());
+        for (const auto& instance : instances) {
+            TRY(tx.erase(instance));
+        }
+        TRY_ASSIGN(const auto stored, tx.list<HostRecord>());
+        for (const auto& host : stored) {
+            TRY(tx.erase(host));
+        }
+        return {};
+    });
+}
+
+ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRequest& request) {
+    const std::lock_guard lock(init_);
+    if (initialized()) {
+        return refuse("IncorrectState", fmt::format("this daemon is initialized already, as {}: 'ebs-cli pool add' adds pools", core_.identity->host().to_string()));
+    }
+    if (request.path.empty() && (!request.domain.empty() || request.limit_bytes != 0 || request.buffered)) {
+        return refuse("MissingParameter", "Path is needed with Domain, SizeBytes or Buffered");
+    }
+    if (request.dry_run) {
+        if (!request.path.empty()) {
+            API_TRY(core_.pools->plan_pool(request));
+        }
+        return std::nullopt;
+    }
+    HostRecord host;
+    host.id = HostId::random();
+    host.name = core_.configuration->host_name;
+    host.created_ms = metadata::now_ms();
+    InstanceRecord instance;
+    instance.id = InstanceId::random();
+    instance.host = host.id;
+    instance.is_host = true;
+    instance.created_ms = host.created_ms;
+    const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
+        host.revision = instance.revision = 0;
+        TRY(tx.put(host));
+        TRY(tx.put(instance));
+        return put_tag(tx, instance.id.to_string(), "Name", host.name);
+    });
+    if (!stored) return refuse(stored.error(), "cannot store the host");
+    (void)faults::hit("daemon.init.after_intent");
+
+    std::optional<api::PoolView> made;
+    if (!request.path.empty()) {
+        core_.identity->set(host.id);    // pools are made for this host; handlers still see NotInitialized: see below
+        auto added = core_.pools->add_pool(request);
+        core_.identity->set(HostId());
+        if (!added) {
+            if (const auto undone = undo_init(); !undone) log::warn("init: {}", to_string(undone.error()));
+            return refuse(added.error());
+        }
+        made = std::move(*added);
+    }
+    (void)faults::hit("daemon.init.after_pool");
+    Result<void> written;
+    if (!core_.configuration->file_exists) {
+        written = write_file_durably(core_.configuration->file, configuration_text(*core_.configuration), 0644);
+    }
+    if (written) written = write_file_durably(core_.configuration->host_file(), host.id.to_string() + "\n", 0600);
+    if (!written) {
+        if (const auto undone = undo_init(); !undone) log::warn("init: {}", to_string(undone.error()));
+        return refuse(written.error(), fmt::format("cannot write {} or {}", core_.configuration->file, core_.configuration->host_file()));
+    }
+    core_.identity->set(host.id);
+    core_.events->add("host.initialized", host.id.to_string(), host.name);
+    return made;
+}
+
+api::VersionView SystemControl::version() {
+    return {UBLKD_VERSION, "v1", initialized(), getpid(), boot_id_text()};
+}
+
+void SystemControl::count_volumes(api::StatusView& view) {
+    const auto volumes = volumes_->volumes();
+    if (!volumes) {
+        view.problems.push_back(volumes.error().message);
+        return;
+    }
+    for (const auto& volume : *volumes) {
+        ++view.volumes;
+        const std::string& name = volume.name.empty() ? volume.id : volume.name;
+        const auto& health = volume.health;
+        if (health.state == "syncing") {
+            ++view.volumes_syncing;
+            const auto percent = health.sync_total_bytes == 0 ? 0 : health.sync_done_bytes * 100 / health.sync_total_bytes;
+            view.problems.push_back(fmt::format("{}: syncing, {}%", name, percent));
+        } else if (health.state == "degraded") {
+            ++view.volumes_degraded;
+            view.problems.push_back(fmt::format("{}: degraded, {} of {} replicas in sync; it gets another when a pool in a free failure domain is there", name, health.in_sync, health.wanted));
+        } else if (health.state == "blocked") {
+            ++view.volumes_degraded;
+            view.problems.push_back(fmt::format("{}: I/O waits ({}): {}", name, health.blocked_by, health.reason));
+        }
+        for (const auto& attachment : volume.attachments) {
+            if (!attachment.message.empty()) view.problems.push_back(fmt::format("{}: {} by {}: {}", name, attachment.state, attachment.frontend, attachment.message));
+        }
+    }
+}
+
+api::StatusView SystemControl::status() {
+    api::StatusView view;
+    view.version = UBLKD_VERSION;
+    view.uptime_seconds = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count());
+    view.initialized = initialized();
+    view.state = "uninitialized";
+    if (!view.initialized) return view;
+    view.hosts = view.hosts_ok = 1;
+    const auto pools = core_.pools->pools();
+    for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
+        ++view.pools;
+        view.used_bytes += pool.used_bytes;
+        view.total_bytes += pool.total_bytes;
+        if (pool.state == "ok") ++view.pools_ok;
+        else view.problems.push_back(fmt::format("pool {} is {}: {}", pool.path, pool.state, pool.message));
+    }
+    count_volumes(view);
+    view.state = view.problems.empty() ? "ok" : "degraded";
+    return view;
+}
+
+std::vector<api::FindingView> SystemControl::doctor() { return examine(core_); }
+
+api::HostView SystemControl::view_of(const HostRecord& record) {
+    api::HostView view;
+    view.id = record.id.to_string();
+    view.name = record.name;
+    view.self = record.id == core_.identity->host();
+    view.state = "ok";
+    view.version = UBLKD_VERSION;
+    view.boot_id = boot_id_text();
+    const auto pools = core_.pools->pools();
+    for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
+        if (pool.host_id != view.id) continue;
+        ++view.pools;
+        view.replicas += pool.replicas;
+    }
+    return view;
+}
+
+ApiResult<std::vector<api::HostView>> SystemControl::hosts() {
+    const auto records = core_.store->list<HostRecord>();
+    if (!records) return refuse(records.error(), "cannot list the hosts");
+    std::vector<api::HostView> views;
+    for (const auto& record : *records) views.push_back(view_of(record));
+    return views;
+}
+
+ApiResult<api::HostView> SystemControl::host(const std::string& name) {
+    API_TRY_ASSIGN(const auto record, find_host(core_.store, name));
+    return view_of(record);
+}
+
+ApiResult<std::vector<api::EventView>> SystemControl::events(std::uint64_t after_sequence, unsigned limit, unsigned wait_ms) {
+    const auto records = core_.events->wait_after(after_sequence, limit, wait_ms);
+    if (!records) return refuse(records.error(), "cannot list the events");
+    std::vector<api::EventView> views;
+    for (const auto& record : *records) views.push_back({record.sequence, record.time_ms, record.kind, record.resource, record.text});
+    return views;
+}
+
+// ---- rescue
+
+namespace {
+
+using front::ublk::FoundDevice;
+
+io::Task<Result<std::vector<FoundDevice>>> find_all(const front::ublk::UblkEnvironment* environment) {
+    auto finding = front::ublk::find_devices(environment);
+    co_return co_await finding;
+}
+
+io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment, std::uint32_t number) {
+    auto removing = front::ublk::remove_device(environment, number);
+    co_return co_await removing;
+}
+
+std::unexpected<api::ApiError> no_ublk(const Core& core) {
+    return refuse("UnsupportedOperation", fmt::format("this daemon has no ublk: {}", to_string(core.engine->no_ublk_reason())));
+}
+
+}  // namespace
+
+ApiResult<std::vector<api::OrphanView>> SystemControl::orphans() {
+    const auto* environment = core_.engine->ublk();
+    std::vector<api::OrphanView> views;
+    if (environment == nullptr) return views;
+    Lane& lane = core_.engine->lane_of(VolumeId(1));
+    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    if (!found) return refuse(found.error(), "cannot list the ublk devices");
+    const auto volumes = core_.store->list<metadata::VolumeRecord>();
+    for (const auto& device : *found) {
+        if (device.server_alive) continue;
+        api::OrphanView view;
+        view.device = static_cast<int>(device.info.device_id);
+        view.path = fmt::format("/dev/ublkb{}", device.info.device_id);
+        view.state = device.condition;
+        view.message = device.ours ? "made by ublkd" : "made by another program";
+        for (const auto& volume : volumes ? *volumes : std::vector<metadata::VolumeRecord>()) {
+            if (device.ours && front::ublk::device_tag(volume.id) == device.info.server_flags) view.volume_id = volume.id.to_string();
+        }
+        views.push_back(std::move(view));
+    }
+    return views;
+}
+
+ApiResult<void> SystemControl::recover_orphan(int device) {
+    API_TRY_ASSIGN(const auto found, orphans());
+    for (const auto& orphan : found) {
+        if (orphan.device != device) continue;
+        if (orphan.volume_id.empty()) return refuse("IncorrectState", fmt::format("{} belongs to no volume of this daemon: it can be removed, not recovered", orphan.path));
+        volumes_->retry_attachments();
+        API_TRY_ASSIGN(const auto left, orphans());
+        for (const auto& still : left) {
+            if (still.device == device) return refuse("IncorrectState", fmt::format("{} could not be recovered: 'ebs-cli event list' says why; 'ebs-cli rescue remove' fails its I/O and removes it", orphan.path));
+        }
+        return {};
+    }
+    return refuse("InvalidDevice.NotFound", fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
+}
+
+ApiResult<void> SystemControl::remove_orphan(int device) {
+    const auto* environment = core_.engine->ublk();
+    if (environment == nullptr) return no_ublk(core_);
+    API_TRY_ASSIGN(const auto found, orphans());
+    for (const auto& orphan : found) {
+        if (orphan.device != device) continue;
+        Lane& lane = core_.engine->lane_of(VolumeId(1));
+        const auto removed = io::run_on(lane.reactor(), [&] { return remove_one(environment, static_cast<std::uint32_t>(device)); });
+        if (!removed) return refuse(removed.error(), "cannot remove " + orphan.path);
+        core_.events->add("rescue.removed", orphan.volume_id, orphan.path);
+        return {};
+    }
+    return refuse("InvalidDevice.NotFound", fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,257 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/names.h"
+#include "ublkd/daemon/placement.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using api::ApiResult;
+using api::CreateVolumeRequest;
+using api::refuse;
+using metadata::ReplicaRecord;
+using metadata::ReplicaState;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+using metadata::VolumeState;
+
+namespace {
+
+constexpr const char* kAction = "CreateVolume";
+
+/// The parameters of a request, for telling a repeated client token from a reused one.
+std::string fingerprint(const CreateVolumeRequest& request) {
+    std::string text = fmt::format("size={};replicas={};block={};durability={};on_full={};name={}", request.size_bytes,
+                                   request.replicas.value_or(0), request.block_bytes, request.durability, request.on_full, request.name);
+    for (const auto& [key, value] : request.tags) text += fmt::format(";{}={}", key, value);
+    return text;
+}
+
+api::Tags all_tags(const CreateVolumeRequest& request) {
+    api::Tags tags = request.tags;
+    if (!request.name.empty()) tags["Name"] = request.name;
+    return tags;
+}
+
+ApiResult<void> check_create(const CreateVolumeRequest& request) {
+    if (!request.name.empty()) {
+        API_TRY(check_name(request.name));
+    }
+    if (!request.name.empty() && request.tags.contains("Name") && request.tags.at("Name") != request.name) {
+        return refuse("InvalidParameterCombination", "Name and the tag Name differ: give one of them");
+    }
+    return check_tags(request.tags);
+}
+
+std::vector<unsigned> place_numbers(unsigned wanted) {
+    std::vector<unsigned> places;
+    for (unsigned i = 0; i < wanted; ++i) places.push_back(i);
+    return places;
+}
+
+}  // namespace
+
+ApiResult<unsigned> Volumes::decide_replicas(const CreateVolumeRequest& request, const std::vector<UsablePool>& usable) {
+    if (usable.empty()) {
+        return refuse("InsufficientStorage", "there is no usable pool: 'ebs-cli pool list' shows why, 'ebs-cli pool add DIR' adds one");
+    }
+    const auto domains = static_cast<unsigned>(domains_of(usable).size());
+    const unsigned wanted = request.replicas.value_or(std::min(domains, 2u));
+    if (wanted > domains) {
+        return refuse("InvalidParameterValue", fmt::format("Replicas is {}, but usable pools are in {} failure domain{}: add a pool with another --domain, or take fewer replicas", wanted, domains, domains == 1 ? "" : "s"));
+    }
+    return wanted;
+}
+
+ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request) {
+    API_TRY(check_create(request));
+    const auto usable = core_.pools->usable();
+    API_TRY_ASSIGN(const unsigned wanted, decide_replicas(request, usable));
+    const auto free = core_.store->read_for<bool>([&](Transaction& tx) -> Result<bool> {
+        const auto checked = check_name_free(tx, "vol-", request.name);
+        if (!checked && checked.error().code != Errc::kExists) return fail(checked.error());
+        return checked.has_value();
+    });
+    if (!free) return refuse(free.error(), "cannot look up the name");
+    if (!*free) return refuse("AlreadyExists", fmt::format("another volume has the name '{}'", request.name));
+    std::vector<std::string> domains;
+    for (const auto& candidate : choose_candidates(usable, {}, wanted)) domains.push_back(candidate.domain);
+    return api::PlanView{{fmt::format("create a volume of {} MiB with {} replica{}; candidates in the failure domains {}",
+                                      request.size_bytes / kMiB, wanted, wanted == 1 ? "" : "s", fmt::join(domains, ", "))}};
+}
+
+/// The volume that a former request with this token made.
+ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolumeRequest& request) {
+    if (request.client_token.empty()) return std::nullopt;
+    const auto token = core_.store->get<metadata::ClientTokenRecord>(kAction, request.client_token);
+    if (!token) return refuse(token.error(), "cannot look up the client token");
+    if (!*token) return std::nullopt;
+    if ((*token)->fingerprint != fingerprint(request)) {
+        return refuse("IdempotentParameterMismatch", fmt::format("the client token '{}' was used with other parameters, for {}", request.client_token, (*token)->resource));
+    }
+    // Its creation may be under way still: wait for it.
+    const auto id = VolumeId::parse((*token)->resource);
+    if (!id) return refuse("InternalError", "the client token names no volume");
+    API_TRY_ASSIGN(const auto operation, begin_operation(slot(*id), (*token)->resource));
+    API_TRY_ASSIGN(auto view, volume((*token)->resource));
+    return view;
+}
+
+ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRequest& request, const std::vector<Candidate>& candidates) {
+    bool token_taken = false;
+    const std::string id = record.id.to_string();
+    const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
+        token_taken = false;
+        if (!request.client_token.empty()) {
+            metadata::ClientTokenRecord token{kAction, request.client_token, fingerprint(request), id, record.created_ms, 0};
+            const auto put = tx.put(token);
+            token_taken = !put && put.error().code == Errc::kExists;
+            TRY(put);
+        }
+        record.revision = 0;
+        TRY(tx.put(record));
+        TRY(check_name_free(tx, id, request.name));
+        for (const auto& [key, value] : all_tags(request)) {
+            TRY(put_tag(tx, id, key, value));
+        }
+        for (const Candidate& candidate : candidates) {
+            ReplicaRecord replica;
+            replica.id = candidate.place.member.replica;
+            replica.volume = record.id;
+            replica.pool = candidate.place.member.pool;
+            replica.created_ms = record.created_ms;
+            TRY(tx.put(replica));
+        }
+        return {};
+    });
+    if (stored) return {};
+    if (token_taken) return refuse("IncorrectState", "a request with this client token is under way: try again");
+    if (stored.error().code == Errc::kExists) return refuse("AlreadyExists", fmt::format("another volume has the name '{}'", request.name));
+    return refuse(stored.error(), "cannot store the volume");
+}
+
+/// Replicas prepared, places granted, the first record authorized: after this the volume is.
+ApiResult<void> Volumes::found_volume(const VolumeRecord& record, std::vector<Candidate>& candidates) {
+    prepare_and_ask(core_, record, place_numbers(record.replica_count), candidates);
+    std::vector<const Candidate*> winners(record.replica_count);
+    std::optional<Error> error;
+    for (const Candidate& candidate : candidates) {
+        if (candidate.granted) winners[*candidate.granted] = &candidate;
+        if (candidate.error) error = candidate.error;
+    }
+    if (std::ranges::find(winners, nullptr) != winners.end()) {
+        return refuse(error.value_or(Error{Errc::kIo, 0, "a candidate got no place"}), fmt::format("fewer than {} pools could prepare a replica", record.replica_count));
+    }
+    replication::Proposal proposal;
+    proposal.proposer = winners[0]->place.member.replica;
+    proposal.next.volume = record.id;
+    proposal.next.number = 1;
+    proposal.next.primary = proposal.proposer;
+    for (const Candidate* winner : winners) proposal.next.members.push_back(winner->place.member);
+    const auto outcome = core_.authority->propose(proposal);
+    if (!outcome) return refuse(outcome.error(), "the authority could not be asked");
+    if (outcome->verdict == replication::Verdict::kDeclined) return refuse("InternalError", "the authority declined the first record of a new volume");
+    return {};
+}
+
+ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& request) {
+    API_TRY(check_create(request));
+    API_TRY_ASSIGN(auto known, known_token(request));
+    if (known) return std::move(*known);
+    const auto usable = core_.pools->usable();
+    VolumeRecord record;
+    API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));
+    record.id = VolumeId::random();
+    record.size_bytes = request.size_bytes;
+    record.block_bytes = request.block_bytes;
+    record.durability = request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
+    record.on_full = request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
+    record.created_ms = metadata::now_ms();
+    std::vector<Candidate> candidates;
+    for (const auto& pool : choose_candidates(usable, {}, record.replica_count)) {
+        if (auto place = core_.pools->place(pool.id, ReplicaId::random())) candidates.push_back({std::move(*place), {}, {}});
+    }
+
+    const auto ref = slot(record.id);
+    API_TRY_ASSIGN(const auto operation, begin_operation(ref, record.id.to_string()));
+    API_TRY(store_intent(record, request, candidates));
+    (void)faults::hit("daemon.create.after_intent");
+    if (const auto founded = found_volume(record, candidates); !founded) {
+        roll_back_create(record.id);
+        return refuse(founded.error());
+    }
+    (void)faults::hit("daemon.create.after_record");
+    if (const auto finished = finish_create(record.id); !finished) {
+        return refuse(finished.error(), "the volume was made, but could not be finished; it is at the daemon's next start");
+    }
+    return volume(record.id.to_string());
+}
+
+/// From the authorized record on: members are sealed, losers deleted, the volume is available.
+Result<void> Volumes::finish_create(VolumeId volume) {
+    TRY_ASSIGN(const auto record, core_.authority->current(volume));
+    if (!record) return fail(Errc::kNotFound, "the volume's membership");
+    TRY_ASSIGN(const auto replicas, core_.store->list<ReplicaRecord>(metadata::where("volume", volume)));
+    for (const auto& member : record->members) {
+        const auto place = core_.pools->place(member.pool, member.replica);
+        if (!place) return fail(Errc::kNotFound, "the member's pool");
+        TRY(seal_member(core_, volume, *place, *record));
+    }
+    for (const auto& replica : replicas) {
+        if (!record->has(replica.id)) discard_replica(core_, replica.id, replica.pool);
+    }
+    (void)faults::hit("daemon.create.before_available");
+    TRY(core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto stored, tx.get<VolumeRecord>(volume));
+        if (!stored) return fail(Errc::kNotFound, "the volume");
+        stored->state = VolumeState::kAvailable;
+        TRY(tx.put(*stored));
+        for (const auto& member : record->members) {
+            TRY_ASSIGN(auto replica, tx.get<ReplicaRecord>(member.replica));
+            if (!replica) return fail(Errc::kNotFound, "the member's replica");
+            replica->state = ReplicaState::kReady;
+            TRY(tx.put(*replica));
+        }
+        return EventLog::add_in(tx, "volume.created", volume.to_string(), fmt::format("{} MiB, {} replicas", stored->size_bytes / kMiB, stored->replica_count));
+    }));
+    core_.events->announce();
+    log::info("volume.created {}", volume.to_string());
+    return {};
+}
+
+/// No record was authorized and none ever will be: everything that was prepared goes.
+void Volumes::roll_back_create(VolumeId volume) {
+    const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume));
+    bool all_gone = replicas.has_value();
+    for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
+        discard_replica(core_, replica.id, replica.pool);
+    }
+    const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto stored, tx.get<VolumeRecord>(volume));
+        if (!stored) return {};
+        for (unsigned place = 0; place < stored->replica_count; ++place) {
+            TRY(metadata::PermissionService::delete_resource(tx, place_name(volume, place)));
+        }
+        TRY(metadata::Authority::retire(tx, volume));
+        TRY_ASSIGN(const auto left, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
+        for (const auto& replica : left) {
+            TRY(tx.erase(replica));
+        }
+        all_gone = all_gone && left.empty();
+        TRY(erase_tags(tx, volume.to_string()));
+        TRY_ASSIGN(const auto tokens, tx.list<metadata::ClientTokenRecord>(metadata::where("resource", volume.to_string())));
+        for (const auto& token : tokens) {
+            TRY(tx.erase(token));
+        }
+        return tx.erase(*stored);
+    });
+    if (!erased) log::warn("volume {} could not be rolled back: {}", volume.to_string(), to_string(erased.error()));
+    if (!all_gone) log::warn("volume {}: replicas that were prepared stay until their pools are back", volume.to_string());
+    changed_();    // the sweeper tells the past holders
+}
+
+}  // namespace ublkd::daemon

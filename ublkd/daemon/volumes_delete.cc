@@ -1,0 +1,99 @@
+#include <fmt/format.h>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/names.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using api::ApiResult;
+using api::refuse;
+using metadata::ReplicaRecord;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+using metadata::VolumeState;
+
+ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
+    API_TRY_ASSIGN(const auto found, find_volume(core_.store, name));
+    const auto ref = slot(found.id);
+    API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
+    API_TRY_ASSIGN(auto record, find_volume(core_.store, found.id.to_string()));
+    if (record.state == VolumeState::kInUse) {
+        return refuse("VolumeInUse", fmt::format("volume {} is attached: 'ebs-cli detach {}' first", name, name));
+    }
+    if (record.state != VolumeState::kAvailable && record.state != VolumeState::kError && record.state != VolumeState::kDeleting) {
+        return refuse("IncorrectState", fmt::format("volume {} is {}: it can be deleted when it is available", name, metadata::name_of(record.state)));
+    }
+    {
+        const std::lock_guard state(ref->state);
+        if (ref->users > (ref->joining ? 1u : 0u)) return refuse("IncorrectState", fmt::format("the members of {} are being compared: wait for it", name));
+        if (dry_run) return {};
+        ref->deleting = true;
+    }
+    const auto deleted = finish_delete(record);
+    const std::lock_guard state(ref->state);
+    ref->deleting = false;
+    return deleted;
+}
+
+/// Marks, stops, retires the record and the permissions, deletes the replicas. From the retirement on nothing brings the
+/// volume back; a replica in a missing pool is deleted by the sweeper when the pool is back.
+ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
+    const auto ref = slot(record.id);
+    const std::string id = record.id.to_string();
+    const auto marked = core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto stored, tx.get<VolumeRecord>(record.id));
+        if (!stored) return fail(Errc::kNotFound, "the volume");
+        stored->state = VolumeState::kDeleting;
+        return tx.put(*stored);
+    });
+    if (!marked) return refuse(marked.error(), "cannot delete the volume " + id);
+    (void)faults::hit("daemon.delete.after_intent");
+    finish_joining(record.id, ref->joining);    // a copy that runs is given up
+
+    std::vector<ReplicaRecord> replicas;
+    const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto stored, tx.get<VolumeRecord>(record.id));
+        if (!stored) return {};
+        TRY_ASSIGN(replicas, tx.list<ReplicaRecord>(metadata::where("volume", record.id)));
+        for (unsigned place = 0; place < stored->replica_count; ++place) {
+            TRY(metadata::PermissionService::delete_resource(tx, place_name(record.id, place)));
+        }
+        TRY(metadata::Authority::retire(tx, record.id));
+        for (auto& replica : replicas) {
+            replica.state = metadata::ReplicaState::kRemoving;
+            TRY(tx.put(replica));
+        }
+        TRY(erase_tags(tx, id));
+        TRY_ASSIGN(const auto tokens, tx.list<metadata::ClientTokenRecord>(metadata::where("resource", id)));
+        for (const auto& token : tokens) {
+            TRY(tx.erase(token));
+        }
+        return {};
+    });
+    if (!erased) return refuse(erased.error(), "cannot delete the volume " + id);
+    (void)faults::hit("daemon.delete.after_record");
+    for (const auto& replica : replicas) discard_replica(core_, replica.id, replica.pool);
+    const auto gone = core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto left, tx.list<ReplicaRecord>(metadata::where("volume", record.id)));
+        for (const auto& replica : left) {
+            TRY(tx.erase(replica));
+        }
+        TRY_ASSIGN(const auto stored, tx.get<VolumeRecord>(record.id));
+        if (stored) {
+            TRY(tx.erase(*stored));
+        }
+        return EventLog::add_in(tx, "volume.deleted", id, "");
+    });
+    if (!gone) return refuse(gone.error(), "cannot delete the volume " + id);
+    core_.events->announce();
+    changed_();    // the sweeper confirms the deletes, now or when a missing pool is back
+    {
+        const std::lock_guard lock(mutex_);
+        slots_.erase(record.id);
+    }
+    return {};
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,166 @@
+#include <atomic>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/volumes.h"
+#include "ublkd/front/ublk/rescue.h"
+
+namespace ublkd::daemon {
+
+using metadata::AttachmentRecord;
+using metadata::AttachmentState;
+using metadata::Frontend;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+using metadata::VolumeState;
+
+namespace {
+
+constexpr unsigned kRecoveringAtOnce = 8;
+
+io::Task<Result<std::vector<front::ublk::FoundDevice>>> find_all(const front::ublk::UblkEnvironment* environment) {
+    auto finding = front::ublk::find_devices(environment);
+    co_return co_await finding;
+}
+
+io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment, std::uint32_t number) {
+    auto removing = front::ublk::remove_device(environment, number);
+    co_return co_await removing;
+}
+
+io::Task<void> quiesce_and_end(std::unique_ptr<front::ublk::UblkDevice>* device) {
+    auto quiescing = (*device)->quiesce();
+    co_await quiescing;
+    device->reset();
+}
+
+}  // namespace
+
+/// The ublk device that a former daemon left for this volume goes: its attachment is being taken away.
+void Volumes::remove_left_device(const AttachmentRecord& attachment) {
+    const auto* environment = core_.engine->ublk();
+    if (attachment.frontend != Frontend::kUblk || environment == nullptr) return;
+    Lane& lane = core_.engine->lane_of(attachment.volume);
+    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    if (!found) {
+        log::warn("ublk devices could not be listed: {}", to_string(found.error()));
+        return;
+    }
+    for (const auto& device : *found) {
+        if (device.server_alive || device.info.server_flags != front::ublk::device_tag(attachment.volume)) continue;
+        const auto removed = io::run_on(lane.reactor(), [&] { return remove_one(environment, device.info.device_id); });
+        if (!removed) log::warn("/dev/ublkb{} could not be removed: {}", device.info.device_id, to_string(removed.error()));
+    }
+}
+
+void Volumes::recover_attachment(AttachmentRecord attachment) {
+    const auto ref = slot(attachment.volume);
+    const auto volume = core_.store->get<VolumeRecord>(attachment.volume);
+    if (!volume || !*volume) return;
+    const std::string id = attachment.volume.to_string();
+    if (attachment.state == AttachmentState::kDetaching) {
+        remove_left_device(attachment);
+        if (const auto erased = erase_attachment(attachment); !erased) log::warn("volume {}: {}", id, to_string(erased.error()));
+        core_.events->add("volume.detached", id, "begun by a former daemon");
+        return;
+    }
+    const auto up = bring_up(ref, **volume, attachment, true);
+    if (up) {
+        core_.events->add("volume.recovered", id, attachment_view(attachment).device);
+        return;
+    }
+    const std::string why = to_string(up.error());
+    {
+        const std::lock_guard state(ref->state);
+        if (ref->trouble == why) return;    // told already
+        ref->trouble = why;
+    }
+    log::error("volume {} did not come back: {}", id, why);
+    core_.events->add("volume.trouble", id, fmt::format("its attachment did not come back: {}; it is tried again", why));
+    if (const auto stored = set_state(attachment, AttachmentState::kBusy); !stored) log::warn("volume {}: {}", id, to_string(stored.error()));
+}
+
+void Volumes::recover() {
+    const auto volumes = core_.store->list<VolumeRecord>();
+    for (const auto& record : volumes ? *volumes : std::vector<VolumeRecord>()) {
+        if (record.state == VolumeState::kDeleting) {
+            if (const auto done = finish_delete(record); !done) log::warn("{}: {}", done.error().code, done.error().message);
+        } else if (record.state == VolumeState::kCreating) {
+            const auto membership = core_.authority->current(record.id);
+            if (membership && *membership) {
+                if (const auto done = finish_create(record.id); !done) log::warn("volume {}: {}", record.id.to_string(), to_string(done.error()));
+            } else if (membership) {
+                roll_back_create(record.id);
+                core_.events->add("volume.rolled-back", record.id.to_string(), "its creation was interrupted");
+            }
+        } else {
+            reconcile(record.id);
+        }
+    }
+    const auto attachments = core_.store->list<AttachmentRecord>();
+    if (!attachments) {
+        log::error("attachments cannot be read: {}", to_string(attachments.error()));
+        return;
+    }
+    std::atomic<std::size_t> next = 0;
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < kRecoveringAtOnce && i < attachments->size(); ++i) {
+        threads.emplace_back([&] {
+            for (std::size_t at = next++; at < attachments->size(); at = next++) {
+                const auto ref = slot((*attachments)[at].volume);
+                const Operation operation(ref->operation);
+                recover_attachment((*attachments)[at]);
+            }
+        });
+    }
+}
+
+void Volumes::retry_attachments() {
+    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("state", metadata::AttachmentState::kBusy));
+    for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
+        const auto ref = slot(attachment.volume);
+        const Operation operation(ref->operation, std::try_to_lock);
+        if (!operation.owns_lock()) continue;
+        const auto again = core_.store->get<AttachmentRecord>(attachment.id);
+        if (again && *again && (*again)->state == AttachmentState::kBusy) recover_attachment(**again);
+    }
+}
+
+void Volumes::shut_down() {
+    std::vector<SlotRef> slots;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, ref] : slots_) slots.push_back(ref);
+    }
+    for (const SlotRef& ref : slots) {
+        const Operation operation(ref->operation);
+        const std::lock_guard life(ref->life);
+        std::shared_ptr<RunningVolume> running;
+        {
+            const std::lock_guard state(ref->state);
+            running = std::move(ref->running);
+        }
+        if (!running) continue;
+        if (ref->front && ref->front->ublk) {
+            io::run_on(running->lane().reactor(), [&] { return quiesce_and_end(&ref->front->ublk); });
+        }
+        if (const auto stopped = running->stop(); !stopped) log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
+        ref->front.reset();
+    }
+    worker_.reset();    // what reactors posted is done
+}
+
+std::vector<std::string> Volumes::detach_all(bool force) {
+    std::vector<std::string> left;
+    const auto all = core_.store->list<AttachmentRecord>();
+    if (!all) left.push_back(to_string(all.error()));
+    for (const auto& attachment : all ? *all : std::vector<AttachmentRecord>()) {
+        const auto detached = detach(attachment.volume.to_string(), "", force);
+        if (!detached) left.push_back(detached.error().message);
+    }
+    return left;
+}
+
+}  // namespace ublkd::daemon

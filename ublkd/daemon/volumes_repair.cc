@@ -1,0 +1,198 @@
+#include <algorithm>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/placement.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using metadata::PermissionRecord;
+using metadata::PermissionState;
+using metadata::ReplicaRecord;
+using metadata::ReplicaState;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+using replication::Membership;
+
+namespace {
+
+/// Places that no member holds: never granted, or revoked from a replica that was lost.
+std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) {
+    std::vector<unsigned> places;
+    for (unsigned place = 0; place < volume.replica_count; ++place) {
+        const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
+        if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked)) places.push_back(place);
+    }
+    return places;
+}
+
+bool holds_a_place(const Core& core, const VolumeRecord& volume, ReplicaId replica) {
+    for (unsigned place = 0; place < volume.replica_count; ++place) {
+        const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
+        if (stored && *stored && (*stored)->state == PermissionState::kGranted && (*stored)->incarnation == replica) return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+/// Takes the place back from a replica that is no member: the next candidate may have it, and the sweeper asks the past
+/// holder to delete what it has.
+void Volumes::revoke_permission_of(const VolumeRecord& volume, ReplicaId replica) {
+    for (unsigned place = 0; place < volume.replica_count; ++place) {
+        const std::string name = place_name(volume.id, place);
+        const auto stored = core_.store->get<PermissionRecord>(name);
+        if (!stored || !*stored || (*stored)->state != PermissionState::kGranted || (*stored)->incarnation != replica) continue;
+        const auto revoked = core_.permissions->revoke(name, {(*stored)->host, replica});
+        if (!revoked) log::warn("permission {}: {}", name, to_string(revoked.error()));
+    }
+}
+
+void Volumes::reconcile(VolumeId volume) {
+    std::vector<ReplicaId> lost;
+    std::optional<VolumeRecord> record;
+    const auto done = core_.store->write([&](Transaction& tx) -> Result<void> {
+        lost.clear();
+        TRY_ASSIGN(record, tx.get<VolumeRecord>(volume));
+        TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
+        if (!record || !membership || !membership->membership) return {};
+        TRY_ASSIGN(auto replicas, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
+        for (auto& replica : replicas) {
+            const bool member = membership->membership->has(replica.id);
+            if (member && replica.state == ReplicaState::kPreparing) {
+                replica.state = ReplicaState::kReady;
+                TRY(tx.put(replica));
+            } else if (!member && replica.state == ReplicaState::kReady) {
+                replica.state = ReplicaState::kRemoving;
+                TRY(tx.put(replica));
+            }
+            if (!member && replica.state == ReplicaState::kRemoving) lost.push_back(replica.id);
+        }
+        return {};
+    });
+    if (!done) {
+        log::warn("volume {}: {}", volume.to_string(), to_string(done.error()));
+        return;
+    }
+    for (const ReplicaId replica : lost) revoke_permission_of(*record, replica);
+    changed_();
+}
+
+/// A copy of `replica` has ended, or was given up: its use of the volume ends.
+void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
+    const auto ref = slot(volume);
+    {
+        const std::lock_guard state(ref->state);
+        if (!replica || ref->joining != replica) return;
+        ref->joining = ReplicaId();
+    }
+    if (const auto released = release(ref); !released) log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
+    changed_();
+}
+
+void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, PoolId pool) {
+    revoke_permission_of(volume, replica);
+    discard_replica(core_, replica, pool);
+}
+
+/// A replica that was being brought in when the daemon ended.
+std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume, const Membership& record) {
+    const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
+    for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
+        if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
+        auto place = core_.pools->place(replica.pool, replica.id);
+        if (place && core_.pools->is_open(replica.pool) && holds_a_place(core_, volume, replica.id)) {
+            return Candidate{std::move(*place), {}, {}};
+        }
+        give_up_replica(volume, replica.id, replica.pool);
+    }
+    return std::nullopt;
+}
+
+/// Pools in free domains prepare and ask; who is granted is the one.
+std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume, const Membership& record) {
+    std::set<std::string> taken;
+    for (const auto& member : record.members) taken.insert(core_.pools->domain_of_pool(member.pool));
+    std::vector<Candidate> candidates;
+    for (const auto& pool : choose_candidates(core_.pools->usable(), taken, 1)) {
+        if (auto place = core_.pools->place(pool.id, ReplicaId::random())) candidates.push_back({std::move(*place), {}, {}});
+    }
+    const auto places = free_places(core_, volume);
+    if (candidates.empty() || places.empty()) return std::nullopt;
+    const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
+        for (const Candidate& candidate : candidates) {
+            ReplicaRecord replica;
+            replica.id = candidate.place.member.replica;
+            replica.volume = volume.id;
+            replica.pool = candidate.place.member.pool;
+            replica.created_ms = metadata::now_ms();
+            TRY(tx.put(replica));
+        }
+        return {};
+    });
+    if (!stored) return std::nullopt;
+    prepare_and_ask(core_, volume, {places.front()}, candidates);
+    std::optional<Candidate> winner;
+    for (Candidate& candidate : candidates) {
+        if (candidate.granted) {
+            winner = std::move(candidate);
+        } else {
+            if (candidate.error) log::warn("pool {}: {}", candidate.place.member.pool.to_string(), to_string(*candidate.error));
+            discard_replica(core_, candidate.place.member.replica, candidate.place.member.pool);
+        }
+    }
+    return winner;
+}
+
+bool Volumes::repair_one(const VolumeRecord& listed) {
+    const auto ref = slot(listed.id);
+    {
+        const std::lock_guard state(ref->state);
+        if (ref->joining || ref->deleting || std::chrono::steady_clock::now() < ref->next_repair) return false;
+    }
+    const Operation operation(ref->operation, std::try_to_lock);
+    if (!operation.owns_lock()) return false;
+    const auto stored = core_.store->get<VolumeRecord>(listed.id);
+    if (!stored || !*stored) return false;
+    const VolumeRecord& volume = **stored;
+    if (volume.state != metadata::VolumeState::kAvailable && volume.state != metadata::VolumeState::kInUse) return false;
+    const auto record = core_.authority->current(volume.id);
+    if (!record || !*record || (*record)->members.size() >= volume.replica_count) return false;
+    auto candidate = resume_candidate(volume, **record);
+    if (!candidate) candidate = new_candidate(volume, **record);
+    if (!candidate) return false;
+
+    const ReplicaId replica = candidate->place.member.replica;
+    const PoolId pool = candidate->place.member.pool;
+    auto running = acquire(ref, volume);    // for the call; and once more for the copy
+    Result<void> begun = running ? Result<void>() : Result<void>(fail(running.error()));
+    if (running) {
+        const std::lock_guard state(ref->state);
+        ++ref->users;
+        ref->joining = replica;
+    }
+    if (running) begun = (*running)->add_replica(candidate->place);
+    if (running && !begun) finish_joining(volume.id, replica);
+    if (running) (void)release(ref);
+    if (begun) {
+        const std::lock_guard state(ref->state);
+        ref->repair_backoff = std::chrono::seconds(1);
+    } else {
+        const std::lock_guard state(ref->state);
+        ref->next_repair = std::chrono::steady_clock::now() + ref->repair_backoff;
+        ref->repair_backoff = std::min(ref->repair_backoff * 2, std::chrono::seconds(60));
+    }
+    if (begun) {
+        core_.events->add("member.joining", volume.id.to_string(), fmt::format("{} in {} is being copied", replica.to_string(), pool.to_string()));
+        return true;
+    }
+    if (begun.error().code == Errc::kBusy) return false;    // a copy runs already; this replica waits, prepared
+    core_.events->add("volume.trouble", volume.id.to_string(), fmt::format("a new replica in {} could not be begun: {}", pool.to_string(), to_string(begun.error())));
+    give_up_replica(volume, replica, pool);
+    return false;
+}
+
+}  // namespace ublkd::daemon

@@ -1,0 +1,216 @@
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "ublkd/daemon/names.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using api::ApiResult;
+using api::refuse;
+using metadata::AttachmentRecord;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+
+namespace {
+
+/// What a replica takes on its disk.
+std::uint64_t allocated_bytes(const std::string& folder) {
+    struct stat status{};
+    if (stat((folder + "/data").c_str(), &status) != 0) return 0;
+    return static_cast<std::uint64_t>(status.st_blocks) * 512;
+}
+
+std::string role_of(const volume::MemberStatus& member) {
+    if (member.is_primary) return "primary";
+    if (member.is_member) return "secondary";
+    return member.is_joining ? "joining" : "lost";
+}
+
+api::MembershipView membership_view(const replication::Membership& record) {
+    api::MembershipView view;
+    view.volume_id = record.volume.to_string();
+    view.primary = record.primary.to_string();
+    view.number = record.number;
+    view.loss_count = record.loss_count;
+    view.data_may_be_lost = record.data_may_be_lost;
+    for (const auto& member : record.members) view.members.push_back({member.replica.to_string(), member.host.to_string(), member.pool.to_string()});
+    for (const auto& attachment : record.attachments) view.attachments.push_back(attachment.to_string());
+    return view;
+}
+
+}  // namespace
+
+api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
+    api::AttachmentView view;
+    view.id = record.id.to_string();
+    view.volume_id = record.volume.to_string();
+    view.instance_id = record.instance.to_string();
+    view.host_id = core_.identity->host().to_string();
+    view.host_name = core_.configuration->host_name;
+    view.state = metadata::name_of(record.state);
+    view.frontend = metadata::name_of(record.frontend);
+    view.label = record.device.value_or("");
+    view.attach_time_ms = record.created_ms;
+    view.boot = record.boot;
+    view.delete_on_termination = record.delete_on_termination;
+    view.read_only = record.read_only;
+    if (record.frontend == metadata::Frontend::kUblk) {
+        if (record.ublk_number) view.device = fmt::format("/dev/ublkb{}", *record.ublk_number);
+        view.link = "/dev/ebs/" + view.volume_id;
+    } else {
+        view.device = fmt::format("nbd+unix:///{}?socket={}", view.volume_id, core_.configuration->nbd_socket);
+    }
+    const auto ref = slot(record.volume);
+    const std::lock_guard state(ref->state);
+    view.message = ref->trouble;
+    return view;
+}
+
+/// From the running volume where it runs, else from the record.
+void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
+    view.health.wanted = record.replica_count;
+    std::shared_ptr<RunningVolume> running;
+    {
+        const auto ref = slot(record.id);
+        const std::lock_guard state(ref->state);
+        running = ref->running;
+    }
+    const auto stored = core_.authority->current(record.id);
+    if (stored && *stored) {
+        view.number = (*stored)->number;
+        view.loss_count = (*stored)->loss_count;
+        view.data_may_be_lost = (*stored)->data_may_be_lost;
+        view.health.in_sync = static_cast<unsigned>((*stored)->members.size());
+        view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
+        for (const auto& member : (*stored)->members) {
+            view.replicas.push_back({member.replica.to_string(), member.pool.to_string(), member.host.to_string(), core_.pools->domain_of_pool(member.pool),
+                                     member.replica == (*stored)->primary ? "primary" : "secondary", ""});
+            if (const auto place = core_.pools->place(member.pool, member.replica)) {
+                view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
+            }
+        }
+    }
+    const auto status = running ? running->status() : std::nullopt;
+    if (!status) return;
+    view.number = status->number;
+    view.loss_count = status->loss_count;
+    view.data_may_be_lost = status->data_may_be_lost;
+    view.replicas.clear();
+    view.health.in_sync = 0;
+    for (const auto& member : status->replicas) {
+        view.health.in_sync += member.is_member ? 1 : 0;
+        view.replicas.push_back({member.member.replica.to_string(), member.member.pool.to_string(), member.member.host.to_string(), core_.pools->domain_of_pool(member.member.pool),
+                                 role_of(member), member.failure ? to_string(*member.failure) : ""});
+    }
+    view.health.blocked_by = status->blocked_by;
+    view.health.reason = status->blocked_why;
+    view.health.sync_done_bytes = status->sync_done_bytes;
+    view.health.sync_total_bytes = status->sync_total_bytes;
+    view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
+    if (status->state == volume::VolumeState::kSyncing) view.health.state = "syncing";
+    if (status->state == volume::VolumeState::kBlocked) view.health.state = "blocked";
+}
+
+ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
+    api::VolumeView view;
+    view.id = record.id.to_string();
+    std::vector<AttachmentRecord> attachments;
+    const auto read = core_.store->read([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(view.tags, tags_of(tx, view.id));
+        TRY_ASSIGN(attachments, tx.list<AttachmentRecord>(metadata::where("volume", record.id)));
+        return {};
+    });
+    if (!read) return refuse(read.error(), "cannot read the volume " + view.id);
+    if (const auto name = view.tags.find("Name"); name != view.tags.end()) view.name = name->second;
+    view.state = metadata::name_of(record.state);
+    view.size_bytes = record.size_bytes;
+    view.block_bytes = record.block_bytes;
+    view.create_time_ms = record.created_ms;
+    view.durability = metadata::name_of(record.durability);
+    view.on_full = metadata::name_of(record.on_full);
+    for (const auto& attachment : attachments) view.attachments.push_back(attachment_view(attachment));
+    add_health(record, view);
+    return view;
+}
+
+ApiResult<std::vector<api::VolumeView>> Volumes::volumes() {
+    const auto records = core_.store->list<VolumeRecord>();
+    if (!records) return refuse(records.error(), "cannot list the volumes");
+    std::vector<api::VolumeView> views;
+    for (const auto& record : *records) {
+        API_TRY_ASSIGN(auto view, view_of(record));
+        views.push_back(std::move(view));
+    }
+    std::ranges::sort(views, {}, [](const api::VolumeView& view) { return std::pair(view.create_time_ms, view.id); });
+    return views;
+}
+
+ApiResult<api::VolumeView> Volumes::volume(const std::string& name) {
+    API_TRY_ASSIGN(const auto record, find_volume(core_.store, name));
+    return view_of(record);
+}
+
+ApiResult<std::vector<api::AttachmentView>> Volumes::attachments() {
+    const auto records = core_.store->list<AttachmentRecord>();
+    if (!records) return refuse(records.error(), "cannot list the attachments");
+    std::vector<api::AttachmentView> views;
+    for (const auto& record : *records) views.push_back(attachment_view(record));
+    return views;
+}
+
+ApiResult<api::MembershipView> Volumes::membership(const std::string& volume) {
+    API_TRY_ASSIGN(const auto found, find_volume(core_.store, volume));
+    const auto record = core_.authority->current(found.id);
+    if (!record) return refuse(record.error(), "the authority could not be asked");
+    if (!*record) return refuse("IncorrectState", fmt::format("volume {} has no membership yet", volume));
+    return membership_view(**record);
+}
+
+ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& request) {
+    const auto malformed = [](const char* field, const std::string& given) {
+        return refuse("InvalidParameterValue", fmt::format("{} is not an id of its kind; '{}' was given", field, given));
+    };
+    replication::Proposal proposal;
+    const auto volume = VolumeId::parse(request.volume_id);
+    const auto proposer = ReplicaId::parse(request.proposer);
+    const auto primary = ReplicaId::parse(request.next.primary);
+    if (!volume) return refuse("InvalidVolumeID.Malformed", fmt::format("a proposal names the volume by its whole id; '{}' was given", request.volume_id));
+    if (!proposer) return malformed("Proposer", request.proposer);
+    if (!primary) return malformed("Primary", request.next.primary);
+    proposal.proposer = *proposer;
+    proposal.base_number = request.base_number;
+    proposal.next.volume = *volume;
+    proposal.next.number = request.next.number;
+    proposal.next.loss_count = request.next.loss_count;
+    proposal.next.data_may_be_lost = request.next.data_may_be_lost;
+    proposal.next.primary = *primary;
+    for (const auto& member : request.next.members) {
+        const auto replica = ReplicaId::parse(member.replica_id);
+        const auto host = HostId::parse(member.host_id);
+        const auto pool = PoolId::parse(member.pool_id);
+        if (!replica) return malformed("ReplicaId", member.replica_id);
+        if (!host) return malformed("HostId", member.host_id);
+        if (!pool) return malformed("PoolId", member.pool_id);
+        proposal.next.members.push_back({*replica, *host, *pool});
+    }
+    for (const auto& text : request.next.attachments) {
+        const auto attachment = AttachmentId::parse(text);
+        if (!attachment) return malformed("AttachmentIds", text);
+        proposal.next.attachments.push_back(*attachment);
+    }
+    if (const auto valid = replication::validate(proposal.next); !valid) return refuse(valid.error(), "the proposed membership");
+    const auto outcome = core_.authority->propose(proposal);
+    if (!outcome) return refuse(outcome.error(), "the authority could not decide");
+    api::ProposalAnswer answer;
+    answer.verdict = outcome->verdict == replication::Verdict::kAuthorized     ? "authorized"
+                     : outcome->verdict == replication::Verdict::kAlreadyYours ? "already-yours"
+                                                                               : "declined";
+    if (outcome->current) answer.current = membership_view(*outcome->current);
+    return answer;
+}
+
+}  // namespace ublkd::daemon
