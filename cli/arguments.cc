@@ -1,0 +1,171 @@
+#include "cli/arguments.h"
+
+#include <list>
+#include <memory>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "cli/help.h"
+
+namespace ublkd::cli {
+namespace {
+
+std::vector<std::string> words_of(const std::string& text) {
+    std::vector<std::string> words;
+    std::string word;
+    for (const char c : text + " ") {
+        if (c != ' ') word += c;
+        else if (!word.empty()) words.push_back(std::exchange(word, ""));
+    }
+    return words;
+}
+
+/// "-o,--output" -> "output".
+std::string key_of(const std::string& name) { return name.substr(name.rfind("--") + 2); }
+
+/// What CLI11 fills for one command.
+struct Slots {
+    CLI::App* app = nullptr;
+    const Command* command = nullptr;
+    std::list<std::pair<std::string, std::vector<std::string>>> options;
+    std::list<std::pair<std::string, bool>> flags;
+    std::list<std::pair<std::string, std::vector<std::string>>> positionals;
+    bool help = false;
+};
+
+void add_option(Slots& slots, const Option& option) {
+    if (option.value.empty()) {
+        auto& flag = slots.flags.emplace_back(key_of(option.name), false);
+        slots.app->add_flag(option.name, flag.second);
+        return;
+    }
+    auto& values = slots.options.emplace_back(key_of(option.name), std::vector<std::string>());
+    auto* made = slots.app->add_option(option.name, values.second);
+    made->expected(1)->take_all()->type_name(option.value);
+    if (!option.repeated) made->take_last();
+    if (option.required) made->required();
+    if (!option.choices.empty()) made->check(CLI::IsMember(option.choices));
+}
+
+/// A tree of subcommands for the words of the commands' paths.
+class Tree {
+  public:
+    Tree() {
+        app_.set_help_flag();
+        app_.require_subcommand(0, 1);
+        app_.add_flag("-h,--help", top_help_);
+        for (const Command& command : commands()) add(command);
+    }
+    CLI::App& app() { return app_; }
+    bool top_help() const { return top_help_; }
+
+    /// The command whose app was parsed last; nullptr where only a group was named.
+    Slots* parsed() {
+        for (Slots& slots : slots_) {
+            if (slots.app->parsed() && slots.app->get_subcommands().empty()) return &slots;
+        }
+        return nullptr;
+    }
+    /// The path of words that were understood.
+    std::string parsed_path() const {
+        std::string path;
+        const CLI::App* at = &app_;
+        while (!at->get_subcommands().empty()) {
+            at = at->get_subcommands().front();
+            path += (path.empty() ? "" : " ") + at->get_name();
+        }
+        return path;
+    }
+    bool group_help() const {
+        for (const auto& [app, flag] : group_help_) {
+            if (flag) return true;
+        }
+        return false;
+    }
+
+  private:
+    void add(const Command& command) {
+        CLI::App* at = &app_;
+        for (const std::string& word : words_of(command.path)) {
+            const auto next = at->get_subcommands([&](const CLI::App* app) { return app->get_name() == word; });
+            at = next.empty() ? at->add_subcommand(word) : next.front();
+            at->set_help_flag();
+            at->require_subcommand(0, 1);
+        }
+        Slots& slots = slots_.emplace_back();
+        slots.app = at;
+        slots.command = &command;
+        for (const Option& option : command.options) add_option(slots, option);
+        for (const Option& option : global_options()) {
+            if (option.name == "-h,--help") at->add_flag(option.name, slots.help);
+            else add_option(slots, option);
+        }
+        for (const Positional& positional : command.positionals) {
+            auto& values = slots.positionals.emplace_back(positional.name, std::vector<std::string>());
+            auto* made = at->add_option(positional.name, values.second);
+            made->required(positional.required);
+            made->expected(positional.many ? 1 : 1, positional.many ? 1 << 20 : 1);
+        }
+        add_group_help(&app_, words_of(command.path));
+    }
+    /// "ebs-cli volume --help" too.
+    void add_group_help(CLI::App* at, const std::vector<std::string>& words) {
+        for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+            at = at->get_subcommand(words[i]);
+            if (at->get_option_no_throw("--help") != nullptr) continue;
+            auto& flag = group_help_.emplace_back(at, false);
+            at->add_flag("-h,--help", flag.second);
+        }
+    }
+
+    CLI::App app_{"ebs-cli"};
+    bool top_help_ = false;
+    std::list<Slots> slots_;
+    std::list<std::pair<CLI::App*, bool>> group_help_;
+};
+
+Invocation invocation_of(const Slots& slots) {
+    Invocation made;
+    made.command = slots.command;
+    for (const auto& [name, values] : slots.options) {
+        if (!values.empty()) made.options[name] = values;
+    }
+    for (const auto& [name, given] : slots.flags) {
+        if (given) made.options[name] = {""};
+    }
+    for (const auto& [name, values] : slots.positionals) {
+        if (!values.empty()) made.positionals[name] = values;
+    }
+    return made;
+}
+
+bool wants_help(const std::vector<std::string>& arguments) {
+    for (const std::string& argument : arguments) {
+        if (argument == "--") return false;
+        if (argument == "--help" || argument == "-h") return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& arguments) {
+    Tree tree;
+    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    const auto named = [&] { return tree.parsed_path().empty() ? std::string("ebs-cli") : "ebs-cli " + tree.parsed_path(); };
+    try {
+        tree.app().parse(reversed);
+    } catch (const CLI::ParseError& error) {
+        // --help counts although something that is needed is missing.
+        if (wants_help(arguments)) return Parsed{{}, help_text(tree.parsed_path())};
+        return std::unexpected(fmt::format("{}; see {} --help", error.what(), named()));
+    }
+    if (arguments.empty()) return Parsed{{}, help_text("")};
+    Slots* const slots = tree.parsed();
+    if (tree.top_help() || tree.group_help() || (slots != nullptr && slots->help)) return Parsed{{}, help_text(tree.parsed_path())};
+    if (slots == nullptr) return std::unexpected(fmt::format("a command is needed; see {} --help", named()));
+    return Parsed{invocation_of(*slots), ""};
+}
+
+}  // namespace ublkd::cli

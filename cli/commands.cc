@@ -1,0 +1,36 @@
+#include "cli/command.h"
+
+namespace ublkd::cli {
+
+const std::vector<Option>& global_options() {
+    static const std::vector<Option> options{
+        {"--socket", "PATH", "the daemon's socket (default: UBLKD_SOCKET, else /run/ublkd/api.sock)", Names::kFile},
+        {"-o,--output", "FORMAT", "table, wide, json, jsonl, yaml, tsv or id", Names::kNothing, false, false, {"table", "wide", "json", "jsonl", "yaml", "tsv", "id"}},
+        {"--columns", "A,B", "columns of table, wide and tsv, by their headers"},
+        {"--filter", "KEY=VALUE", "only what fits: a column, a key of -o json or tag:KEY; * stands for anything", Names::kNothing, true},
+        {"--sort", "KEY", "by a column or key; -KEY the other way round"},
+        {"-q,--quiet", "", "ids only"},
+        {"-h,--help", "", "this help"},
+    };
+    return options;
+}
+
+const std::vector<Command>& commands() {
+    static const std::vector<Command> all = [] {
+        std::vector<Command> made;
+        for (auto part : {system_commands, volume_commands, attachment_commands, pool_commands, instance_commands, small_commands}) {
+            for (Command& command : part()) made.push_back(std::move(command));
+        }
+        return made;
+    }();
+    return all;
+}
+
+const Command* find_command(const std::string& path) {
+    for (const Command& command : commands()) {
+        if (command.path == path) return &command;
+    }
+    return nullptr;
+}
+
+}  // namespace ublkd::cli

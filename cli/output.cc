@@ -1,0 +1,242 @@
+#include "cli/output.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "cli/values.h"
+
+namespace ublkd::cli {
+namespace {
+
+using api::Json;
+
+constexpr std::array<std::pair<std::string_view, Format>, 7> kFormats{{{"table", Format::kTable}, {"wide", Format::kWide}, {"json", Format::kJson}, {"jsonl", Format::kJsonLines}, {"yaml", Format::kYaml}, {"tsv", Format::kTsv}, {"id", Format::kId}}};
+
+const Column* find_column(const View& view, const std::string& name) {
+    for (const Column& column : view.columns) {
+        if (lower(column.header) == lower(name)) return &column;
+    }
+    return nullptr;
+}
+
+/// The member of `item` that the dotted `key` names, in any case; nullptr where there is none.
+const Json* find_key(const Json& item, const std::string& key) {
+    const Json* at = &item;
+    std::string_view rest = key;
+    for (;;) {
+        const auto dot = rest.find('.');
+        const std::string part = lower(rest.substr(0, dot));
+        const Json* next = nullptr;
+        for (const auto& [name, value] : at->members()) {
+            if (lower(name) == part) next = &value;
+        }
+        if (next == nullptr || dot == std::string_view::npos) return next;
+        at = next;
+        rest.remove_prefix(dot + 1);
+    }
+}
+
+std::string text_of(const Json& value) { return value.is_string() ? value.as_string() : value.dump(); }
+
+std::string column_names(const View& view) {
+    std::vector<std::string> names;
+    for (const Column& column : view.columns) names.push_back(column.header);
+    return fmt::format("{}", fmt::join(names, ", "));
+}
+
+/// A column's cell, a key's value or, for tag:KEY, a tag's.
+std::optional<std::string> value_of(const View& view, const Json& item, const std::string& name) {
+    if (name.starts_with("tag:")) {
+        for (const Json& tag : item["Tags"].items()) {
+            if (tag["Key"].as_string() == name.substr(4)) return tag["Value"].as_string();
+        }
+        return std::string();
+    }
+    if (const Json* value = find_key(item, name)) return text_of(*value);
+    if (const Column* column = find_column(view, name)) return column->cell(item);
+    return std::nullopt;
+}
+
+std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vector<Json> items, const OutputOptions& options) {
+    const auto unknown = [&](const std::string& name) {
+        return std::unexpected(fmt::format("there is no '{}' here; columns are {}, keys are those of -o json, tags are tag:KEY", name, column_names(view)));
+    };
+    for (const std::string& filter : options.filters) {
+        const auto equals = filter.find('=');
+        if (equals == std::string::npos || equals == 0) return std::unexpected(fmt::format("a filter is KEY=VALUE (* stands for anything); '{}' was given", filter));
+        const std::string key = filter.substr(0, equals);
+        std::vector<Json> kept;
+        bool known = items.empty() || find_column(view, key) != nullptr;
+        for (Json& item : items) {
+            const auto value = value_of(view, item, key);
+            known = known || value.has_value();
+            if (value && glob_fits(filter.substr(equals + 1), *value)) kept.push_back(std::move(item));
+        }
+        if (!known) return unknown(key);
+        items = std::move(kept);
+    }
+    if (options.sort.empty()) return items;
+    const bool down = options.sort.starts_with('-');
+    const std::string key = options.sort.substr(down ? 1 : 0);
+    bool known = items.empty();
+    std::vector<std::pair<std::string, Json>> keyed;
+    for (Json& item : items) {
+        const Json* number = find_key(item, key);
+        const auto value = value_of(view, item, key);
+        known = known || value.has_value();
+        std::string sort_by = value.value_or("");
+        if (number != nullptr && number->as_u64()) sort_by = fmt::format("{:020}", *number->as_u64());
+        keyed.emplace_back(std::move(sort_by), std::move(item));
+    }
+    if (!known && find_column(view, key) == nullptr) return unknown(key);
+    std::ranges::stable_sort(keyed, [down](const auto& a, const auto& b) { return down ? b.first < a.first : a.first < b.first; });
+    items.clear();
+    for (auto& [sort_by, item] : keyed) items.push_back(std::move(item));
+    return items;
+}
+
+std::expected<std::vector<const Column*>, std::string> wanted_columns(const View& view, const OutputOptions& options) {
+    std::vector<const Column*> columns;
+    for (const std::string& name : options.columns) {
+        const Column* column = find_column(view, name);
+        if (column == nullptr) return std::unexpected(fmt::format("there is no column '{}'; there are {}", name, column_names(view)));
+        columns.push_back(column);
+    }
+    if (!columns.empty()) return columns;
+    for (const Column& column : view.columns) {
+        if (!column.wide || options.format == Format::kWide) columns.push_back(&column);
+    }
+    return columns;
+}
+
+std::string tsv_cell(std::string text) {
+    for (char& c : text) {
+        if (c == '\t' || c == '\n') c = ' ';
+    }
+    return text;
+}
+
+/// Every format but json and yaml, whose whole differs between a list and an item.
+std::string lines_text(const View& view, const std::vector<Json>& items, const std::vector<const Column*>& columns, Format format) {
+    std::string text;
+    if (format == Format::kId) {
+        for (const Json& item : items) text += item[view.id_key].as_string() + "\n";
+        return text;
+    }
+    if (format == Format::kJsonLines) {
+        for (const Json& item : items) text += item.dump() + "\n";
+        return text;
+    }
+    std::vector<std::vector<std::string>> rows;
+    if (format != Format::kTsv) {
+        auto& header = rows.emplace_back();
+        for (const Column* column : columns) header.push_back(column->header);
+    }
+    for (const Json& item : items) {
+        auto& row = rows.emplace_back();
+        for (const Column* column : columns) row.push_back(tsv_cell(column->cell(item)));
+    }
+    if (format != Format::kTsv) return items.empty() ? "" : aligned(rows);
+    for (const auto& row : rows) text += fmt::format("{}\n", fmt::join(row, "\t"));
+    return text;
+}
+
+bool plain_yaml(const std::string& text) {
+    if (text.empty() || text != std::string(text.c_str())) return false;
+    const std::string small = lower(text);
+    for (const std::string_view word : {"true", "false", "null", "yes", "no", "on", "off", "~"}) {
+        if (small == word) return false;
+    }
+    const bool first_ok = std::isalpha(static_cast<unsigned char>(text[0])) != 0 || text[0] == '/';
+    return first_ok && std::ranges::all_of(text, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || c == '/'; });
+}
+
+}  // namespace
+
+std::expected<Format, std::string> parse_format(const std::string& name) {
+    for (const auto& [known, format] : kFormats) {
+        if (known == name) return format;
+    }
+    return std::unexpected(fmt::format("'{}' is not a format; there are table, wide, json, jsonl, yaml, tsv and id", name));
+}
+
+std::string aligned(const std::vector<std::vector<std::string>>& rows) {
+    std::vector<std::size_t> widths;
+    const auto width_of = [](const std::string& text) {    // characters, not bytes
+        return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+    };
+    for (const auto& row : rows) {
+        widths.resize(std::max(widths.size(), row.size()));
+        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+    }
+    std::string text;
+    for (const auto& row : rows) {
+        std::string line;
+        for (std::size_t i = 0; i < row.size(); ++i) {
+            line += row[i];
+            line += std::string(widths[i] - width_of(row[i]) + 2, ' ');
+        }
+        line.erase(line.find_last_not_of(' ') + 1);
+        text += line + "\n";
+    }
+    return text;
+}
+
+std::string yaml_text(const Json& value, unsigned level) {
+    const std::string indent(std::size_t{2} * level, ' ');
+    const auto inline_value = [](const Json& item) {
+        if (item.is_string()) return plain_yaml(item.as_string()) ? item.as_string() : item.dump();
+        if (item.is_array() && item.items().empty()) return std::string("[]");
+        if (item.is_object() && item.members().empty()) return std::string("{}");
+        return item.dump();
+    };
+    const auto is_block = [](const Json& item) { return !item.items().empty() || !item.members().empty(); };
+    std::string text;
+    for (const auto& [key, member] : value.members()) {
+        if (is_block(member)) text += fmt::format("{}{}:\n{}", indent, key, yaml_text(member, level + (member.is_object() ? 1 : 0)));
+        else text += fmt::format("{}{}: {}\n", indent, key, inline_value(member));
+    }
+    for (const Json& item : value.items()) {
+        if (!is_block(item)) {
+            text += fmt::format("{}- {}\n", indent, inline_value(item));
+            continue;
+        }
+        std::string inner = yaml_text(item, level + 1);
+        inner.replace(std::size_t{2} * level, 2, "- ");
+        text += inner;
+    }
+    return text;
+}
+
+std::expected<std::string, std::string> list_text(const View& view, const Json& answer, const OutputOptions& options) {
+    auto items = chosen(view, answer[view.list_key].items(), options);
+    if (!items) return std::unexpected(items.error());
+    const auto columns = wanted_columns(view, options);
+    if (!columns) return std::unexpected(columns.error());
+    if (options.format != Format::kJson && options.format != Format::kYaml) return lines_text(view, *items, *columns, options.format);
+    Json list = Json::array();
+    for (Json& item : *items) list.push(std::move(item));
+    const Json whole = Json::object().set(view.list_key, std::move(list));
+    return options.format == Format::kJson ? whole.dump(true) + "\n" : yaml_text(whole);
+}
+
+std::expected<std::string, std::string> item_text(const View& view, const Json& item, const OutputOptions& options) {
+    const auto columns = wanted_columns(view, options);
+    if (!columns) return std::unexpected(columns.error());
+    switch (options.format) {
+        case Format::kJson: return item.dump(true) + "\n";
+        case Format::kYaml: return yaml_text(item);
+        case Format::kTable:
+        case Format::kWide: break;
+        default: return lines_text(view, {item}, *columns, options.format);
+    }
+    std::vector<std::vector<std::string>> rows;
+    for (const Column* column : *columns) rows.push_back({column->header, column->cell(item)});
+    return aligned(rows);
+}
+
+}  // namespace ublkd::cli

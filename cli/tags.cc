@@ -1,0 +1,30 @@
+#include "cli/tags.h"
+
+#include <charconv>
+
+#include <fmt/format.h>
+
+namespace ublkd::cli {
+
+Outcome<api::Json> parse_tags(const std::vector<std::string>& tags) {
+    api::Json list = api::Json::array();
+    for (const std::string& tag : tags) {
+        const auto equals = tag.find('=');
+        if (equals == std::string::npos || equals == 0) {
+            return std::unexpected(Failure{kExitUsage, "", fmt::format("a tag is KEY=VALUE; '{}' was given", tag)});
+        }
+        list.push(api::Json::object().set("Key", tag.substr(0, equals)).set("Value", tag.substr(equals + 1)));
+    }
+    return list;
+}
+
+Outcome<std::uint64_t> parse_number(const std::string& option, const std::string& text) {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size()) {
+        return std::unexpected(Failure{kExitUsage, "", fmt::format("{} is a whole number; '{}' was given", option, text)});
+    }
+    return number;
+}
+
+}  // namespace ublkd::cli
