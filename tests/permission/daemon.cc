@@ -67,7 +67,7 @@ bool Daemon::initialize() {
     const std::string pool = folder_ / "pool";
     const auto answer =
         client.request("POST", "/v1/init",
-                       R"({"Pools":[{"Path":")" + pool + R"(","Domain":"a","Buffered":true}]})");
+                       R"({"Path":")" + pool + R"(","Domain":"a","Buffered":true})");
     return answer && answer->status == 200;
 }
 
