@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "tests/bench/ublk_export.h"
 #include "ublkd/front/nbd/nbd_server.h"
 #include "ublkd/volume/volume.h"
 
@@ -68,6 +69,7 @@ struct Arguments {
     std::string socket_path;
     std::string folder;
     std::uint64_t size_bytes = 0;
+    bool ublk = false;
 };
 
 io::Task<void> wait_for_signal(io::Reactor* reactor, int signals) {
@@ -96,29 +98,43 @@ io::Task<Result<void>> serve(io::Reactor* reactor, io::BufferPool* front_buffers
                                                          nullptr));
     OneExport directory(reactor, front_buffers, volume.get());
     front::nbd::NbdServer server(reactor, front_buffers, &directory);
-    Result<void> listening = server.listen_unix(arguments->socket_path);
-    if (listening) {
+    bench::UblkExport ublk;
+    Result<void> serving;
+    if (!arguments->socket_path.empty()) serving = server.listen_unix(arguments->socket_path);
+    if (serving && arguments->ublk)
+        serving = co_await ublk.attach(reactor, front_buffers, volume.get());
+    if (serving) {
+        if (arguments->ublk) std::puts(ublk.path().c_str());
         std::puts("ready");
         std::fflush(stdout);
         co_await wait_for_signal(reactor, signals);
     }
+    co_await ublk.detach();
     co_await server.stop();
     CO_TRY(co_await volume->stop());
-    co_return listening;
+    co_return serving;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     Arguments arguments;
-    for (int i = 1; i + 1 < argc; i += 2) {
+    for (int i = 1; i < argc; ++i) {
         const std::string name = argv[i];
-        if (name == "--unix") arguments.socket_path = argv[i + 1];
-        if (name == "--folder") arguments.folder = argv[i + 1];
-        if (name == "--size") arguments.size_bytes = std::strtoull(argv[i + 1], nullptr, 10);
+        if (name == "--ublk") {
+            arguments.ublk = true;
+            continue;
+        }
+        if (++i == argc) break;
+        if (name == "--unix") arguments.socket_path = argv[i];
+        if (name == "--folder") arguments.folder = argv[i];
+        if (name == "--size") arguments.size_bytes = std::strtoull(argv[i], nullptr, 10);
     }
-    if (arguments.socket_path.empty() || arguments.folder.empty() || arguments.size_bytes == 0) {
-        std::fprintf(stderr, "usage: bench_volume_server --unix PATH --folder DIR --size BYTES\n");
+    if ((arguments.socket_path.empty() && !arguments.ublk) || arguments.folder.empty() ||
+        arguments.size_bytes == 0) {
+        std::fprintf(
+            stderr,
+            "usage: bench_volume_server [--unix PATH] [--ublk] --folder DIR --size BYTES\n");
         return 2;
     }
     sigset_t stop_signals;
