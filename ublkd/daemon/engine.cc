@@ -72,14 +72,20 @@ Engine::~Engine() {
 }
 
 Result<void> Engine::listen_nbd(const Configuration& configuration) {
-    return call_on(first(), [this, &configuration]() -> Result<void> {
-        TRY_ASSIGN(const unsigned activated, nbd_->listen_activated());
-        if (activated > 0) log::info("NBD: {} sockets by socket activation", activated);
-        TRY(nbd_->listen_unix(configuration.nbd_socket, 0660));
-        if (configuration.nbd_address.empty()) return {};
-        TRY_ASSIGN(nbd_port_, nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port));
-        return {};
-    });
+    TRY_ASSIGN(const unsigned activated, call_on(first(), [this] { return nbd_->listen_activated(); }));
+    if (activated > 0) log::info("NBD: {} sockets by socket activation", activated);
+    // After a SIGKILL the kernel keeps the old socket alive a moment longer than the process: its ring, with the pending
+    // accept, is taken down in the background.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    for (;;) {
+        const auto listening = call_on(first(), [&] { return nbd_->listen_unix(configuration.nbd_socket, 0660); });
+        if (listening) break;
+        if (listening.error().code != Errc::kBusy || std::chrono::steady_clock::now() >= deadline) return listening;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    if (configuration.nbd_address.empty()) return {};
+    TRY_ASSIGN(nbd_port_, call_on(first(), [&] { return nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port); }));
+    return {};
 }
 
 void Engine::add_export(NbdExports::Entry entry) {
