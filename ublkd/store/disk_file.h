@@ -64,8 +64,10 @@ class DiskFolder {
     DiskFolder& operator=(const DiskFolder&) = delete;
     virtual ~DiskFolder() = default;
 
-    /// The file `name` of the folder; `create`: it must not be there yet. The folder's first open()
-    /// after its creation or for use takes the replica's lock: kBusy where another store has it.
+    /// Takes the replica for this store alone; before anything in it is read or written. kBusy
+    /// while another store, or a process that is still dying, has it.
+    virtual Result<void> try_lock() = 0;
+    /// The file `name` of the folder; `create`: it must not be there yet.
     struct OpenMode {
         bool create = false;
         bool direct = true;

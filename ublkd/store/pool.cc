@@ -8,7 +8,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
 
 #include "ublkd/base/bytes.h"
 #include "ublkd/base/crc32c.h"
@@ -180,12 +182,19 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolC
     return pool;
 }
 
-Result<std::unique_ptr<Pool>> Pool::open(const std::string& given) {
+Result<std::unique_ptr<Pool>> Pool::open(const std::string& given, std::uint32_t lock_wait_ms) {
     const std::string folder = without_slash(given);
     if (!fs::exists(pool_file(folder))) return fail(Errc::kNotFound, "no pool in this folder");
-    int lock_fd = -1;
-    TRY_ASSIGN(lock_fd, lock_pool(folder));
-    std::unique_ptr<Pool> pool(new Pool(folder, PoolConfig{}, lock_fd));
+    constexpr std::uint32_t kStepMs = 20;
+    Result<int> lock = lock_pool(folder);
+    for (std::uint32_t waited_ms = 0;
+         !lock && lock.error().code == Errc::kBusy && waited_ms < lock_wait_ms;
+         waited_ms += kStepMs) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(kStepMs));
+        lock = lock_pool(folder);
+    }
+    if (!lock) return fail(lock.error());
+    std::unique_ptr<Pool> pool(new Pool(folder, PoolConfig{}, *lock));
     std::vector<std::byte> bytes;
     TRY_ASSIGN(bytes, fs::read_file(pool_file(folder), kPoolBytes));
     TRY_ASSIGN(pool->config_, decode(bytes));

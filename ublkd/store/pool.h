@@ -52,7 +52,9 @@ class Pool {
                                                 const PoolConfig& config);
     /// Errors: kNotFound, kBusy (another daemon has it), kCorrupt, kUnsupported (another format
     /// version, or no O_DIRECT).
-    static Result<std::unique_ptr<Pool>> open(const std::string& folder);
+    /// Waits up to `lock_wait_ms` for another daemon to go: one that was killed may still be dying.
+    static Result<std::unique_ptr<Pool>> open(const std::string& folder,
+                                              std::uint32_t lock_wait_ms = 5'000);
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
     /// Gives the lock back. The stores of its replicas may live on (they hold budget()).

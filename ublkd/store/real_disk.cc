@@ -80,18 +80,17 @@ RealDiskFolder::~RealDiskFolder() {
     if (lock_fd_ >= 0) ::close(lock_fd_);
 }
 
-Result<void> RealDiskFolder::lock(const std::string& path) {
-    if (lock_fd_ >= 0) return {};
-    TRY_ASSIGN(lock_fd_, fs::lock_folder(path));
+std::string RealDiskFolder::folder() const { return making_ ? path_ + fs::kMaking : path_; }
+
+Result<void> RealDiskFolder::try_lock() {
+    TRY_ASSIGN(lock_fd_, fs::lock_folder(folder()));
     return {};
 }
 
 Result<std::unique_ptr<DiskFile>> RealDiskFolder::open(const char* name, OpenMode mode) {
-    const std::string folder = making_ ? path_ + fs::kMaking : path_;
-    TRY(lock(folder));
     const io::OpenOptions options{
         .create = mode.create, .exclusive = mode.create, .direct = mode.direct};
-    const std::string path = folder + "/" + name;
+    const std::string path = folder() + "/" + name;
     io::File file;
     TRY_ASSIGN(file, io::File::open(*reactor_, path, options));
     return std::unique_ptr<DiskFile>(new RealDiskFile(std::move(file)));

@@ -37,20 +37,21 @@ class RealDiskFile final : public DiskFile {
     io::File file_;
 };
 
-/// `<parent>/<name>`; while it is made `<parent>/<name>.making`. Locked by flock(2) on the folder
-/// from the first open() on.
+/// `<parent>/<name>`; while it is made `<parent>/<name>.making`. The lock is flock(2) on the
+/// folder.
 class RealDiskFolder final : public DiskFolder {
   public:
     RealDiskFolder(io::Reactor& reactor, std::string path);
     ~RealDiskFolder() override;
 
+    Result<void> try_lock() override;
     Result<std::unique_ptr<DiskFile>> open(const char* name, OpenMode mode) override;
     Result<void> begin_making() override;
     Result<void> publish() override;
     void abandon() noexcept override;
 
   private:
-    Result<void> lock(const std::string& path);
+    std::string folder() const;
 
     io::Reactor* reactor_;
     std::string path_;

@@ -97,7 +97,8 @@ class ReplicaStore::Impl {
     };
 
     void make_parts(const Superblock& superblock);
-    io::Task<Result<void>> lock(DiskFile* file);
+    template <class Lockable>
+    io::Task<Result<void>> lock(Lockable* what);
     io::Task<Result<void>> find_allocated();
     static io::Task<Result<void>> sync_round(void* self);
     io::Task<Result<void>> sync_data();

@@ -82,6 +82,7 @@ io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
     CO_TRY(co_await lock(files_.maps.get()));
     CO_TRY(files_.data->set_size(data_bytes(first.size_bytes)));
     CO_TRY(files_.maps->set_size(maps_bytes(first.size_bytes)));
+    CO_TRY(co_await lock(files_.folder.get()));
     CO_TRY(co_await lock(superblock_->file()));
     CO_TRY(co_await superblock_->format(first));
     make_parts(first);
@@ -93,10 +94,11 @@ io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
     co_return Result<void>{};
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::lock(DiskFile* file) {
+template <class Lockable>
+io::Task<Result<void>> ReplicaStore::Impl::lock(Lockable* what) {
     constexpr std::uint32_t kStepMs = 20;
     for (std::uint32_t waited_ms = 0;; waited_ms += kStepMs) {
-        const Result<void> locked = file->try_lock();
+        const Result<void> locked = what->try_lock();
         if (locked || locked.error().code != Errc::kBusy || waited_ms >= options_.lock_wait_ms)
             co_return locked;
         co_await io::Reactor::current()->sleep_for(std::chrono::milliseconds(kStepMs));
@@ -104,6 +106,7 @@ io::Task<Result<void>> ReplicaStore::Impl::lock(DiskFile* file) {
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
+    CO_TRY(co_await lock(files_.folder.get()));
     CO_TRY(co_await lock(superblock_->file()));
     CO_TRY(co_await superblock_->load(incarnation));
     const Superblock& found = superblock_->current();

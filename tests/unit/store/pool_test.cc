@@ -4,7 +4,9 @@
 
 #include <fmt/core.h>
 
+#include <atomic>
 #include <fstream>
+#include <thread>
 
 #include "tests/unit/store/temporary_folder.h"
 #include "ublkd/base/bytes.h"
@@ -32,7 +34,7 @@ class PoolTest : public ::testing::Test {
         ASSERT_TRUE(
             Pool::create(path(), PoolConfig{.id = PoolId(0x0102030405060708), .domain = "rack-a"}));
     }
-    Errc open_error() { return Pool::open(path()).error().code; }
+    Errc open_error() { return Pool::open(path(), 30).error().code; }
     void make_folder_with_file(const std::string& name) {
         ASSERT_TRUE(fs::make_folder(path() + "/replicas/" + name));
         std::ofstream(path() + "/replicas/" + name + "/data") << std::string(100'000, 'x');
@@ -80,7 +82,19 @@ TEST_F(PoolTest, IsHadByOneAtATime) {
         ASSERT_TRUE(pool);
         EXPECT_EQ(open_error(), Errc::kBusy);
     }
+    EXPECT_TRUE(Pool::open(path(), 0));
+}
+
+TEST_F(PoolTest, WaitsForADaemonThatIsStillDying) {
+    make();
+    auto dying = Pool::open(path());
+    ASSERT_TRUE(dying);
+    std::thread death([&dying] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        dying->reset();
+    });
     EXPECT_TRUE(Pool::open(path()));
+    death.join();
 }
 
 TEST_F(PoolTest, IsNotMadeTwiceOrOverOtherFiles) {
@@ -179,6 +193,25 @@ TEST(AllocationBudget, ChargesUpToTheCap) {
     EXPECT_FALSE(budget.charge(1)) << "above a cap that was lowered nothing more is given";
     budget.set_cap_bytes(0);
     EXPECT_TRUE(budget.charge(kTiB)) << "no cap";
+}
+
+TEST(AllocationBudget, ChargedFromSeveralThreadsNeverExceedsTheCap) {
+    AllocationBudget budget(1000);
+    std::atomic<std::uint64_t> most = 0;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            for (int i = 0; i < 20'000; ++i) {
+                if (!budget.charge(7)) continue;
+                const std::uint64_t used = budget.used_bytes();
+                if (used > most) most = used;
+                if (i % 3 != 0) budget.refund(7);
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_LE(most, 1000U);
+    EXPECT_EQ(budget.used_bytes(), 994U) << "142 of 7 that were never given back";
 }
 
 TEST(AllocationBudget, FollowsSharesOverOpenCloseAndRemoval) {
