@@ -223,6 +223,25 @@ TEST(HelperProcess, WritesAndClaimsWithoutOurDescriptors) {
     EXPECT_TRUE(start_in_background({"true"}));
 }
 
+TEST(HelperProcess, InheritsNoMapOfARing) {
+    Rig rig;
+    auto driver = LinuxDriver::create("/dev", "/dev/null");
+    ASSERT_TRUE(driver);
+    const auto maps_a_ring = [] {
+        std::ifstream maps("/proc/self/maps");
+        for (std::string line; std::getline(maps, line);) {
+            if (line.find("io_uring") != std::string::npos) return true;
+        }
+        return false;
+    };
+    ASSERT_TRUE(maps_a_ring());
+    const pid_t child = fork();
+    if (child == 0) _exit(maps_a_ring() ? 1 : 0);
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+}
+
 // ---- the guard, in a child of its own: it cannot be undone
 
 int guarded_child() {

@@ -256,6 +256,20 @@ TEST(UblkStop, GoesOverToTheAsynchronousDeleteWhereTheOtherHangs) {
     EXPECT_TRUE(rig.left_nothing());
 }
 
+TEST(UblkStop, ByAnybodyElseIsSeenAndClearedByDetach) {
+    Rig rig;
+    MemoryDevice memory(small_geometry());
+    auto device = rig.attach(&memory);
+    ASSERT_TRUE(device);
+    EXPECT_FALSE((*device)->status().gone);
+    UblkControl control(rig.kernel.get(), rig.environment.deadlines);
+    ASSERT_TRUE(rig.run(control.stop(0)));
+    rig.settle();
+    EXPECT_TRUE((*device)->status().gone);
+    ASSERT_TRUE(rig.detach(*device));
+    EXPECT_TRUE(rig.left_nothing());
+}
+
 TEST(UblkStop, RefusesABusyDeviceWhichServesOn) {
     Rig rig;
     MemoryDevice memory(small_geometry());

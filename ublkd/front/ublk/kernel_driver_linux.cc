@@ -103,6 +103,7 @@ class LinuxDriver::ControlThread {
         const int error = io_uring_queue_init_params(kControlEntries, &made->ring_, &params);
         if (error < 0) return fail_errno(-error, "set up the control ring");
         made->ring_made_ = true;
+        (void)io_uring_ring_dontfork(&made->ring_);
         // The thread keeps the object alive: it may have to outlast the driver (see stop()).
         made->thread_ = std::thread([made] {
             (void)pthread_setname_np(pthread_self(), "ublk-control");

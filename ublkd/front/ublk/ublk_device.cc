@@ -153,6 +153,7 @@ UblkStatus UblkDevice::Impl::status() const {
     status.errors = server_->counters().errors;
     status.reissued = server_->ids().reissued();
     status.in_flight = server_->in_flight();
+    status.gone = server_->is_final();
     return status;
 }
 

@@ -55,6 +55,7 @@ struct UblkStatus {
     std::uint64_t errors = 0;
     std::uint64_t reissued = 0;  // requests recognised after a recovery
     std::uint32_t in_flight = 0;
+    bool gone = false;    // somebody else stopped the device: detach() clears what is left
 };
 
 class UblkDevice {
