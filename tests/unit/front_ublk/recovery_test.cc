@@ -251,6 +251,33 @@ TEST(UblkRecovery, RefusesADeviceOfAnotherVolumeAndOneThatIsNotThere) {
     ASSERT_TRUE(rig.detach(*device));
 }
 
+TEST(UblkRecovery, FindsADeviceWhoseNumberIsNotKnownByItsTag) {
+    for (const std::uint32_t wanted : {uapi::kAnyDevice, 3u}) {
+        Rig rig;
+        Dying& dying = Dying::make();
+        EXPECT_EQ(rig.recover(&dying.after, wanted).error().code, Errc::kNotFound);
+        rig.options.device_id = 1;
+        MemoryDevice memory(small_geometry());
+        ASSERT_TRUE(faults::arm(
+            "ublk.after_add_dev=fail"));  // one that was never started, before the other
+        rig.kernel->faults[Control::kDeleteDevice] = {.fail_errno = EIO};
+        ASSERT_FALSE(rig.attach(&memory));
+        faults::disarm_all();
+        rig.options.device_id = uapi::kAnyDevice;
+        dying.die(rig);
+        for (const char* name : {"ublkc0", "ublkc1"})
+            std::filesystem::create_directories(rig.folder + "/sys/class/ublk-char/" + name);
+        ASSERT_EQ(rig.kernel->device_count(), 2u);
+        auto device = rig.recover(&dying.after, wanted);
+        ASSERT_TRUE(device) << to_string(device.error());
+        EXPECT_EQ((*device)->device_id(), 0u);
+        EXPECT_EQ(rig.kernel->device_count(), 1u);
+        rig.settle();
+        EXPECT_EQ(dying.write.result, 4096);
+        ASSERT_TRUE(rig.detach(*device));
+    }
+}
+
 struct Broken {
     const char* name;
     const char* point;  // or nullptr

@@ -49,6 +49,21 @@ io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* e
     co_return all;
 }
 
+io::Task<Result<std::vector<std::uint32_t>>> find_orphans_of(const UblkEnvironment* environment,
+                                                             VolumeId volume) {
+    const auto all = co_await find_devices(environment);
+    if (!all) co_return fail(all.error());
+    std::vector<std::uint32_t> ids;
+    for (const bool started : {true, false}) {
+        for (const FoundDevice& found : *all) {
+            const bool mine = found.info.server_flags == device_tag(volume) && !found.server_alive;
+            if (mine && (found.info.state != uapi::kStateDead) == started)
+                ids.push_back(found.info.device_id);
+        }
+    }
+    co_return ids;
+}
+
 io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id) {
     UblkControl control(environment->driver, environment->deadlines);
     const auto info = co_await control.info(device_id);

@@ -96,6 +96,7 @@ class UblkDevice::Impl {
   private:
     io::Task<Result<void>> add();
     io::Task<Result<void>> prepare_new();
+    io::Task<Result<void>> find_device();
     io::Task<Result<void>> wait_for_quiesced();
     io::Task<Result<void>> give_up_lost(const char* why);
     io::Task<Result<void>> take_over();
@@ -353,10 +354,30 @@ io::Task<Result<void>> UblkDevice::Impl::take_over() {
     co_return Result<void>{};
 }
 
+/// The device by its number, or by the volume's tag where the number is not known or not true any
+/// more.
+io::Task<Result<void>> UblkDevice::Impl::find_device() {
+    const bool known = options_.device_id != uapi::kAnyDevice;
+    Result<void> waited = fail(Errc::kNotFound, "no ublk device carries the volume's tag");
+    if (known) waited = co_await wait_for_quiesced();
+    if (waited) co_return waited;
+    const Errc code = waited.error().code;
+    if (code != Errc::kNotFound && code != Errc::kConflict) co_return waited;
+    const auto orphans = co_await find_orphans_of(environment_, options_.volume);
+    if (!orphans || orphans->empty()) co_return waited;
+    options_.device_id = orphans->front();
+    for (std::size_t i = 1; i < orphans->size(); ++i) {
+        const auto removed = co_await remove_device(environment_, (*orphans)[i]);
+        log::warn("{} of {} too had no server: {}", name_of((*orphans)[i]),
+                  options_.volume.to_string(), removed ? "removed" : to_string(removed.error()));
+    }
+    co_return co_await wait_for_quiesced();
+}
+
 io::Task<Result<void>> UblkDevice::Impl::recover() {
     const auto features = co_await control_.features();
     if (!features) co_return fail(features.error());
-    CO_TRY(co_await wait_for_quiesced());
+    CO_TRY(co_await find_device());
     const auto taken = co_await take_over();
     if (taken) {
         log::info("{} shows {} again", name(), options_.volume.to_string());
@@ -448,7 +469,6 @@ io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::attach(io::Reactor* re
 io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(
     io::Reactor* reactor, io::BufferPool* buffers, const UblkEnvironment* environment,
     block::BlockDevice* device, const UblkOptions* options) {
-    CHECK(options->device_id != uapi::kAnyDevice, "a recovery is of a certain device");
     auto impl = std::make_unique<Impl>(reactor, buffers, environment, device, options);
     CO_TRY(co_await impl->recover());
     std::unique_ptr<UblkDevice> made(new UblkDevice(std::move(impl)));

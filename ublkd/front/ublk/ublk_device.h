@@ -55,7 +55,7 @@ struct UblkStatus {
     std::uint64_t errors = 0;
     std::uint64_t reissued = 0;  // requests recognised after a recovery
     std::uint32_t in_flight = 0;
-    bool gone = false;    // somebody else stopped the device: detach() clears what is left
+    bool gone = false;  // somebody else stopped the device: detach() clears what is left
 };
 
 class UblkDevice {
@@ -71,10 +71,12 @@ class UblkDevice {
                                                                 const UblkEnvironment* environment,
                                                                 block::BlockDevice* device,
                                                                 const UblkOptions* options);
-    /// Takes over the device `options->device_id` of a server that died or quiesced; queues and
-    /// depth are the device's. kNotFound: there is no such device (attach then). kConflict: it has
-    /// another volume's tag. kBusy: its server lives. kClosed: it cannot be recovered (never
-    /// started, or lost to a kernel race); it was removed, attach then.
+    /// Takes over the device `options->device_id` of a server that died or quiesced, or, with
+    /// kAnyDevice, the one that carries the volume's tag (a daemon that died before it could note
+    /// the number); others with that tag are removed. Queues and depth are the device's. kNotFound:
+    /// there is no such device (attach then). kConflict: it has another volume's tag. kBusy: its
+    /// server lives. kClosed: it cannot be recovered (never started, or lost to a kernel race); it
+    /// was removed, attach then.
     static io::Task<Result<std::unique_ptr<UblkDevice>>> recover(io::Reactor* reactor,
                                                                  io::BufferPool* buffers,
                                                                  const UblkEnvironment* environment,
