@@ -22,13 +22,13 @@ void Node::next_union_copy() {
         const bool asked = union_first_ && std::binary_search(to_copy_.begin(), to_copy_.end(), *union_first_);
         union_region_ = asked ? *union_first_ : to_copy_.front();
     }
-    const std::uint64_t begin = std::uint64_t{union_region_} * kRegionBytes + union_offset_;
-    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * kRegionBytes);
+    const std::uint64_t begin = std::uint64_t{union_region_} * config_.region_bytes + union_offset_;
+    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
     Op& op = ops_.make();
     op.kind = OpKind::kWrite;
     op.copy = Copy::kUnion;
     op.range = Range{begin, std::min<std::uint64_t>(config_.copy_bytes, end - begin)};
-    op.fua = op.range.end_bytes() == end;    // the last part makes its region durable on the targets
+    op.fua = true;    // or a power cut brings back what was lost before (R9)
     op.step = Step::kLock;
     op.lock.owner = op.token;
     union_op_ = op.token;
@@ -36,7 +36,7 @@ void Node::next_union_copy() {
 }
 
 void Node::union_copied(Op& op) {
-    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * kRegionBytes);
+    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
     const bool region_done = op.range.end_bytes() == end;
     union_offset_ = region_done ? 0 : union_offset_ + op.range.length_bytes;
     union_op_ = 0;
@@ -46,8 +46,8 @@ void Node::union_copied(Op& op) {
         faults::hit("repl.region_copied");
         union_first_.reset();
         effects_->notice({.kind = Notice::Kind::kCopied,
-                          .done = (to_copy_total_ - to_copy_.size()) * kRegionBytes,
-                          .total = to_copy_total_ * kRegionBytes});
+                          .done = (to_copy_total_ - to_copy_.size()) * config_.region_bytes,
+                          .total = to_copy_total_ * config_.region_bytes});
         ops_.for_each([&](Op& waiting) {
             if (waiting.step == Step::kRegion) start_op(waiting);
         });
@@ -123,25 +123,22 @@ void Node::on_copied(const Message& message) {
     Op* const op = ops_.find(message.token);
     if (op == nullptr) return;
     if (op->step == Step::kRepair) {
-        --op->open_messages;
-        Peer* const peer = find_peer(message.from);
-        if (peer != nullptr) {
-            Ack& ack = op->acks[place_of(*peer)];
+        if (Ack* const ack = message_answered(*op, message); ack != nullptr) {
             if (!message.failed) {
-                ack.done = true;
+                ack->done = true;
             } else if (message.error.code == Errc::kNoSpace) {
-                ack.full = true;
+                ack->full = true;
             } else if (message.error.code != Errc::kStale) {
-                fail_peer(*peer, message.error);
+                fail_peer(*find_peer(message.from), message.error);
             }
         }
-        repair_done(*op);
+        if (!op->dropped) repair_done(*op);
         return;
     }
     const bool checked = op->copy == Copy::kJoin && !op->zeroes && !message.failed && op->step == Step::kIssued;
     if (checked && !op->dropped &&
         message.value != crc32c(op->buffer.bytes.first(op->range.length_bytes))) {
-        --op->open_messages;
+        (void)message_answered(*op, message);
         abort_join(Error{Errc::kCorrupt, 0, "copied content differs on the target's disk"});
         return;
     }
@@ -169,6 +166,14 @@ void Node::finish_join() {
     Peer* const peer = find_peer(join_.replica);
     if (peer == nullptr || !peer->ready) return;
     peer->needed = true;
+    // What was answered without it, it has first: a flush may have been answered since.
+    bool owed = false;
+    ops_.for_each([&](const Op& op) {
+        const Ack& ack = op.acks[place_of(*peer)];
+        owed = owed || (op.step == Step::kLingering && (ack.open > 0 || (ack.sent && !ack.done)));
+    });
+    if (owed) return;    // message_answered() comes here again
+    join_.asked = true;
     Message message = message_to(join_.replica, MessageType::kFinish);
     message.record = std::make_shared<const Membership>(*record_);
     message.ids = std::make_shared<const IdList>(ids_->list());
@@ -198,7 +203,7 @@ void Node::abort_join(const Error& cause) {
         if (!op->own_sent) free_op(*op);
     }
     effects_->notice({.kind = Notice::Kind::kLost, .replica = replica, .cause = cause});
-    ops_.for_each([&](Op& op) { op.acks[place] = Ack{}; });
+    forget_acks(place);
     ops_.for_each([&](Op& op) { settle(op); });
     start_round();
     reconsider();

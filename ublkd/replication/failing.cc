@@ -8,7 +8,6 @@
 namespace ublkd::replication {
 namespace {
 
-constexpr std::uint32_t kFullRetryMs = 50;
 constexpr std::uint32_t kFullRetryMaxMs = 2000;
 
 }  // namespace
@@ -40,7 +39,7 @@ void Node::fail_self(const Error& cause) {
 /// The last member is never removed: what its disk refused goes to the guest.
 void Node::give_up_changes() {
     ops_.for_each([&](Op& op) {
-        if (op.dropped || !op.own_failed || op.step != Step::kIssued) return;
+        if (op.dropped || !op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair)) return;
         if (op.copy != Copy::kNone) {
             union_op_ = op.copy == Copy::kUnion ? 0 : union_op_;
             free_op(op);
@@ -64,6 +63,7 @@ void Node::leave_primary() {
     loss_takeover_ = false;
     peers_.fill(Peer{});
     ops_.for_each([&](Op& op) { drop(op); });
+    for (std::size_t place = 0; place < kMaxPeers; ++place) forget_acks(place);
     regions_.clear();
 }
 
@@ -97,12 +97,9 @@ void Node::read_failed(Op& op, const Error& error) {
 void Node::on_fetched(const Message& message) {
     Op* const op = ops_.find(message.token);
     if (op == nullptr) return;
-    --op->open_messages;
     op->own_sent = false;
-    if (op->step == Step::kLingering) {
-        if (op->open_messages == 0) free_op(*op);
-        return;
-    }
+    (void)message_answered(*op, message);
+    if (op->token == 0 || op->step == Step::kLingering) return;
     if (op->dropped) {
         drop(*op);
         return;
@@ -164,7 +161,7 @@ void Node::retry_full() {
         --full_count_;
         for (Peer& peer : peers_) {
             if (!peer.replica || !op.acks[place_of(peer)].full) continue;
-            op.acks[place_of(peer)] = Ack{};
+            op.acks[place_of(peer)] = Ack{.open = op.acks[place_of(peer)].open};
             if (wants(op, peer)) replicate(op, peer);
         }
         if (std::exchange(op.own_full, false)) issue_own(op);
@@ -227,12 +224,12 @@ void Node::repair_write(Op& op) {
     op.repair_writing = true;
     op.own_full = false;
     op.own_done = op.source == kMaxPeers;
-    op.acks.fill(Ack{});
+    for (Ack& ack : op.acks) ack = Ack{.open = ack.open};
     const std::span<const std::byte> content = op.buffer.bytes.first(op.range.length_bytes);
     for (std::size_t place = 0; place < kMaxPeers; ++place) {
         const Peer& peer = peers_[place];
         if (!peer.replica || !peer.ready || peer.failed || place == op.source) continue;
-        op.acks[place] = Ack{.number = number_, .sent = true};
+        op.acks[place] = Ack{.number = number_, .open = op.acks[place].open + 1, .sent = true};
         ++op.open_messages;
         Message message = message_to(peer.replica, MessageType::kCopy);
         message.kind = OpKind::kWrite;

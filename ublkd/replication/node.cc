@@ -36,7 +36,7 @@ Result<Proposal> decode_proposal(std::span<const std::byte> bytes) {
 
 Node::Node(const NodeConfig& config, Effects* effects, AppliedIds* ids)
     : config_(config), effects_(effects), ids_(ids), locks_(config.lock_unit_bytes) {
-    CHECK(kRegionBytes % config.copy_bytes == 0, "a region is copied in whole parts");
+    CHECK(config.region_bytes % config.copy_bytes == 0, "a region is copied in whole parts");
 }
 
 // ---- starting
@@ -241,7 +241,8 @@ void Node::refuse(const Message& message, MessageType type) {
     Message answer;
     answer.failed = true;
     answer.error = Error{Errc::kStale, 0, "older number"};
-    if (record_ && number_ > message.number) answer.record = std::make_shared<const Membership>(*record_);
+    const std::optional<Membership>& newest = adopting_ ? adopting_ : record_;
+    if (newest && newest->number > message.number) answer.record = std::make_shared<const Membership>(*newest);
     reply(message, type, answer);
 }
 
@@ -478,10 +479,12 @@ void Node::record_stored() {
     if (!record_->has(config_.self.replica) && !joins) in_sync_ = false;
     if (!joins) effects_->notice({.kind = Notice::Kind::kRecord, .replica = config_.self.replica, .record = &*record_});
     if (adopt_request_) {
+        ops_.for_each([&](Op& op) { drop(op); });
         answer_adopt();
         return;
     }
     if (role_ == Role::kSecondary || role_ == Role::kOut) {
+        ops_.for_each([&](Op& op) { drop(op); });
         // A primary that handed over tells its successor, after its own disk has become quiet.
         if (before.primary == config_.self.replica && record_->primary != config_.self.replica) {
             Message message = message_to(record_->primary, MessageType::kAdopt);
@@ -519,10 +522,10 @@ void Node::set_peers() {
         peer.needed = peer.member || (peer.joining && join_.copied);
         peer.ready = false;
         peer.confirmed = false;
-        if (peer.joining) join_.finished = false;    // it stores the new number first
+        if (peer.joining) join_.asked = join_.finished = false;    // it stores the new number first
         if (peer.member || peer.joining) continue;
         peer = Peer{};
-        ops_.for_each([&](Op& op) { op.acks[place] = Ack{}; });
+        forget_acks(place);
     }
     for (const Member& member : record_->members) {
         if (member.replica == config_.self.replica || find_peer(member.replica) != nullptr) continue;
@@ -557,9 +560,13 @@ void Node::invite(Peer& peer) {
 void Node::peer_ready(Peer& peer) {
     peer.ready = true;
     ops_.for_each([&](Op& op) {
-        if (op.step == Step::kIssued && wants(op, peer)) replicate(op, peer);
+        const Ack& ack = op.acks[place_of(peer)];
+        const bool owed = op.step == Step::kLingering && peer.joining && ack.sent && !ack.done;
+        if ((op.step == Step::kIssued || owed) && wants(op, peer)) replicate(op, peer);
         if (op.step == Step::kRepair) repair_read(op);
     });
+    if (std::exchange(peer.begun, true))
+        ops_.for_each([&](Op& op) { settle(op); });    // some waited to be sent to it
     if (round_running_ != 0 && peer.needed) {
         Message message = message_to(peer.replica, MessageType::kConfirm);
         message.value = round_running_;

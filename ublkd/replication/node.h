@@ -32,6 +32,7 @@ struct NodeConfig {
     Member self;
     std::uint64_t size_bytes = 0;
     std::uint32_t lock_unit_bytes = kPageBytes;
+    std::uint32_t region_bytes = kRegionBytes;       // of the activity map
     std::uint32_t copy_bytes = kMaxIoBytes;          // of one copy; divides a region
     std::uint64_t copy_bytes_per_second = 0;         // R12; 0: no limit
     bool wait_on_full = true;
@@ -99,12 +100,14 @@ class Node {
 
   private:
     static constexpr std::uint32_t kClearBitsMs = 5000;    // R10: how often
+    static constexpr std::uint32_t kFullRetryMs = 50;      // at first; doubles
     static constexpr std::size_t kMaxPeers = kMaxMembers;    // two others and one that joins
 
     struct Peer {
         ReplicaId replica;           // none: a free place
         bool member = false;         // of the current record
         bool joining = false;
+        bool begun = false;          // joining, and copies have begun: it gets every change from then on
         bool needed = false;         // acknowledgements need it: a member, or proposed as one
         bool ready = false;          // has stored the current number: gets what is replicated
         bool confirmed = false;      // R2, in the round that runs
@@ -122,12 +125,13 @@ class Node {
         kRewrite,    // R14: and written to the own disk
         kRepair,     // a full pool, policy fail: all members are brought back to one content
         kHeld,       // kHold: until kRelease
-        kLingering,  // answered; its memory is kept until every peer has answered
+        kLingering,  // answered; a peer has not: its range stays locked and its memory is kept until then
     };
 
     /// What one other member has of a request. `number`: under which it was sent.
     struct Ack {
         std::uint64_t number = 0;
+        std::uint32_t open = 0;    // messages that it has not answered, under any number
         bool sent = false;
         bool done = false;
         bool full = false;    // answered kNoSpace
@@ -184,6 +188,7 @@ class Node {
         Member member{};
         std::uint64_t cursor = 0;        // bytes copied
         bool copied = false;
+        bool asked = false;              // to finish, under this number
         bool finished = false;           // flushed and marked: may be proposed
     };
 
@@ -244,8 +249,13 @@ class Node {
     void answer(const Op& op);
     void drop(Op& op);
     void free_op(Op& op);
+    void linger(Op& op);
+    void forget_acks(std::size_t place);
+    Ack* message_answered(Op& op, const Message& message);
     void touch(Op& op);
     void untouch(Op& op);
+    std::uint32_t first_region(const Range& range) const;
+    std::uint32_t end_region(const Range& range) const;
     bool wants(const Op& op, const Peer& peer) const;
     void clear_bits();
 

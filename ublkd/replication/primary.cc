@@ -6,17 +6,18 @@
 #include "ublkd/replication/node.h"
 
 namespace ublkd::replication {
-namespace {
 
-std::uint32_t first_region(const Range& range) { return static_cast<std::uint32_t>(range.offset_bytes / kRegionBytes); }
-std::uint32_t end_region(const Range& range) {
-    return static_cast<std::uint32_t>(divide_up(range.end_bytes(), kRegionBytes));
+std::uint32_t Node::first_region(const Range& range) const {
+    return static_cast<std::uint32_t>(range.offset_bytes / config_.region_bytes);
+}
+std::uint32_t Node::end_region(const Range& range) const {
+    return static_cast<std::uint32_t>(divide_up(range.end_bytes(), config_.region_bytes));
 }
 
-}  // namespace
-
 void Node::on_request(const Message& message) {
-    if (role_ != Role::kServing && role_ != Role::kPreparing) {
+    // Its client read a newer record than this node has: it waits until this node is told, or is handed back then.
+    const bool early = role_ == Role::kSecondary && message.number > number_;
+    if (role_ != Role::kServing && role_ != Role::kPreparing && !early) {
         refuse(message, MessageType::kMoved);
         return;
     }
@@ -143,7 +144,7 @@ bool Node::wants(const Op& op, const Peer& peer) const {
 
 void Node::replicate(Op& op, Peer& peer) {
     Ack& ack = op.acks[place_of(peer)];
-    ack = Ack{.number = number_, .sent = true};
+    ack = Ack{.number = number_, .open = ack.open + 1, .sent = true};
     ++op.open_messages;
     const bool copies = op.copy != Copy::kNone;
     Message message = message_to(peer.replica, copies ? MessageType::kCopy : MessageType::kReplicate);
@@ -171,9 +172,15 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         return;
     }
     if (op.step == Step::kRepair) {
+        if (!result && result.error().code == Errc::kNoSpace) {
+            op.source = kMaxPeers;    // this disk has the least: it is the source of the next round
+            start_timer(TimerKind::kFull, kFullRetryMs);
+            return;
+        }
         if (!result) {
+            op.own_failed = true;
+            op.error = result.error();
             fail_self(result.error());
-            op.source = kMaxPeers;    // gives up: the error goes out when this disk leaves
             return;
         }
         if (op.repair_writing) {
@@ -224,8 +231,10 @@ void Node::settle(Op& op) {
         const bool needed = op.copy == Copy::kUnion  ? peer.member && !peer.failed
                             : op.copy == Copy::kJoin ? peer.joining
                                                      : peer.needed;
-        if (!peer.replica || !needed) continue;
         const Ack& ack = op.acks[place];
+        // A joining member that is storing a new number is sent the change before anybody is told of it.
+        if (peer.joining && peer.begun && !peer.ready && is_change(op.kind) && op.copy == Copy::kNone) return;
+        if (!peer.replica || !needed) continue;
         any_full = any_full || ack.full;
         // It counts under the number at which it was given alone.
         all = all && ((ack.done && ack.number == number_) || ack.full);
@@ -287,15 +296,54 @@ void Node::drop(Op& op) {
 }
 
 void Node::free_op(Op& op) {
-    if (op.lock.queued) locks_.release(op.lock);
     if (op.counted_full) --full_count_;
     op.counted_full = false;
-    if (op.open_messages > 0) {
-        op.step = Step::kLingering;    // a slow peer may still read its payload
-        return;
+    op.step = Step::kLingering;
+    linger(op);
+}
+
+/// A peer that was not needed (it joins) may still be writing: overlapping changes wait for it, so that it applies them in
+/// the order in which all others did; and it is proposed only when it has all. The payload is kept for it, and for those
+/// that are no peers any more.
+void Node::linger(Op& op) {
+    bool owed = false;
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        const Ack& ack = op.acks[place];
+        owed = owed || ack.open > 0 || (peers_[place].joining && ack.sent && !ack.done);
     }
+    if (!owed && op.lock.queued) locks_.release(op.lock);
+    if (owed || op.open_messages > 0) return;
     if (!op.buffer.bytes.empty()) effects_->release_buffer(op.buffer.handle);
     ops_.free(op);
+}
+
+/// The place in peers_ is given up: nobody waits for its answers any more.
+void Node::forget_acks(std::size_t place) {
+    ops_.for_each([&](Op& op) {
+        op.acks[place] = Ack{};
+        if (op.step == Step::kLingering) linger(op);
+    });
+}
+
+/// One message about `op` was answered. The answering peer's place, or nullptr where the request needs it no more.
+Node::Ack* Node::message_answered(Op& op, const Message& message) {
+    --op.open_messages;
+    Peer* const peer = find_peer(message.from);
+    Ack* const ack = peer == nullptr ? nullptr : &op.acks[place_of(*peer)];
+    if (ack != nullptr && ack->open > 0) --ack->open;
+    if (op.step != Step::kLingering) return op.dropped ? nullptr : ack;
+    const bool refused = message.failed && message.error.code == Errc::kStale;    // sent again when it is ready
+    if (ack != nullptr && !message.failed && message.number == ack->number) {
+        ack->sent = false;
+        ack->done = true;
+    }
+    linger(op);
+    if (peer != nullptr && message.failed && !refused) {
+        fail_peer(*peer, message.error);    // it lacks what was answered
+    } else if (join_.copied && !join_.asked) {
+        finish_join();
+    }
+    return nullptr;
 }
 
 void Node::touch(Op& op) {
@@ -368,14 +416,10 @@ void Node::on_confirmed(const Message& message) {
 void Node::on_replicated(const Message& message) {
     Op* const op = ops_.find(message.token);
     if (op == nullptr) return;
-    --op->open_messages;
-    if (op->step == Step::kLingering) {
-        if (op->open_messages == 0) free_op(*op);
-        return;
-    }
+    Ack* const answered = message_answered(*op, message);
+    if (answered == nullptr) return;
+    Ack& ack = *answered;
     Peer* const peer = find_peer(message.from);
-    if (peer == nullptr || op->dropped) return;
-    Ack& ack = op->acks[place_of(*peer)];
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
             if (message.record) {

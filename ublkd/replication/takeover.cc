@@ -15,7 +15,7 @@ void Node::take_over(const Membership& record) {
 
 void Node::on_adopted(const Message& message) {
     Peer* const peer = find_peer(message.from);
-    if (peer == nullptr || message.number != number_ || adopting_) return;
+    if (peer == nullptr || adopting_) return;
     if (role_ != Role::kServing && role_ != Role::kPreparing) return;
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
@@ -26,6 +26,7 @@ void Node::on_adopted(const Message& message) {
         if (role_ == Role::kPreparing) prepared();
         return;
     }
+    if (message.number != number_) return;    // an earlier number's
     if (!message.in_sync && !peer->joining && !loss_takeover_ && !faults::rule_off("rule.boot_check")) {
         // R9: its unflushed writes are gone; it is lost, and brought back by a copy.
         fail_peer(*peer, Error{Errc::kStale, 0, "restarted in another boot"});
