@@ -246,6 +246,15 @@ void Node::refuse(const Message& message, MessageType type) {
     reply(message, type, answer);
 }
 
+/// R1: a greater number is taken over with its record alone: from the message, otherwise from the authority.
+void Node::learn(const Message& message) {
+    if (message.record) {
+        adopt(*message.record);
+    } else if (message.number > number_ && !std::exchange(asking_, true)) {
+        effects_->ask_authority();
+    }
+}
+
 void Node::trouble(const char* text) const {
     effects_->notice({.kind = Notice::Kind::kTrouble, .replica = config_.self.replica, .text = text});
 }

@@ -201,6 +201,7 @@ class Node {
     Message message_to(ReplicaId to, MessageType type) const;
     void reply(const Message& request, MessageType type, Message& answer) const;
     void refuse(const Message& message, MessageType type);
+    void learn(const Message& message);
     void store(Storing what);
     void store_now();
     void stored(Storing what);

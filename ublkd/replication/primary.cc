@@ -23,7 +23,7 @@ void Node::on_request(const Message& message) {
     }
     if (role_ == Role::kServing && message.number != number_) {
         refuse(message, MessageType::kMoved);
-        if (message.number > number_ && !std::exchange(asking_, true)) effects_->ask_authority();
+        learn(message);
         return;
     }
     Op& op = ops_.make();
@@ -391,9 +391,11 @@ void Node::start_round() {
 
 void Node::on_confirmed(const Message& message) {
     Peer* const peer = find_peer(message.from);
-    if (peer == nullptr || message.failed || message.number != number_ || message.value != round_running_ ||
-        round_running_ == 0)
+    if (message.failed) {
+        learn(message);
         return;
+    }
+    if (peer == nullptr || message.number != number_ || message.value != round_running_ || round_running_ == 0) return;
     peer->confirmed = true;
     for (const Peer& other : peers_) {
         if (other.replica && other.needed && !other.confirmed) return;
@@ -422,11 +424,7 @@ void Node::on_replicated(const Message& message) {
     Peer* const peer = find_peer(message.from);
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
-            if (message.record) {
-                adopt(*message.record);
-            } else if (message.number > number_ && !std::exchange(asking_, true)) {
-                effects_->ask_authority();
-            }
+            learn(message);
         } else if (message.error.code == Errc::kNoSpace && !peer->joining) {
             ack.full = ack.number == number_;
             full(*op);

@@ -19,7 +19,7 @@ void Node::on_adopted(const Message& message) {
     if (role_ != Role::kServing && role_ != Role::kPreparing) return;
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
-            if (message.record) adopt(*message.record);
+            learn(message);
             return;
         }
         fail_peer(*peer, message.error);

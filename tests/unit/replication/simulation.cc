@@ -399,12 +399,14 @@ void Simulation::guest_request() {
         request.kind = OpKind::kFlush;
     } else {
         request.kind = dice < 60 ? OpKind::kWrite : OpKind::kRead;
+        // Zeroes look all alike, so they are left out where the order of values is checked.
+        if (options_.scribble && dice > 90) request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
         request.range = {first * kSectorBytes, count * kSectorBytes};
         request.memory = memory(count * kSectorBytes);
         request.into = *request.memory;
     }
+    if (is_change(request.kind)) request.id = {guest_start_, ++guest_sequence_};
     if (request.kind == OpKind::kWrite) {
-        request.id = {guest_start_, ++guest_sequence_};
         request.data = *request.memory;
         for (std::size_t i = 0; i < count; ++i) {
             request.values.push_back(next_value_++);
