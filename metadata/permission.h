@@ -3,7 +3,7 @@
 // before it is acknowledged, so a holder that lost the answer asks again and is granted again, and
 // nobody else ever is. A holder is a host *and* an incarnation: a host that lost its disk asks with
 // a new incarnation and does not inherit. A deleted resource is denied for ever. revoke() is an
-// operator's act: it raises the generation, bars the holder from this resource for ever, and is
+// act (nothing expires): it raises the generation, bars the holder from this resource, and is
 // refused while the holder's incarnation is a member of a membership record (propose a record
 // without it first: R5 fences it). Fault points: permission.before_store, permission.after_store.
 // Control plane; blocking; thread-safe. States and their transitions: docs/metadata.md.
