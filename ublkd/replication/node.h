@@ -5,8 +5,8 @@
 // Place in the write path: a client (client.h) sends a request to the primary's node; the node takes the range lock,
 // applies it to its own disk and sends it to the other members beside that, and answers when all of them have it.
 //
-// Files: node.cc (record, proposals, roles), primary.cc (requests), takeover.cc (R7, R9), copying.cc (copies of R7 and
-// R12), failing.cc (R5, R14, full pools), secondary.cc. Owner: the driver, on the volume's reactor.
+// Files: node.cc (inputs), record.cc (record, proposals, peers), primary.cc and acknowledging.cc (requests), takeover.cc
+// (R7, R9), copying.cc (copies of R7 and R12), failing.cc (R5, R14, full pools), secondary.cc. Owner: the driver, on the volume's reactor.
 // Invariants: acknowledged or read => on every member of the record; what is acknowledged under a number was stored by all
 // of its members; nothing is answered between sending a proposal and knowing its outcome unless old and proposed members
 // have it.
@@ -197,7 +197,7 @@ class Node {
     using Ops = Slab<Op, 1>;
     using Applies = Slab<Apply, 2>;
 
-    // node.cc
+    // node.cc, record.cc
     Message message_to(ReplicaId to, MessageType type) const;
     void reply(const Message& request, MessageType type, Message& answer) const;
     void refuse(const Message& message, MessageType type);
@@ -233,7 +233,7 @@ class Node {
     void on_probed(const Message& message);
     void decide_after_probe();
 
-    // primary.cc
+    // primary.cc, acknowledging.cc
     void on_request(const Message& message);
     void on_release(const Message& message);
     void start_op(Op& op);

@@ -42,14 +42,21 @@ Result<IdsFile> IdsFile::open(const std::string& path) {
     }
     IdsFile file;
     file.table_ = static_cast<replication::AppliedIds::Table*>(memory);
+    file.path_ = path;
     return file;
 }
 
-IdsFile::IdsFile(IdsFile&& other) noexcept : table_(std::exchange(other.table_, nullptr)) {}
+IdsFile::IdsFile(IdsFile&& other) noexcept
+    : table_(std::exchange(other.table_, nullptr)), path_(std::move(other.path_)) {}
 
 IdsFile& IdsFile::operator=(IdsFile&& other) noexcept {
     std::swap(table_, other.table_);
+    std::swap(path_, other.path_);
     return *this;
+}
+
+void IdsFile::remove() const {
+    if (!path_.empty()) (void)unlink(path_.c_str());
 }
 
 IdsFile::~IdsFile() {

@@ -18,9 +18,12 @@ class IdsFile {
     IdsFile& operator=(IdsFile&& other) noexcept;
     ~IdsFile();
     replication::AppliedIds::Table* table() const { return table_; }
+    /// Deletes the file: its replica is no member any more.
+    void remove() const;
 
   private:
     replication::AppliedIds::Table* table_ = nullptr;
+    std::string path_;
 };
 
 }  // namespace ublkd::volume

@@ -255,6 +255,7 @@ io::Task<void> Volume::Driver::maintain() {
             if (!member && !joining && !host->rejoin) out = host.get();
         }
         if (out != nullptr && !stopping_) {
+            out->ids_file.remove();
             co_await close_host(out);
             woken_ = true;
         }

@@ -1,0 +1,268 @@
+// When a request of a primary is answered and what is left of it then: R2 (acknowledge when all have it, read when all
+// confirm), R3 (the lock until the answer), R10 (activity bits).
+#include <algorithm>
+#include <utility>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+
+/// Answers the request if all that it needs is there.
+void Node::settle(Op& op) {
+    if (op.step != Step::kIssued || op.dropped) return;
+    if (!op.own_done && !op.own_full) return;
+    if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
+        if (op.own_done && op.round <= round_done_) finish(op);
+        return;
+    }
+    bool all = true;
+    bool any_full = op.own_full;
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        const Peer& peer = peers_[place];
+        const bool needed = op.copy == Copy::kUnion  ? peer.member && !peer.failed
+                            : op.copy == Copy::kJoin ? peer.joining
+                                                     : peer.needed;
+        const Ack& ack = op.acks[place];
+        // A joining member that is storing a new number is sent the change before anybody is told of it.
+        if (peer.joining && peer.begun && !peer.ready && is_change(op.kind) && op.copy == Copy::kNone) return;
+        if (!peer.replica || !needed) continue;
+        any_full = any_full || ack.full;
+        // It counts under the number at which it was given alone.
+        all = all && ((ack.done && ack.number == number_) || ack.full);
+    }
+    if (faults::rule_off("rule.ack_all") && op.copy == Copy::kNone && op.own_done) {
+        all = true;
+        any_full = false;
+    }
+    if (!all) return;
+    if (any_full) {
+        if (!config_.wait_on_full && op.copy == Copy::kNone && op.open_messages == 0) repair(op);
+        return;
+    }
+    if (op.copy == Copy::kUnion) {
+        union_copied(op);
+    } else if (op.copy == Copy::kJoin) {
+        join_copied(op);
+    } else {
+        finish(op);
+    }
+}
+
+void Node::finish(Op& op) {
+    if (is_change(op.kind)) {
+        untouch(op);
+        faults::hit("repl.before_answer");
+    } else if (op.kind == OpKind::kFlush && !op.failed) {
+        durable_tick_ = std::max(durable_tick_, op.durable_tick);
+    }
+    answer(op);
+    free_op(op);
+}
+
+void Node::answer(const Op& op) {
+    Message message = message_to(ReplicaId(), MessageType::kAnswer);
+    message.kind = op.kind;
+    message.token = op.client_token;
+    message.id = op.id;
+    message.failed = op.failed;
+    message.error = op.error;
+    effects_->send(message);
+}
+
+/// This node serves no longer: the client is told when the own disk is done with the client's memory (R8: a session is
+/// drained before its successor is served).
+void Node::drop(Op& op) {
+    op.dropped = true;
+    if (op.own_sent) return;
+    untouch(op);
+    if (op.copy == Copy::kNone && op.step != Step::kLingering) {
+        Message message = message_to(ReplicaId(), MessageType::kMoved);
+        message.kind = op.kind;
+        message.token = op.client_token;
+        message.id = op.id;
+        if (record_ || adopting_) message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);
+        effects_->send(message);
+    }
+    free_op(op);
+}
+
+void Node::free_op(Op& op) {
+    if (op.counted_full) --full_count_;
+    op.counted_full = false;
+    op.step = Step::kLingering;
+    linger(op);
+}
+
+/// A peer that was not needed (it joins) may still be writing: overlapping changes wait for it, so that it applies them in
+/// the order in which all others did; and it is proposed only when it has all. The payload is kept for it, and for those
+/// that are no peers any more.
+void Node::linger(Op& op) {
+    bool owed = false;
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        const Ack& ack = op.acks[place];
+        owed = owed || ack.open > 0 || (peers_[place].joining && ack.sent && !ack.done);
+    }
+    if (!owed && op.lock.queued) locks_.release(op.lock);
+    if (owed || op.open_messages > 0) return;
+    if (!op.buffer.bytes.empty()) effects_->release_buffer(op.buffer.handle);
+    ops_.free(op);
+}
+
+/// The place in peers_ is given up: nobody waits for its answers any more.
+void Node::forget_acks(std::size_t place) {
+    ops_.for_each([&](Op& op) {
+        op.acks[place] = Ack{};
+        if (op.step == Step::kLingering) linger(op);
+    });
+}
+
+/// One message about `op` was answered. The answering peer's place, or nullptr where the request needs it no more.
+Node::Ack* Node::message_answered(Op& op, const Message& message) {
+    --op.open_messages;
+    Peer* const peer = find_peer(message.from);
+    Ack* const ack = peer == nullptr ? nullptr : &op.acks[place_of(*peer)];
+    if (ack != nullptr && ack->open > 0) --ack->open;
+    if (op.step != Step::kLingering) return op.dropped ? nullptr : ack;
+    const bool refused = message.failed && message.error.code == Errc::kStale;    // sent again when it is ready
+    if (ack != nullptr && !message.failed && message.number == ack->number) {
+        ack->sent = false;
+        ack->done = true;
+    }
+    linger(op);
+    if (peer != nullptr && message.failed && !refused) {
+        fail_peer(*peer, message.error);    // it lacks what was answered
+    } else if (join_.copied && !join_.asked) {
+        finish_join();
+    }
+    return nullptr;
+}
+
+void Node::touch(Op& op) {
+    if (op.in_flight) return;
+    op.in_flight = true;
+    for (std::uint32_t region = first_region(op.range); region < end_region(op.range); ++region)
+        ++regions_[region].in_flight;
+    start_timer(TimerKind::kBits, kClearBitsMs);
+}
+
+void Node::untouch(Op& op) {
+    if (!op.in_flight) return;
+    op.in_flight = false;
+    ++tick_;
+    for (std::uint32_t region = first_region(op.range); region < end_region(op.range); ++region) {
+        Region& state = regions_[region];
+        --state.in_flight;
+        state.last_tick = tick_;
+    }
+}
+
+// ---- R2: confirmations
+
+/// One round at a time: all needed members are asked; reads that came since wait for the next.
+void Node::start_round() {
+    if (round_running_ != 0 || round_wanted_ <= round_done_) return;
+    round_running_ = ++round_started_;
+    bool others = false;
+    for (Peer& peer : peers_) {
+        if (!peer.replica || !peer.needed) continue;
+        others = true;
+        peer.confirmed = false;
+        if (!peer.ready || peer.failed) continue;    // asked when it is ready
+        Message message = message_to(peer.replica, MessageType::kConfirm);
+        message.value = round_running_;
+        effects_->send(message);
+    }
+    if (others) return;
+    round_done_ = std::exchange(round_running_, 0);
+    std::vector<std::uint64_t> reads = std::exchange(round_reads_, {});
+    for (const std::uint64_t token : reads) {
+        if (Op* const op = ops_.find(token); op != nullptr) settle(*op);
+    }
+}
+
+void Node::on_confirmed(const Message& message) {
+    Peer* const peer = find_peer(message.from);
+    if (message.failed) {
+        learn(message);
+        return;
+    }
+    if (peer == nullptr || message.number != number_ || message.value != round_running_ || round_running_ == 0) return;
+    peer->confirmed = true;
+    for (const Peer& other : peers_) {
+        if (other.replica && other.needed && !other.confirmed) return;
+    }
+    round_done_ = std::exchange(round_running_, 0);
+    std::size_t left = 0;
+    for (std::size_t i = 0; i < round_reads_.size(); ++i) {
+        Op* const op = ops_.find(round_reads_[i]);
+        if (op == nullptr) continue;
+        if (op->round > round_done_) {
+            round_reads_[left++] = round_reads_[i];
+        } else {
+            settle(*op);
+        }
+    }
+    round_reads_.resize(left);
+    start_round();
+}
+
+void Node::on_replicated(const Message& message) {
+    Op* const op = ops_.find(message.token);
+    if (op == nullptr) return;
+    Ack* const answered = message_answered(*op, message);
+    if (answered == nullptr) return;
+    Ack& ack = *answered;
+    Peer* const peer = find_peer(message.from);
+    if (message.failed) {
+        if (message.error.code == Errc::kStale) {
+            learn(message);
+        } else if (message.error.code == Errc::kNoSpace && !peer->joining) {
+            ack.full = ack.number == number_;
+            full(*op);
+        } else {
+            fail_peer(*peer, message.error);
+        }
+        return;
+    }
+    if (message.number != ack.number || message.number != number_) return;
+    ack.sent = false;
+    ack.done = true;
+    settle(*op);
+}
+
+// ---- R10
+
+/// Clears the activity bits of regions whose writes are durable on all members: completed before a flush that ended.
+void Node::clear_bits() {
+    if (role_ != Role::kServing || regions_.empty()) return;
+    start_timer(TimerKind::kBits, kClearBitsMs);
+    if (proposal_ || adopting_ || self_failed_) return;
+    for (const Peer& peer : peers_) {
+        if (peer.member && (!peer.ready || peer.failed)) return;
+    }
+    auto clean = std::make_shared<RegionSet>();
+    for (auto at = regions_.begin(); at != regions_.end();) {
+        const Region& region = at->second;
+        const bool durable = region.last_tick <= durable_tick_ || faults::rule_off("rule.bits_durable");
+        const bool copied = !std::binary_search(to_copy_.begin(), to_copy_.end(), at->first);
+        if (region.in_flight == 0 && durable && copied) {
+            clean->push_back(at->first);
+            at = regions_.erase(at);
+        } else {
+            ++at;
+        }
+    }
+    if (clean->empty()) return;
+    faults::hit("repl.before_clear");
+    for (const Peer& peer : peers_) {
+        if (!peer.member) continue;
+        Message message = message_to(peer.replica, MessageType::kClear);
+        message.regions = clean;
+        effects_->send(message);
+    }
+    effects_->clear_activity(*clean);
+}
+
+}  // namespace ublkd::replication

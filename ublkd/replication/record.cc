@@ -1,0 +1,371 @@
+// The membership record of a node: in the superblock, proposed (R4), taken over, and the peers that follow from it.
+#include <algorithm>
+#include <utility>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::replication {
+namespace {
+
+constexpr std::uint32_t kAuthorityRetryMs = 100;
+constexpr std::uint32_t kAuthorityRetryMaxMs = 2000;
+
+}  // namespace
+
+// ---- the superblock
+
+void Node::store(Storing what) {
+    CHECK(storing_ == Storing::kNothing, "one change of the superblock at a time");
+    storing_ = what;
+    store_now();
+}
+
+void Node::store_now() {
+    static const std::optional<Proposal> no_proposal;
+    StoreRequest request;
+    request.token = ++store_token_;
+    request.pending = &no_proposal;
+    switch (storing_) {
+        case Storing::kNothing: return;
+        case Storing::kPending:
+            request.record = &*record_;
+            request.pending = &proposal_;
+            request.in_sync = in_sync_;
+            break;
+        case Storing::kRecord: {
+            const bool member = adopting_->has(config_.self.replica);
+            const bool by_loss = loss_takeover_ || (adopt_request_ && adopt_request_->in_sync);
+            storing_number_ = adopting_->number;
+            request.record = &*adopting_;
+            request.in_sync = member && (in_sync_ || by_loss);
+            break;
+        }
+        case Storing::kJoinBegin: storing_number_ = adopting_->number; break;
+        case Storing::kJoinFinish:
+            request.record = &*record_;
+            request.in_sync = true;
+            break;
+    }
+    effects_->store(request);
+}
+
+void Node::on_stored(std::uint64_t token, Result<void> result) {
+    if (token != store_token_ || storing_ == Storing::kNothing) return;
+    if (!result && result.error().code == Errc::kNoSpace) {
+        store_waits_ = true;
+        start_timer(TimerKind::kFull, kAuthorityRetryMs);
+        return;    // retry_full() stores again; a full pool puts nobody out
+    }
+    const Storing what = std::exchange(storing_, Storing::kNothing);
+    if (result) {
+        stored(what);
+    } else {
+        store_failed(what, result.error());
+    }
+    // Another one came meanwhile.
+    if (adopting_ && storing_ == Storing::kNothing &&
+        (role_ == Role::kServing || (disk_open_ == 0 && applies_.count() == 0)))
+        drained();
+    reconsider();
+    run();
+}
+
+void Node::stored(Storing what) {
+    switch (what) {
+        case Storing::kNothing: break;
+        case Storing::kPending:
+            faults::hit("repl.pending_stored");
+            if (proposal_ && !adopting_) send_proposal();
+            break;
+        case Storing::kRecord:
+        case Storing::kJoinBegin:
+            faults::hit("repl.record_stored");
+            if (!adopting_ || adopting_->number != storing_number_) break;    // a newer one came meanwhile
+            record_stored();
+            break;
+        case Storing::kJoinFinish:
+            faults::hit("repl.join_marked");
+            in_sync_ = true;
+            if (finish_request_) {
+                Message answer;
+                reply(*finish_request_, MessageType::kFinished, answer);
+                finish_request_.reset();
+            }
+            break;
+    }
+}
+
+void Node::store_failed(Storing what, const Error& error) {
+    switch (what) {
+        case Storing::kNothing: break;
+        case Storing::kPending:
+            proposal_.reset();    // it was not sent
+            for (Peer& peer : peers_) peer.needed = peer.member;
+            fail_self(error);
+            break;
+        case Storing::kRecord:
+        case Storing::kJoinBegin:
+            if (adopt_request_) {
+                Message answer;
+                answer.failed = true;
+                answer.error = error;
+                reply(*adopt_request_, MessageType::kAdopted, answer);
+                adopt_request_.reset();
+                adopting_.reset();
+                role_ = Role::kOut;
+                break;
+            }
+            // A primary's: the record counts (it is the authority's), but this disk holds nothing any more.
+            if (!self_failed_ && adopting_->has(config_.self.replica))
+                effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = error});
+            self_failed_ = error;
+            record_stored();
+            break;
+        case Storing::kJoinFinish:
+            if (finish_request_) {
+                Message answer;
+                answer.failed = true;
+                answer.error = error;
+                reply(*finish_request_, MessageType::kFinished, answer);
+                finish_request_.reset();
+            }
+            break;
+    }
+}
+
+// ---- R4: proposals
+
+void Node::propose(Membership next) {
+    CHECK(!proposal_ && !adopting_, "one proposal at a time");
+    proposal_ = Proposal{config_.self.replica, number_, std::move(next)};
+    proposal_sent_ = false;
+    for (Peer& peer : peers_) {
+        if (peer.replica && proposal_->next.has(peer.replica)) peer.needed = true;
+    }
+    // A primary whose disk failed can't store it; it never acknowledges again either.
+    if (self_failed_ || storing_ != Storing::kNothing || faults::rule_off("rule.pending_first")) {
+        send_proposal();
+    } else {
+        store(Storing::kPending);
+    }
+}
+
+void Node::send_proposal() {
+    proposal_sent_ = true;
+    const Proposal proposal = *proposal_;
+    effects_->propose(proposal);
+    faults::hit("repl.proposal_sent");
+}
+
+void Node::retry_authority() {
+    ++authority_failures_;
+    proposal_sent_ = false;
+    const std::uint64_t doublings = std::min<std::uint64_t>(authority_failures_ - 1, 5);
+    start_timer(TimerKind::kAuthority, std::min(kAuthorityRetryMs << doublings, kAuthorityRetryMaxMs));
+}
+
+void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
+    if (!proposal_ || !proposal_sent_) return;
+    // The old number read back says nothing: the proposal may still arrive, so the same one is sent again.
+    if (!verdict || (*verdict == Verdict::kDeclined && (current == nullptr || current->number <= number_))) {
+        if (verdict) trouble("the authority declined a proposal under its own number");
+        retry_authority();
+        run();
+        return;
+    }
+    authority_failures_ = 0;
+    faults::hit("repl.authorized");
+    const bool ours = *verdict != Verdict::kDeclined;
+    const Membership next = ours ? proposal_->next : *current;
+    const std::vector<ReplicaId> missing = missing_;
+    proposal_.reset();
+    if (std::exchange(resolving_, false)) {
+        begin(next, missing);
+    } else {
+        if (ours && std::exchange(loss_proposal_, false)) loss_takeover_ = true;
+        adopt(next);
+    }
+    run();
+}
+
+void Node::on_current(Result<const Membership*> current) {
+    asking_ = false;
+    if (current && *current != nullptr && (*current)->number > number_ && !proposal_) adopt(**current);
+    run();
+}
+
+// ---- records
+
+/// Takes over a record with a greater number that came from the authority or from an authenticated peer with the record.
+void Node::adopt(const Membership& record) {
+    if (record.number <= number_ || (adopting_ && adopting_->number >= record.number)) return;
+    proposal_.reset();
+    adopting_ = record;
+    const bool primary_here = record.primary == config_.self.replica;
+    if (!primary_here && (role_ == Role::kServing || role_ == Role::kPreparing)) leave_primary();
+    if (!record.has(config_.self.replica)) {
+        role_ = Role::kOut;
+    } else if (!primary_here) {
+        role_ = Role::kSecondary;
+    } else if (role_ != Role::kServing) {
+        role_ = Role::kPreparing;
+    }
+    if (role_ == Role::kServing || (disk_open_ == 0 && applies_.count() == 0)) drained();
+}
+
+/// No own disk request of the older number is open any more (a serving primary's count on): the record may be stored.
+void Node::drained() {
+    if (storing_ != Storing::kNothing || !adopting_) return;
+    const bool joins = adopt_request_ && adopt_request_->joining;
+    if (self_failed_) {
+        record_stored();
+        return;
+    }
+    store(joins ? Storing::kJoinBegin : Storing::kRecord);
+}
+
+void Node::record_stored() {
+    const Membership before = record_ ? *record_ : *adopting_;
+    was_in_sync_ = in_sync_;
+    record_ = std::move(*adopting_);
+    adopting_.reset();
+    number_ = record_->number;
+    const bool joins = adopt_request_ && adopt_request_->joining;
+    joining_here_ = joins;
+    if (joins) {
+        role_ = Role::kSecondary;
+        in_sync_ = false;
+    } else if (loss_takeover_ || (adopt_request_ && adopt_request_->in_sync)) {
+        in_sync_ = true;
+    }
+    if (!record_->has(config_.self.replica) && !joins) in_sync_ = false;
+    if (!joins) effects_->notice({.kind = Notice::Kind::kRecord, .replica = config_.self.replica, .record = &*record_});
+    if (adopt_request_) {
+        ops_.for_each([&](Op& op) { drop(op); });
+        answer_adopt();
+        return;
+    }
+    if (role_ == Role::kSecondary || role_ == Role::kOut) {
+        ops_.for_each([&](Op& op) { drop(op); });
+        // A primary that handed over tells its successor, after its own disk has become quiet.
+        if (before.primary == config_.self.replica && record_->primary != config_.self.replica) {
+            Message message = message_to(record_->primary, MessageType::kAdopt);
+            message.record = std::make_shared<const Membership>(*record_);
+            effects_->send(message);
+        }
+        return;
+    }
+    set_peers();
+    for (Peer& peer : peers_) {
+        if (peer.replica && !peer.failed) invite(peer);
+    }
+    if (role_ == Role::kPreparing) {
+        prepared();
+        return;
+    }
+    if (join_.replica && record_->has(join_.replica)) {
+        if (const Peer* const peer = find_peer(join_.replica); peer != nullptr && !peer->failed)
+            effects_->notice({.kind = Notice::Kind::kJoined, .replica = join_.replica});
+        join_ = Join{};
+    }
+    // Acknowledgements and confirmations were given under the old number: what is open is asked for again (R2).
+    round_running_ = 0;
+    start_round();
+    ops_.for_each([&](Op& op) { settle(op); });
+    reconsider();
+}
+
+void Node::set_peers() {
+    for (std::size_t place = 0; place < kMaxPeers; ++place) {
+        Peer& peer = peers_[place];
+        if (!peer.replica) continue;
+        peer.member = record_->has(peer.replica);
+        if (peer.member) peer.joining = false;
+        peer.needed = peer.member || (peer.joining && join_.copied);
+        peer.ready = false;
+        peer.confirmed = false;
+        if (peer.joining) join_.asked = join_.finished = false;    // it stores the new number first
+        if (peer.member || peer.joining) continue;
+        peer = Peer{};
+        forget_acks(place);
+    }
+    for (const Member& member : record_->members) {
+        if (member.replica == config_.self.replica || find_peer(member.replica) != nullptr) continue;
+        const auto free = std::find_if(peers_.begin(), peers_.end(), [](const Peer& peer) { return !peer.replica; });
+        CHECK(free != peers_.end(), "a place for each other member");
+        *free = Peer{.replica = member.replica, .member = true, .needed = true};
+        if (std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end()) {
+            free->failed = Error{Errc::kNotFound, 0, "the replica can't be opened"};
+            effects_->notice({.kind = Notice::Kind::kLost, .replica = free->replica, .cause = *free->failed});
+        }
+    }
+}
+
+Node::Peer* Node::find_peer(ReplicaId replica) {
+    const auto found = std::find_if(peers_.begin(), peers_.end(),
+                                    [&](const Peer& peer) { return peer.replica == replica && peer.replica; });
+    return found == peers_.end() ? nullptr : &*found;
+}
+
+/// R7 (2), and each later number: the peer closes what is older, drains, stores the record and answers.
+void Node::invite(Peer& peer) {
+    Message message = message_to(peer.replica, MessageType::kAdopt);
+    message.record = std::make_shared<const Membership>(*record_);
+    message.takeover = role_ == Role::kPreparing;
+    message.joining = peer.joining;
+    message.in_sync = message.takeover && loss_takeover_;
+    if (message.takeover) message.ids = std::make_shared<const IdList>(ids_->list());
+    effects_->send(message);
+}
+
+/// What is open is sent (again): its id makes that harmless (R8).
+void Node::peer_ready(Peer& peer) {
+    peer.ready = true;
+    ops_.for_each([&](Op& op) {
+        const Ack& ack = op.acks[place_of(peer)];
+        const bool owed = op.step == Step::kLingering && peer.joining && ack.sent && !ack.done;
+        if ((op.step == Step::kIssued || owed) && wants(op, peer)) replicate(op, peer);
+        if (op.step == Step::kRepair) repair_read(op);
+    });
+    if (std::exchange(peer.begun, true))
+        ops_.for_each([&](Op& op) { settle(op); });    // some waited to be sent to it
+    if (round_running_ != 0 && peer.needed) {
+        Message message = message_to(peer.replica, MessageType::kConfirm);
+        message.value = round_running_;
+        effects_->send(message);
+    }
+}
+
+/// Proposes what the state of members and disks asks for, when nothing is being decided (R5, R12).
+void Node::reconsider() {
+    if (role_ != Role::kServing && role_ != Role::kPreparing) return;
+    if (proposal_ || adopting_ || storing_ != Storing::kNothing || !record_) return;
+    Membership next = *record_;
+    ++next.number;
+    std::erase_if(next.members, [&](const Member& member) {
+        const Peer* const peer = find_peer(member.replica);
+        return peer != nullptr && peer->failed;
+    });
+    if (self_failed_) {
+        std::erase_if(next.members, [&](const Member& member) { return member.replica == config_.self.replica; });
+        if (next.members.empty()) {
+            give_up_changes();    // the last member is never removed: its errors go to the guest
+            return;
+        }
+        const Peer* const heir = find_peer(next.members.front().replica);
+        if (heir == nullptr || !heir->ready) return;
+        next.primary = heir->replica;
+        propose(std::move(next));
+        return;
+    }
+    if (next.members.size() < record_->members.size()) {
+        propose(std::move(next));
+    } else if (join_.finished && role_ == Role::kServing) {
+        next.members.push_back(join_.member);
+        propose(std::move(next));
+    }
+}
+
+}  // namespace ublkd::replication
