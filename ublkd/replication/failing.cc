@@ -147,6 +147,11 @@ void Node::full(Op& op) {
     start_timer(TimerKind::kFull, full_wait_ms_);
 }
 
+void Node::set_wait_on_full(bool wait) {
+    config_.wait_on_full = wait;
+    if (!wait && full_count_ > 0) retry_full();
+}
+
 void Node::retry_full() {
     if (std::exchange(store_waits_, false)) store_now();
     full_wait_ms_ = full_count_ == 0 ? 0 : std::min(std::max(full_wait_ms_, kFullRetryMs) * 2, kFullRetryMaxMs);

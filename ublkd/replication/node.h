@@ -82,6 +82,9 @@ class Node {
     /// Takes part no longer; what it still had open has ended when open_ops() is 0.
     void stop();
 
+    /// The policy for a full pool from now on. Those that wait are tried once more at once.
+    void set_wait_on_full(bool wait);
+
     // What it is, for status.
     Role role() const { return role_; }
     bool in_sync() const { return in_sync_; }

@@ -356,6 +356,13 @@ io::Task<void> Volume::Driver::run_propose(Host* host) {
 
 void Volume::Driver::Host::ask_authority() { io::spawn(gate, driver->run_ask(this)); }
 
+void Volume::Driver::set_on_full(OnFull on_full) {
+    config_.on_full = on_full;
+    step([&] {
+        for (const auto& host : hosts_) host->node.set_wait_on_full(on_full == OnFull::kWait);
+    });
+}
+
 io::Task<void> Volume::Driver::run_ask(Host* host) {
     const auto record = co_await authority_->current(config_.id);
     step([&] {

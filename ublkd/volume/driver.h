@@ -37,6 +37,7 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> add_replica(ReplicaPlace place);
     io::Task<Result<VerifyReport>> verify();
     VolumeStatus status() const;
+    void set_on_full(OnFull on_full);
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
     bool durable_writes() const { return config_.durability == Durability::kWrite; }

@@ -33,6 +33,7 @@ Volume::~Volume() = default;
 
 const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
 io::Task<Result<void>> Volume::stop() { return driver_->stop(); }
+void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 VolumeStatus Volume::status() const { return driver_->status(); }
 io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) { return driver_->add_replica(std::move(place)); }
 io::Task<Result<VerifyReport>> Volume::verify() { return driver_->verify(); }

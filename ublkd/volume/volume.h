@@ -59,6 +59,8 @@ class Volume final : public block::BlockDevice {
     io::Task<Result<void>> stop();
 
     VolumeStatus status() const;
+    /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end can come to its end.
+    void set_on_full(OnFull on_full);
 
     /// Brings in a replica: makes its folder (or takes the one that an interrupted call left), copies all to it while the
     /// volume serves, then proposes it as a member. Ends when the copy has begun; status() and events tell the rest.

@@ -167,6 +167,35 @@ TEST(VolumeFailure, WriteThatFindsAPoolFullWaitsAndNobodyLeaves) {
     world.run(gate.close());
 }
 
+io::Task<void> write_refused(Volume* volume, std::uint64_t offset_bytes, std::span<const std::byte> data,
+                             Errc* code) {
+    const block::WriteOptions options{};
+    const auto written = co_await volume->write(offset_bytes, data, options);
+    EXPECT_FALSE(written.has_value());
+    *code = written ? Errc::kInvalidArgument : written.error().code;
+}
+
+TEST(VolumeFailure, WritesThatWaitForSpaceEndWhenTheyMayNotWaitAnyMore) {
+    for (const std::size_t full : {0U, 1U}) {
+        World world(2);
+        world.config.replicas[full].budget = cap(64 * kKiB);
+        ASSERT_TRUE(world.create());
+        ASSERT_TRUE(world.start());
+        ASSERT_TRUE(world.write(0, 1_b));
+        auto buffer = world.buffer_of(4096);
+        std::fill(buffer.span().begin(), buffer.span().end(), 3_b);
+        Errc code = Errc::kInvalidArgument;
+        io::Gate gate;
+        io::spawn(gate, write_refused(world.volume.get(), kMiB, buffer.span(), &code));
+        ASSERT_TRUE(world.wait_until([&] { return world.volume->status().blocked_by == "on-full"; }));
+        world.volume->set_on_full(OnFull::kFail);
+        ASSERT_TRUE(world.wait_until([&] { return code == Errc::kNoSpace; })) << full;
+        EXPECT_TRUE(world.members_equal(2)) << full;
+        EXPECT_TRUE(world.write(8192, 2_b)) << "what is allocated can be written";
+        world.run(gate.close());
+    }
+}
+
 TEST(VolumeFailure, WriteThatFailsForWantOfSpaceLeavesTheMembersEqual) {
     for (const std::size_t full : {0U, 1U}) {
         World world(2);
