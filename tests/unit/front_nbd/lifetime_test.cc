@@ -115,6 +115,22 @@ TEST(NbdLifetime, AnOrderlyDisconnectAnswersWhatIsInFlight) {
     EXPECT_TRUE(client.is_closed());
 }
 
+TEST(NbdLifetime, ARequestThatFailsWhileTheServerStopsIsNotAnswered) {
+    TestServer server;
+    RawClient client = server.connect();
+    ASSERT_TRUE(client.enter("disk"));
+    server.disk().hold = true;
+    ASSERT_TRUE(client.send(request(Command::kWrite, 1, 0, 512) + pattern(512, 1)));
+    while (server.disk().in_flight < 1) std::this_thread::sleep_for(1ms);
+    server.begin_disconnect("disk");
+    std::this_thread::sleep_for(20ms);
+    EXPECT_EQ(server.connections("disk"), 1U) << "it waits for the device";
+    server.disk().fail_with = static_cast<int>(Errc::kNoSpace);
+    server.disk().hold = false;
+    EXPECT_TRUE(client.is_closed()) << "another connection may find that the write succeeds";
+    EXPECT_TRUE(server.wait_for_connections(0));
+}
+
 TEST(NbdLifetime, AHalfClosedClientStillGetsItsReplies) {
     TestServer server;
     for (const bool tcp : {false, true}) {

@@ -79,6 +79,10 @@ io::Task<bool> disconnect_export(NbdServer* server, const std::string* name) {
     co_await server->disconnect(*name);
     co_return true;
 }
+io::Task<bool> begin_disconnect_export(NbdServer* server, const std::string* name) {
+    server->begin_disconnect(*name);
+    co_return true;
+}
 io::Task<unsigned> count_connections(NbdServer* server, const std::string* name) {
     co_return name == nullptr ? server->connections() : server->connections(*name);
 }
@@ -101,6 +105,10 @@ void TestServer::stop() {
 void TestServer::disconnect(const std::string& name) {
     io::run_on(thread_->reactor(),
                [this, &name] { return disconnect_export(server_.get(), &name); });
+}
+void TestServer::begin_disconnect(const std::string& name) {
+    io::run_on(thread_->reactor(),
+               [this, &name] { return begin_disconnect_export(server_.get(), &name); });
 }
 unsigned TestServer::connections() {
     return io::run_on(thread_->reactor(),

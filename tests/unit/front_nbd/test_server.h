@@ -38,6 +38,7 @@ class TestServer final : public ExportDirectory {
     bool wait_for_connections(unsigned count);
     void stop();
     void disconnect(const std::string& name);
+    void begin_disconnect(const std::string& name);
     Result<std::uint16_t> listen_tcp(const std::string& address);
     std::size_t free_buffer_bytes();
     void run_on_server(void (*function)());

@@ -157,21 +157,29 @@ std::shared_ptr<SharedExport> NbdServer::share(const Export& opened) {
     return shared;
 }
 
-io::Task<void> NbdServer::stop() {
+void NbdServer::begin_stop() {
     stopping_ = true;
     for (io::Listener& listener : listeners_) listener.shutdown();
     for (const auto& session : sessions_) session->cancel_handshake();
     for (const auto& session : sessions_) session->drain();
+}
+
+io::Task<void> NbdServer::stop() {
+    begin_stop();
     co_await gate_.close();
     listeners_.clear();
     for (const std::string& path : unix_paths_) (void)unlink(path.c_str());
     unix_paths_.clear();
 }
 
-io::Task<void> NbdServer::disconnect(const std::string& name) {
+void NbdServer::begin_disconnect(const std::string& name) {
     for (const auto& session : sessions_) {
         if (session->export_name() == name) session->drain();
     }
+}
+
+io::Task<void> NbdServer::disconnect(const std::string& name) {
+    begin_disconnect(name);
     while (connections(name) > 0) co_await session_ended_.wait();
 }
 

@@ -66,9 +66,13 @@ class NbdServer {
     /// Refuses new clients, ends those that shake hands, answers what is in flight, closes. Called
     /// once.
     io::Task<void> stop();
+    /// Its first half, which waits for nothing: from here on a request that fails is not answered,
+    /// and its client loses the connection. For who must then make a device give up waiting.
+    void begin_stop();
     /// Ends all connections of an export (detach) after answering what is in flight. Clients that
     /// come later are the directory's to refuse. `name`: ExportInfo::name.
     io::Task<void> disconnect(const std::string& name);
+    void begin_disconnect(const std::string& name);
 
     unsigned connections() const;                         // handshaking ones too
     unsigned connections(const std::string& name) const;  // of one export

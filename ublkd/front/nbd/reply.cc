@@ -15,6 +15,11 @@ namespace ublkd::front::nbd {
 /// `data`: what a READ gives, or the descriptors of BLOCK_STATUS.
 void Transmission::finish(Request* request, const Result<void>& result,
                           std::span<const std::byte> data) {
+    if (!result && draining_) {
+        // Perhaps the device gives up because we stop. The client is not told of an error that a
+        // new connection might not show: it loses this one.
+        break_off();
+    }
     if (!result) {
         refuse(request, to_nbd_error(result.error()), result.error().where);
         return;

@@ -66,7 +66,8 @@ class Transmission {
 
   private:
     static constexpr std::size_t kReceiveBytes = 256 * 1024;
-    // Among large WRITEs little is received behind a header, so that payloads go straight into their buffers.
+    // Among large WRITEs little is received behind a header, so that payloads go straight into
+    // their buffers.
     static constexpr std::size_t kLargeWriteBytes = 32 * 1024;
     static constexpr std::size_t kReceiveBytesAmongLarge = 4 * 1024;
     static constexpr std::size_t kMaxParts = 128;  // iovecs of one sendmsg
