@@ -100,6 +100,8 @@ Daemon::~Daemon() {
     p.events->shut_down();
     p.server.reset();
     p.repair.stop();
+    p.engine->begin_stop_nbd();
+    p.volumes->end_nbd_waits();
     p.engine->stop_nbd();
     p.volumes->shut_down();
 }

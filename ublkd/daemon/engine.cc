@@ -92,6 +92,18 @@ void Engine::add_export(NbdExports::Entry entry) {
     call_on(first(), [this, &entry] { exports_.add(std::move(entry)); });
 }
 
+void Engine::begin_remove_export(const std::string& name) {
+    call_on(first(), [this, &name] {
+        exports_.remove(name);
+        nbd_->begin_disconnect(name);
+    });
+}
+
+void Engine::begin_stop_nbd() {
+    if (lanes_.empty() || !lanes_[0]->thread || !nbd_) return;
+    call_on(first(), [this] { nbd_->begin_stop(); });
+}
+
 void Engine::remove_export(const std::string& name) {
     io::run_on(first(), [this, &name] {
         exports_.remove(name);

@@ -64,8 +64,11 @@ class Engine {
     /// Shows `entry` to NBD clients, and takes it away again: what is in flight is answered, connections end.
     void add_export(NbdExports::Entry entry);
     void remove_export(const std::string& name);
+    /// The first half, which waits for nothing; remove_export() follows.
+    void begin_remove_export(const std::string& name);
     void rename_export(const std::string& id, const std::string& name);
     unsigned export_connections(const std::string& name);
+    void begin_stop_nbd();
     void stop_nbd();
 
     /// nullptr where this kernel (or the configuration) has no ublk; no_ublk_reason() says why.

@@ -23,6 +23,7 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(const Core& core, co
     });
     if (!started) return fail(started.error());
     made->volume_ = std::move(*started);
+    made->configured_on_full_ = config.on_full;
     return made;
 }
 
@@ -54,6 +55,12 @@ io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume, v
 
 Result<void> RunningVolume::stop() {
     return io::run_on(lane_->reactor(), [this] { return stop_and_end(&volume_); });
+}
+
+void RunningVolume::fail_when_full(bool fail) {
+    call_on(lane_->reactor(), [&] {
+        if (volume_) volume_->set_on_full(fail ? volume::OnFull::kFail : configured_on_full_);
+    });
 }
 
 std::optional<volume::VolumeStatus> RunningVolume::status() {

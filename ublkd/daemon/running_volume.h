@@ -23,6 +23,8 @@ class RunningVolume {
     ~RunningVolume();
 
     Result<void> stop();
+    /// Writes that wait for space fail, now and from now on, so that a front end can come to its end; or again as configured.
+    void fail_when_full(bool fail);
     std::optional<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify();
@@ -33,6 +35,7 @@ class RunningVolume {
   private:
     explicit RunningVolume(Lane* lane) : lane_(lane) {}
     Lane* lane_;
+    volume::OnFull configured_on_full_ = volume::OnFull::kWait;
     std::unique_ptr<volume::Volume> volume_;    // on the lane's reactor alone
 };
 

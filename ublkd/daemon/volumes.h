@@ -39,6 +39,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void retry_attachments();
     /// Quiesces front ends, stops volumes; attachments stay recorded for the next start.
     void shut_down();
+    /// At SIGTERM, when the NBD server has begun to stop: writes that wait for space end.
+    void end_nbd_waits();
     /// `ublkd --detach-all`: what could not be detached, one line each.
     std::vector<std::string> detach_all(bool force);
 

@@ -196,10 +196,19 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
         if (slot->front->ublk) ublk = &slot->front->ublk;
         nbd = slot->front->nbd;
     }
+    if (force) {    // a write that waits for space would hold the front end for ever
+        if (nbd) core_.engine->begin_remove_export(attachment.volume.to_string());
+        running->fail_when_full(true);
+    }
     if (ublk != nullptr) {
-        TRY(io::run_on(running->lane().reactor(), [&] { return detach_and_end(ublk, force); }));
+        const auto ended = io::run_on(running->lane().reactor(), [&] { return detach_and_end(ublk, force); });
+        if (!ended) {
+            running->fail_when_full(false);
+            return fail(ended.error());
+        }
     }
     if (nbd) core_.engine->remove_export(attachment.volume.to_string());
+    if (force) running->fail_when_full(false);    // for who else uses the volume
     {
         const std::lock_guard state(slot->state);
         slot->front.reset();

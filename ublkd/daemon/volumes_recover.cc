@@ -128,6 +128,19 @@ void Volumes::retry_attachments() {
     }
 }
 
+/// Their clients lose their connections and are not told of an error (docs/nbd.md).
+void Volumes::end_nbd_waits() {
+    std::vector<std::shared_ptr<RunningVolume>> waiting;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, ref] : slots_) {
+            const std::lock_guard state(ref->state);
+            if (ref->running && ref->front && ref->front->nbd) waiting.push_back(ref->running);
+        }
+    }
+    for (const auto& running : waiting) running->fail_when_full(true);
+}
+
 void Volumes::shut_down() {
     std::vector<SlotRef> slots;
     {
