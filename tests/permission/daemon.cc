@@ -65,9 +65,8 @@ bool Daemon::start(const std::string& faults) {
 bool Daemon::initialize() {
     HttpClient client(socket());
     const std::string pool = folder_ / "pool";
-    const auto answer =
-        client.request("POST", "/v1/init",
-                       R"({"Path":")" + pool + R"(","Domain":"a","Buffered":true})");
+    const auto answer = client.request(
+        "POST", "/v1/init", R"({"Path":")" + pool + R"(","Domain":"a","Buffered":true})");
     return answer && answer->status == 200;
 }
 

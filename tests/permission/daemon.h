@@ -30,6 +30,7 @@ class Daemon {
     /// The signal that ended it, 0 where it has not ended by one.
     int ended_by() const { return ended_by_; }
 
+    const std::filesystem::path& folder() const { return folder_; }
     std::string socket() const { return folder_ / "api.sock"; }
     std::string log() const;
 
