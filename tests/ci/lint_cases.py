@@ -41,6 +41,7 @@ CASES = [
     ("word", "a.cc", "TEST(A, DISAB" "LED_b) {}\n", "switched off"),
     ("word", "a.cc", "#if 0\n", "delete it"),
     ("word", "run", "curl https:" "//registry.example.net/x\n", "names no host"),
+    ("word", "a.cc", 'const char* url = "http:' '//ublkd/v1";\n', None),
     ("word", "docs/a.md", "see https:" "//kernel.example.net/doc\n", None),
     ("word", "a.py", "open('/wor" "k/x')\n", "one machine"),
     ("word", "a.cc", "// todos in lower case are words\n", None),
