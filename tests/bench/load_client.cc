@@ -238,6 +238,9 @@ void LoadClient::run() {
         send_queued();
     }
     elapsed_seconds_ = static_cast<double>(now_ns() - begin) / 1e9;
+}
+
+void LoadClient::disconnect() {
     std::byte bye[28] = {};
     put(bye, kRequestMagic);
     put(bye + 6, std::uint16_t{2});

@@ -48,6 +48,8 @@ class LoadClient {
     /// Keeps requests under way for the time asked for (fill: until all is written) and takes the
     /// last replies.
     void run();
+    /// Tells the server. Its threads of this connection may end then, and their counters with them.
+    void disconnect();
 
     std::uint64_t completed() const { return completed_; }
     double elapsed_seconds() const { return elapsed_seconds_; }

@@ -43,6 +43,7 @@ int main(int argc, char** argv) {
     const ProcessUse before = use_of_process(options.server_pid);
     client.run();
     const ProcessUse after = use_of_process(options.server_pid);
+    client.disconnect();
     const auto count = static_cast<double>(client.completed());
     std::printf(
         "{\"iops\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"count\": %.0f, \"server_cpu_us\": "
