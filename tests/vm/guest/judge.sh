@@ -3,14 +3,14 @@
 
 export bad_kernel_lines='BUG:|WARNING:|Oops|Call Trace|blocked for more than|I/O error|EXT4-fs (error|warning)|XFS .*(orruption|shut|error)|general protection|refcount_t|rcu.*stall|Out of memory|Lost .*write|nvme.*timeout|nbd.*(timed out|Receive control failed)'
 
-# Prints tasks that cannot be interrupted and stay so for five seconds.
+# Prints tasks that cannot be interrupted and stay so for five seconds. Each thread counts: a dead process may have one left.
 stuck_tasks() {
     local try pid state
     for try in 1 2 3 4 5 6; do
         stuck=''
-        for pid in /proc/[0-9]*; do
+        for pid in /proc/[0-9]*/task/*; do
             state=$(sed -n 's/^State:\t\(.\).*/\1/p' "$pid/status" 2>/dev/null)
-            [ "$state" != D ] || stuck="$stuck $(cat "$pid/comm" 2>/dev/null)(${pid#/proc/})"
+            [ "$state" != D ] || stuck="$stuck $(cat "$pid/comm" 2>/dev/null)(${pid##*/})"
         done
         [ -n "$stuck" ] || return 0
         sleep 1
