@@ -32,6 +32,7 @@ struct Simulation::Disk {
     std::optional<Membership> record;
     std::optional<Proposal> pending;
     std::uint64_t boot = 0;
+    bool clean = false;
     std::set<std::uint32_t> activity;
     bool failed = false;
     bool full = false;
@@ -72,6 +73,7 @@ struct Simulation::Host final : Effects {
                                               to.record = record;
                                               if (pending) to.pending = *pending;
                                               to.boot = boot;
+                                              to.clean = false;
                                           }});
     }
     void extent(std::uint64_t token, Range range) override {
@@ -190,7 +192,7 @@ void Simulation::start() {
         }
         hosts_.push_back(std::make_unique<Host>(this, disk.get()));
         NodeStart start{.record = disk->record, .pending = disk->pending};
-        start.in_sync = disk->record && disk->boot == boot_;
+        start.in_sync = disk->record && (disk->boot == boot_ || disk->clean);
         hosts_.back()->node.start(start);
     }
     client_->set_record(record_, false);
@@ -212,6 +214,20 @@ void Simulation::start() {
         guest->token = 0;
         client_->submit(*guest);
     }
+}
+
+/// The power goes while the volume stops: all is durable, and some members are marked clean already.
+void Simulation::stop_halfway() {
+    for (const auto& disk : disks_) {
+        if (!record_.has(disk->member.replica) || disk->failed) continue;
+        disk->durable = disk->now;
+        disk->durable_version = disk->version;
+        disk->activity.clear();
+    }
+    for (const auto& disk : disks_) {
+        if (record_.has(disk->member.replica) && !disk->failed && below(2) == 0) disk->clean = true;
+    }
+    die(true);
 }
 
 void Simulation::die(bool power_cut) {
@@ -500,6 +516,18 @@ void Simulation::tidy() {
         if (record.has(replica) || primary->node.joining() == replica || host->node.role() == Role::kOut) continue;
         if (host->node.number() < record.number) host->node.on_current(&record);
     }
+    // Who is no member any more is closed when nothing of it is under way; it may join again.
+    std::erase_if(hosts_, [&](const std::unique_ptr<Host>& host) {
+        const ReplicaId replica = host->disk_->member.replica;
+        const auto mine = [&](const auto& op) { return op.host == host.get(); };
+        const bool out = !record.has(replica) && primary->node.joining() != replica && host->node.open_ops() == 0;
+        if (!out || !soon_.empty() || !channels_.empty() || std::ranges::any_of(disk_ops_, mine) ||
+            std::ranges::any_of(store_ops_, mine))
+            return false;
+        std::erase_if(timers_, [&](const auto& timer) { return timer.first == host.get(); });
+        std::erase_if(proposals_, [&](const Pending& pending) { return pending.from == replica; });
+        return true;
+    });
 }
 
 void Simulation::settle() {
@@ -537,7 +565,9 @@ std::string Simulation::run() {
         (void)step_world();
         if (i % 32 == 0) tidy();
         Host* const primary = serving();
+        const bool quiet = primary != nullptr && primary->node.regions_to_copy() == 0 && !busy();
         if (one_in(options_.kill)) die(false);
+        else if (one_in(options_.stop_halfway) && quiet && record_.number == primary->node.number()) stop_halfway();
         else if (one_in(options_.power_cut)) die(true);
         else if (one_in(options_.fail_disk) && primary != nullptr && primary->node.record()->members.size() > 1) {
             Disk& disk = *hosts_[below(hosts_.size())]->disk_;

@@ -27,6 +27,7 @@ struct SimulationOptions {
     // One in so many steps; 0: never.
     int kill = 0;
     int power_cut = 0;
+    int stop_halfway = 0;    // in moments without an open request
     int fail_disk = 0;
     int add = 0;
     int fill_disk = 0;
@@ -94,6 +95,7 @@ class Simulation final : public replication::ClientEffects {
     void answered(Guest& guest);
     void start();
     void begin();
+    void stop_halfway();
     void die(bool power_cut);
     void settle();
     bool busy() const;
