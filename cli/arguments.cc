@@ -1,10 +1,11 @@
 #include "cli/arguments.h"
 
-#include <list>
-#include <memory>
+#include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <fmt/format.h>
+#include <algorithm>
+#include <list>
+#include <memory>
 
 #include "cli/help.h"
 
@@ -15,8 +16,10 @@ std::vector<std::string> words_of(const std::string& text) {
     std::vector<std::string> words;
     std::string word;
     for (const char c : text + " ") {
-        if (c != ' ') word += c;
-        else if (!word.empty()) words.push_back(std::exchange(word, ""));
+        if (c != ' ')
+            word += c;
+        else if (!word.empty())
+            words.push_back(std::exchange(word, ""));
     }
     return words;
 }
@@ -88,7 +91,8 @@ class Tree {
     void add(const Command& command) {
         CLI::App* at = &app_;
         for (const std::string& word : words_of(command.path)) {
-            const auto next = at->get_subcommands([&](const CLI::App* app) { return app->get_name() == word; });
+            const auto next =
+                at->get_subcommands([&](const CLI::App* app) { return app->get_name() == word; });
             at = next.empty() ? at->add_subcommand(word) : next.front();
             at->set_help_flag();
             at->require_subcommand(0, 1);
@@ -98,11 +102,14 @@ class Tree {
         slots.command = &command;
         for (const Option& option : command.options) add_option(slots, option);
         for (const Option& option : global_options()) {
-            if (option.name == "-h,--help") at->add_flag(option.name, slots.help);
-            else add_option(slots, option);
+            if (option.name == "-h,--help")
+                at->add_flag(option.name, slots.help);
+            else
+                add_option(slots, option);
         }
         for (const Positional& positional : command.positionals) {
-            auto& values = slots.positionals.emplace_back(positional.name, std::vector<std::string>());
+            auto& values =
+                slots.positionals.emplace_back(positional.name, std::vector<std::string>());
             auto* made = at->add_option(positional.name, values.second);
             made->required(positional.required);
             made->expected(positional.many ? 1 : 1, positional.many ? 1 << 20 : 1);
@@ -148,23 +155,70 @@ bool wants_help(const std::vector<std::string>& arguments) {
     return false;
 }
 
+/// `path`: the words that were understood; the next one was not, or there is none.
+std::string no_command(const std::string& path, const std::vector<std::string>& arguments) {
+    const std::string named = path.empty() ? "ebs-cli" : "ebs-cli " + path;
+    const std::size_t known = words_of(path).size();
+    if (arguments.size() > known && !arguments[known].starts_with('-')) {
+        return fmt::format("there is no command '{} {}'; see {} --help", named, arguments[known],
+                           named);
+    }
+    return fmt::format("a command is needed; see {} --help", named);
+}
+
+/// Global options may stand before the command too: they are moved behind it.
+std::vector<std::string> command_first(std::vector<std::string> arguments) {
+    std::vector<std::string> moved;
+    std::size_t at = 0;
+    while (at < arguments.size() && arguments[at].starts_with('-') && arguments[at] != "--") {
+        const Option* found = nullptr;
+        for (const Option& option : global_options()) {
+            const auto comma = option.name.find(',');
+            const std::string long_name =
+                option.name.substr(comma == std::string::npos ? 0 : comma + 1);
+            const bool is_short =
+                comma != std::string::npos && arguments[at] == option.name.substr(0, comma);
+            if (is_short || arguments[at] == long_name ||
+                arguments[at].starts_with(long_name + "="))
+                found = &option;
+        }
+        if (found == nullptr || found->name == "-h,--help") break;
+        const bool value_follows =
+            !found->value.empty() && arguments[at].find('=') == std::string::npos;
+        moved.push_back(arguments[at++]);
+        if (value_follows && at < arguments.size()) moved.push_back(arguments[at++]);
+    }
+    arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(at));
+    const auto end_of_options = std::ranges::find(arguments, "--");
+    arguments.insert(end_of_options, moved.begin(), moved.end());
+    return arguments;
+}
+
 }  // namespace
 
-std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& arguments) {
+std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& given) {
+    const std::vector<std::string> arguments = command_first(given);
     Tree tree;
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
-    const auto named = [&] { return tree.parsed_path().empty() ? std::string("ebs-cli") : "ebs-cli " + tree.parsed_path(); };
+    const auto named = [&] {
+        return tree.parsed_path().empty() ? std::string("ebs-cli")
+                                          : "ebs-cli " + tree.parsed_path();
+    };
     try {
         tree.app().parse(reversed);
     } catch (const CLI::ParseError& error) {
         // --help counts although something that is needed is missing.
-        if (wants_help(arguments)) return Parsed{{}, help_text(tree.parsed_path())};
+        const std::string path = tree.parsed_path();
+        if (wants_help(arguments)) return Parsed{{}, help_text(path)};
+        if (find_command(path) == nullptr) return std::unexpected(no_command(path, arguments));
         return std::unexpected(fmt::format("{}; see {} --help", error.what(), named()));
     }
     if (arguments.empty()) return Parsed{{}, help_text("")};
     Slots* const slots = tree.parsed();
-    if (tree.top_help() || tree.group_help() || (slots != nullptr && slots->help)) return Parsed{{}, help_text(tree.parsed_path())};
-    if (slots == nullptr) return std::unexpected(fmt::format("a command is needed; see {} --help", named()));
+    if (tree.top_help() || tree.group_help() || (slots != nullptr && slots->help))
+        return Parsed{{}, help_text(tree.parsed_path())};
+    if (slots == nullptr)
+        return std::unexpected(fmt::format("a command is needed; see {} --help", named()));
     return Parsed{invocation_of(*slots), ""};
 }
 

@@ -1,5 +1,6 @@
-// From argv to an Invocation. arguments.cc is the one user of CLI11, which is built from the table of commands (command.h);
-// help comes from help.cc. What is wrong is one message that says what is allowed.
+// From argv to an Invocation. arguments.cc is the one user of CLI11, which is built from the table
+// of commands (command.h); help comes from help.cc. What is wrong is one message that says what is
+// allowed.
 #pragma once
 
 #include <expected>
@@ -12,9 +13,9 @@ namespace ublkd::cli {
 
 struct Parsed {
     Invocation invocation;
-    std::string help;    // --help was given: print this and end
+    std::string help;  // --help was given: print this and end
 };
 
-std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& arguments);
+std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& given);
 
 }  // namespace ublkd::cli

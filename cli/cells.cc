@@ -1,8 +1,8 @@
 #include "cli/cells.h"
 
-#include <set>
-
 #include <fmt/format.h>
+
+#include <set>
 
 #include "cli/values.h"
 
@@ -30,19 +30,62 @@ std::string flag(const Json& item) {
 
 // What a template argument can name.
 #define KEY(name) constexpr char k##name[] = #name
-KEY(Name); KEY(VolumeId); KEY(SizeBytes); KEY(State); KEY(UsedBytes); KEY(BlockSize); KEY(CreateTime); KEY(Durability); KEY(OnFull);
-KEY(Number); KEY(LossCount); KEY(AttachmentId); KEY(InstanceId); KEY(Device); KEY(Label); KEY(Frontend); KEY(AttachTime); KEY(HostName);
-KEY(PoolId); KEY(Path); KEY(Domain); KEY(FreeBytes); KEY(TotalBytes); KEY(Replicas); KEY(StateMessage); KEY(Buffered); KEY(HostId);
-KEY(Version); KEY(Pools); KEY(BootId); KEY(LaunchTime); KEY(IsHost); KEY(ResourceId); KEY(Incarnation); KEY(Generation); KEY(Time);
-KEY(Sequence); KEY(Kind); KEY(Message); KEY(Key); KEY(Value); KEY(Check); KEY(Fix); KEY(ReadOnly); KEY(Boot); KEY(DeleteOnTermination);
+KEY(Name);
+KEY(VolumeId);
+KEY(SizeBytes);
+KEY(State);
+KEY(UsedBytes);
+KEY(BlockSize);
+KEY(CreateTime);
+KEY(Durability);
+KEY(OnFull);
+KEY(Number);
+KEY(LossCount);
+KEY(AttachmentId);
+KEY(InstanceId);
+KEY(Device);
+KEY(Label);
+KEY(Frontend);
+KEY(AttachTime);
+KEY(HostName);
+KEY(PoolId);
+KEY(Path);
+KEY(Domain);
+KEY(FreeBytes);
+KEY(TotalBytes);
+KEY(Replicas);
+KEY(StateMessage);
+KEY(Buffered);
+KEY(HostId);
+KEY(Version);
+KEY(Pools);
+KEY(BootId);
+KEY(LaunchTime);
+KEY(IsHost);
+KEY(ResourceId);
+KEY(Incarnation);
+KEY(Generation);
+KEY(Time);
+KEY(Sequence);
+KEY(Kind);
+KEY(Message);
+KEY(Key);
+KEY(Value);
+KEY(Check);
+KEY(Fix);
+KEY(ReadOnly);
+KEY(Boot);
+KEY(DeleteOnTermination);
 #undef KEY
 
 std::string attached_text(const Json& volume) {
     std::string made;
     for (const Json& attachment : volume["Attachments"].items()) {
-        const std::string where = attachment["Frontend"].as_string() == "nbd" ? "nbd" : attachment["Device"].as_string();
+        const std::string where =
+            attachment["Frontend"].as_string() == "nbd" ? "nbd" : attachment["Device"].as_string();
         made += (made.empty() ? "" : ",") + attachment["HostName"].as_string() + ":" + where;
-        if (attachment["State"].as_string() != "attached") made += " (" + attachment["State"].as_string() + ")";
+        if (attachment["State"].as_string() != "attached")
+            made += " (" + attachment["State"].as_string() + ")";
     }
     return made.empty() ? "-" : made;
 }
@@ -66,11 +109,14 @@ std::string tags_text(const Json& item) {
     return made;
 }
 
-std::string limit_text(const Json& pool) { return pool["LimitBytes"].is_null() ? "-" : short_size(pool["LimitBytes"].u64()); }
+std::string limit_text(const Json& pool) {
+    return pool["LimitBytes"].is_null() ? "-" : short_size(pool["LimitBytes"].u64());
+}
 
 std::string volumes_text(const Json& instance) {
     std::set<std::string> ids;
-    for (const Json& attachment : instance["Attachments"].items()) ids.insert(attachment["VolumeId"].as_string());
+    for (const Json& attachment : instance["Attachments"].items())
+        ids.insert(attachment["VolumeId"].as_string());
     return ids.empty() ? "-" : fmt::format("{}", fmt::join(ids, ","));
 }
 
@@ -81,80 +127,151 @@ std::string self_text(const Json& host) { return host["Self"].as_bool() ? "this 
 std::string health_text(const Json& volume) {
     const Json& health = volume["Health"];
     const std::string state = health["State"].as_string();
-    const std::string members = fmt::format("{}/{}", health["InSync"].u64(), health["Wanted"].u64());
+    const std::string members =
+        fmt::format("{}/{}", health["InSync"].u64(), health["Wanted"].u64());
     if (state == "syncing") {
         const auto total = health["SyncTotalBytes"].u64();
-        return fmt::format("sync {}% {}", total == 0 ? 0 : health["SyncDoneBytes"].u64() * 100 / total, members);
+        return fmt::format("sync {}% {}",
+                           total == 0 ? 0 : health["SyncDoneBytes"].u64() * 100 / total, members);
     }
-    if (state == "blocked") return fmt::format("blocked {} {}", health["BlockedBy"].as_string(), members);
+    if (state == "blocked")
+        return fmt::format("blocked {} {}", health["BlockedBy"].as_string(), members);
     return state + " " + members;
 }
 
 const View& volume_view() {
-    static const View view{"Volumes", "VolumeId",
-                           {{"NAME", text<kName>}, {"ID", text<kVolumeId>}, {"SIZE", size<kSizeBytes>}, {"STATE", text<kState>},
-                            {"HEALTH", health_text}, {"ATTACHED", attached_text}, {"USED", size<kUsedBytes>},
-                            {"DOMAINS", domains_text, true}, {"BLOCK", number<kBlockSize>, true}, {"DURABILITY", text<kDurability>, true},
-                            {"ON-FULL", text<kOnFull>, true}, {"NUMBER", number<kNumber>, true}, {"LOSSES", number<kLossCount>, true},
-                            {"CREATED", text<kCreateTime>, true}, {"TAGS", tags_text, true}}};
+    static const View view{"Volumes",
+                           "VolumeId",
+                           {{"NAME", text<kName>},
+                            {"ID", text<kVolumeId>},
+                            {"SIZE", size<kSizeBytes>},
+                            {"STATE", text<kState>},
+                            {"HEALTH", health_text},
+                            {"ATTACHED", attached_text},
+                            {"USED", size<kUsedBytes>},
+                            {"DOMAINS", domains_text, true},
+                            {"BLOCK", number<kBlockSize>, true},
+                            {"DURABILITY", text<kDurability>, true},
+                            {"ON-FULL", text<kOnFull>, true},
+                            {"NUMBER", number<kNumber>, true},
+                            {"LOSSES", number<kLossCount>, true},
+                            {"CREATED", text<kCreateTime>, true},
+                            {"TAGS", tags_text, true}}};
     return view;
 }
 
 const View& attachment_view() {
-    static const View view{"Attachments", "AttachmentId",
-                           {{"VOLUME", text<kVolumeId>}, {"INSTANCE", text<kInstanceId>}, {"STATE", text<kState>}, {"DEVICE", text<kDevice>},
-                            {"FRONTEND", text<kFrontend>}, {"LABEL", text<kLabel>, true}, {"READ-ONLY", flag<kReadOnly>, true}, {"BOOT", flag<kBoot>, true},
-                            {"DELETE-ON-TERMINATION", flag<kDeleteOnTermination>, true}, {"ATTACHED", text<kAttachTime>, true}, {"ID", text<kAttachmentId>, true}}};
+    static const View view{"Attachments",
+                           "AttachmentId",
+                           {{"VOLUME", text<kVolumeId>},
+                            {"INSTANCE", text<kInstanceId>},
+                            {"STATE", text<kState>},
+                            {"DEVICE", text<kDevice>},
+                            {"FRONTEND", text<kFrontend>},
+                            {"LABEL", text<kLabel>, true},
+                            {"READ-ONLY", flag<kReadOnly>, true},
+                            {"BOOT", flag<kBoot>, true},
+                            {"DELETE-ON-TERMINATION", flag<kDeleteOnTermination>, true},
+                            {"ATTACHED", text<kAttachTime>, true},
+                            {"ID", text<kAttachmentId>, true}}};
     return view;
 }
 
 const View& pool_view() {
-    static const View view{"Pools", "PoolId",
-                           {{"ID", text<kPoolId>}, {"PATH", text<kPath>}, {"DOMAIN", text<kDomain>}, {"STATE", text<kState>}, {"REPLICAS", number<kReplicas>},
-                            {"USED", size<kUsedBytes>}, {"FREE", size<kFreeBytes>}, {"LIMIT", limit_text}, {"TOTAL", size<kTotalBytes>, true},
-                            {"BUFFERED", flag<kBuffered>, true}, {"HOST", text<kHostId>, true}, {"CREATED", text<kCreateTime>, true}, {"MESSAGE", text<kStateMessage>, true}}};
+    static const View view{"Pools",
+                           "PoolId",
+                           {{"ID", text<kPoolId>},
+                            {"PATH", text<kPath>},
+                            {"DOMAIN", text<kDomain>},
+                            {"STATE", text<kState>},
+                            {"REPLICAS", number<kReplicas>},
+                            {"USED", size<kUsedBytes>},
+                            {"FREE", size<kFreeBytes>},
+                            {"LIMIT", limit_text},
+                            {"TOTAL", size<kTotalBytes>, true},
+                            {"BUFFERED", flag<kBuffered>, true},
+                            {"HOST", text<kHostId>, true},
+                            {"CREATED", text<kCreateTime>, true},
+                            {"MESSAGE", text<kStateMessage>, true}}};
     return view;
 }
 
 const View& host_view() {
-    static const View view{"Hosts", "HostId",
-                           {{"NAME", text<kName>}, {"ID", text<kHostId>}, {"STATE", text<kState>}, {"VERSION", text<kVersion>}, {"POOLS", number<kPools>},
-                            {"REPLICAS", number<kReplicas>}, {"SELF", self_text}, {"BOOT", text<kBootId>, true}}};
+    static const View view{"Hosts",
+                           "HostId",
+                           {{"NAME", text<kName>},
+                            {"ID", text<kHostId>},
+                            {"STATE", text<kState>},
+                            {"VERSION", text<kVersion>},
+                            {"POOLS", number<kPools>},
+                            {"REPLICAS", number<kReplicas>},
+                            {"SELF", self_text},
+                            {"BOOT", text<kBootId>, true}}};
     return view;
 }
 
 const View& instance_view() {
-    static const View view{"Instances", "InstanceId",
-                           {{"NAME", text<kName>}, {"ID", text<kInstanceId>}, {"STATE", text<kState>}, {"HOST", flag<kIsHost>}, {"VOLUMES", volumes_text},
-                            {"CREATED", text<kLaunchTime>, true}, {"TAGS", tags_text, true}}};
+    static const View view{"Instances",
+                           "InstanceId",
+                           {{"NAME", text<kName>},
+                            {"ID", text<kInstanceId>},
+                            {"STATE", text<kState>},
+                            {"HOST", flag<kIsHost>},
+                            {"VOLUMES", volumes_text},
+                            {"CREATED", text<kLaunchTime>, true},
+                            {"TAGS", tags_text, true}}};
     return view;
 }
 
 const View& permission_view() {
-    static const View view{"Permissions", "ResourceId",
-                           {{"RESOURCE", text<kResourceId>}, {"STATE", text<kState>}, {"HOLDER", text<kIncarnation>}, {"POOL", text<kPoolId>},
-                            {"HOST", text<kHostId>, true}, {"GENERATION", number<kGeneration>, true}, {"CHANGED", text<kTime>, true}}};
+    static const View view{"Permissions",
+                           "ResourceId",
+                           {{"RESOURCE", text<kResourceId>},
+                            {"STATE", text<kState>},
+                            {"HOLDER", text<kIncarnation>},
+                            {"POOL", text<kPoolId>},
+                            {"HOST", text<kHostId>, true},
+                            {"GENERATION", number<kGeneration>, true},
+                            {"CHANGED", text<kTime>, true}}};
     return view;
 }
 
 const View& event_view() {
-    static const View view{"Events", "Sequence",
-                           {{"TIME", text<kTime>}, {"KIND", text<kKind>}, {"RESOURCE", text<kResourceId>}, {"MESSAGE", text<kMessage>}, {"SEQUENCE", number<kSequence>, true}}};
+    static const View view{"Events",
+                           "Sequence",
+                           {{"TIME", text<kTime>},
+                            {"KIND", text<kKind>},
+                            {"RESOURCE", text<kResourceId>},
+                            {"MESSAGE", text<kMessage>},
+                            {"SEQUENCE", number<kSequence>, true}}};
     return view;
 }
 
 const View& tag_view() {
-    static const View view{"Tags", "ResourceId", {{"RESOURCE", text<kResourceId>}, {"KEY", text<kKey>}, {"VALUE", text<kValue>}}};
+    static const View view{
+        "Tags",
+        "ResourceId",
+        {{"RESOURCE", text<kResourceId>}, {"KEY", text<kKey>}, {"VALUE", text<kValue>}}};
     return view;
 }
 
 const View& orphan_view() {
-    static const View view{"Orphans", "Device", {{"DEVICE", text<kDevice>}, {"STATE", text<kState>}, {"VOLUME", text<kVolumeId>}, {"MESSAGE", text<kMessage>}}};
+    static const View view{"Orphans",
+                           "Device",
+                           {{"DEVICE", text<kDevice>},
+                            {"STATE", text<kState>},
+                            {"VOLUME", text<kVolumeId>},
+                            {"MESSAGE", text<kMessage>}}};
     return view;
 }
 
 const View& finding_view() {
-    static const View view{"Findings", "Check", {{"CHECK", text<kCheck>}, {"STATE", text<kState>}, {"MESSAGE", text<kMessage>}, {"FIX", text<kFix>}}};
+    static const View view{"Findings",
+                           "Check",
+                           {{"CHECK", text<kCheck>},
+                            {"STATE", text<kState>},
+                            {"MESSAGE", text<kMessage>},
+                            {"FIX", text<kFix>}}};
     return view;
 }
 

@@ -1,4 +1,5 @@
-// The views (output.h) of every kind of resource: which columns there are and how a cell is made of the API's JSON.
+// The views (output.h) of every kind of resource: which columns there are and how a cell is made of
+// the API's JSON.
 #pragma once
 
 #include <string>

@@ -1,10 +1,11 @@
-// The API's client: HTTP over the daemon's unix socket by libcurl. client.cc is the one user of libcurl in the CLI. One
-// thread.
+// The API's client: HTTP over the daemon's unix socket by libcurl. client.cc is the one user of
+// libcurl in the CLI. One thread.
 #pragma once
 
 #include <chrono>
 #include <expected>
 #include <string>
+#include <string_view>
 
 #include "ublkd/api/json.h"
 
@@ -13,7 +14,7 @@ namespace ublkd::cli {
 /// Why a command failed, and with which exit code (cli.md's list).
 struct Failure {
     int exit_code = 1;
-    std::string code;       // the API's; "" where it is the CLI's own
+    std::string code;  // the API's; "" where it is the CLI's own
     std::string message;
     std::string request_id{};
 };
@@ -23,16 +24,22 @@ using Outcome = std::expected<T, Failure>;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitNotFound = 3;
+inline constexpr int kExitNotAllowed = 4;
+inline constexpr int kExitConflict = 5;
 inline constexpr int kExitUnreachable = 6;
 inline constexpr int kExitTimedOut = 7;
 inline constexpr int kExitDegraded = 8;
 inline constexpr int kExitInterrupted = 130;
 
+/// The exit code for the API's `code`, by its form: docs/errors.md.
+int exit_code_of(std::string_view code);
+
 class Client {
   public:
     explicit Client(std::string socket) : socket_(std::move(socket)) {}
     /// `body` null: none. `timeout` 0: as long as it takes.
-    Outcome<api::Json> call(const std::string& method, const std::string& path, const api::Json& body = {},
+    Outcome<api::Json> call(const std::string& method, const std::string& path,
+                            const api::Json& body = {},
                             std::chrono::milliseconds timeout = std::chrono::milliseconds(0));
     const std::string& socket() const { return socket_; }
 

@@ -1,5 +1,6 @@
-// The commands of ebs-cli as data: from this one table come the parser (arguments.cc), --help, the man page and the shell
-// completion (help.cc), so that they cannot differ. A handler gets what was given and returns an exit code or a Failure.
+// The commands of ebs-cli as data: from this one table come the parser (arguments.cc), --help, the
+// man page and the shell completion (help.cc), so that they cannot differ. A handler gets what was
+// given and returns an exit code or a Failure.
 #pragma once
 
 #include <map>
@@ -13,36 +14,46 @@
 namespace ublkd::cli {
 
 /// What a value names: for completion.
-enum class Names { kNothing, kVolume, kInstance, kHost, kPool, kPermission, kResource, kDevice, kFile };
+enum class Names {
+    kNothing,
+    kVolume,
+    kInstance,
+    kHost,
+    kPool,
+    kPermission,
+    kResource,
+    kDevice,
+    kFile
+};
 
 struct Option {
-    std::string name;              // "--size"; or "-o,--output"
-    std::string value;             // "SIZE"; "" for a flag
+    std::string name;   // "--size"; or "-o,--output"
+    std::string value;  // "SIZE"; "" for a flag
     std::string help;
     Names names = Names::kNothing;
-    bool repeated = false;         // may be given several times
+    bool repeated = false;  // may be given several times
     bool required = false;
     std::vector<std::string> choices{};
 };
 
 struct Positional {
-    std::string name;              // "VOLUME"
+    std::string name;  // "VOLUME"
     std::string help;
     Names names = Names::kNothing;
     bool required = true;
-    bool many = false;             // takes all that follow
+    bool many = false;  // takes all that follow
 };
 
 class Context;
 using Handler = Outcome<int> (*)(Context& context);
 
 struct Command {
-    std::string path;              // "volume create"
-    std::string summary;           // one line
-    std::string description;       // paragraphs for --help and the man page; may be empty
+    std::string path;         // "volume create"
+    std::string summary;      // one line
+    std::string description;  // paragraphs for --help and the man page; may be empty
     std::vector<Positional> positionals;
     std::vector<Option> options;
-    std::string example;           // one or more lines
+    std::string example;  // one or more lines
     Handler handler;
     bool hidden = false;
 };
@@ -64,14 +75,17 @@ std::vector<Command> small_commands();
 /// What was given to a command.
 struct Invocation {
     const Command* command = nullptr;
-    std::map<std::string, std::vector<std::string>> options;        // by long name without dashes; a flag has one ""
-    std::map<std::string, std::vector<std::string>> positionals;    // by name
+    std::map<std::string, std::vector<std::string>>
+        options;  // by long name without dashes; a flag has one ""
+    std::map<std::string, std::vector<std::string>> positionals;  // by name
 };
 
 class Context {
   public:
     Context(Invocation invocation, Client client, OutputOptions output)
-        : invocation_(std::move(invocation)), client_(std::move(client)), output_(std::move(output)) {}
+        : invocation_(std::move(invocation)),
+          client_(std::move(client)),
+          output_(std::move(output)) {}
 
     bool has(const std::string& option) const { return invocation_.options.contains(option); }
     std::string option(const std::string& name) const;
@@ -83,10 +97,12 @@ class Context {
     const Command& command() const { return *invocation_.command; }
     bool quiet() const { return output_.format == Format::kId; }
     /// table or wide: meant for a person.
-    bool for_person() const { return output_.format == Format::kTable || output_.format == Format::kWide; }
+    bool for_person() const {
+        return output_.format == Format::kTable || output_.format == Format::kWide;
+    }
 
-    void print(const std::string& text) const;    // stdout
-    void note(const std::string& text) const;     // stderr, with a newline
+    void print(const std::string& text) const;  // stdout
+    void note(const std::string& text) const;   // stderr, with a newline
     Outcome<int> print_list(const View& view, const api::Json& answer) const;
     Outcome<int> print_item(const View& view, const api::Json& item) const;
     /// The answer as it is, in json, jsonl or yaml; for what is no resource.
@@ -102,7 +118,9 @@ class Context {
     OutputOptions output_;
 };
 
-inline std::unexpected<Failure> usage(std::string message) { return std::unexpected(Failure{kExitUsage, "", std::move(message)}); }
+inline std::unexpected<Failure> usage(std::string message) {
+    return std::unexpected(Failure{kExitUsage, "", std::move(message)});
+}
 
 }  // namespace ublkd::cli
 

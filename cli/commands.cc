@@ -4,10 +4,19 @@ namespace ublkd::cli {
 
 const std::vector<Option>& global_options() {
     static const std::vector<Option> options{
-        {"--socket", "PATH", "the daemon's socket (default: UBLKD_SOCKET, else /run/ublkd/api.sock)", Names::kFile},
-        {"-o,--output", "FORMAT", "table, wide, json, jsonl, yaml, tsv or id", Names::kNothing, false, false, {"table", "wide", "json", "jsonl", "yaml", "tsv", "id"}},
+        {"--socket", "PATH",
+         "the daemon's socket (default: UBLKD_SOCKET, else /run/ublkd/api.sock)", Names::kFile},
+        {"-o,--output",
+         "FORMAT",
+         "table, wide, json, jsonl, yaml, tsv or id",
+         Names::kNothing,
+         false,
+         false,
+         {"table", "wide", "json", "jsonl", "yaml", "tsv", "id"}},
         {"--columns", "A,B", "columns of table, wide and tsv, by their headers"},
-        {"--filter", "KEY=VALUE", "only what fits: a column, a key of -o json or tag:KEY; * stands for anything", Names::kNothing, true},
+        {"--filter", "KEY=VALUE",
+         "only what fits: a column, a key of -o json or tag:KEY; * stands for anything",
+         Names::kNothing, true},
         {"--sort", "KEY", "by a column or key; -KEY the other way round"},
         {"-q,--quiet", "", "ids only"},
         {"-h,--help", "", "this help"},
@@ -18,7 +27,8 @@ const std::vector<Option>& global_options() {
 const std::vector<Command>& commands() {
     static const std::vector<Command> all = [] {
         std::vector<Command> made;
-        for (auto part : {system_commands, volume_commands, attachment_commands, pool_commands, instance_commands, small_commands}) {
+        for (auto part : {system_commands, volume_commands, attachment_commands, pool_commands,
+                          instance_commands, small_commands}) {
             for (Command& command : part()) made.push_back(std::move(command));
         }
         return made;

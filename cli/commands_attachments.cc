@@ -20,10 +20,13 @@ Outcome<Json> attach_body(const Context& context) {
     if (context.has("frontend")) body.set("Frontend", context.option("frontend"));
     for (const auto& [option, key] : {std::pair("queues", "Queues"), std::pair("depth", "Depth")}) {
         if (!context.has(option)) continue;
-        CLI_TRY_ASSIGN(const auto number, parse_number(fmt::format("--{}", option), context.option(option)));
+        CLI_TRY_ASSIGN(const auto number,
+                       parse_number(fmt::format("--{}", option), context.option(option)));
         body.set(key, number);
     }
-    for (const auto& [option, key] : {std::pair("boot", "Boot"), std::pair("delete-on-termination", "DeleteOnTermination"), std::pair("read-only", "ReadOnly"), std::pair("dry-run", "DryRun")}) {
+    for (const auto& [option, key] :
+         {std::pair("boot", "Boot"), std::pair("delete-on-termination", "DeleteOnTermination"),
+          std::pair("read-only", "ReadOnly"), std::pair("dry-run", "DryRun")}) {
         if (context.has(option)) body.set(key, true);
     }
     return body;
@@ -33,19 +36,26 @@ void say_next(const Context& context, const Json& attachment) {
     const std::string link = attachment["Link"].as_string();
     const std::string device = attachment["Device"].as_string();
     if (attachment["Frontend"].as_string() == "nbd") {
-        context.note(fmt::format("next: qemu-img info '{}', or as root: nbd-client -unix {} -name {} /dev/nbd0", device, device.substr(device.find("socket=") + 7), attachment["VolumeId"].as_string()));
+        context.note(fmt::format(
+            "next: qemu-img info '{}', or as root: nbd-client -unix {} -name {} /dev/nbd0", device,
+            device.substr(device.find("socket=") + 7), attachment["VolumeId"].as_string()));
         return;
     }
     context.note(fmt::format("next: mkfs.ext4 {}", link));
-    context.note(fmt::format("fstab: {} /srv/{} ext4 defaults,nofail,x-systemd.requires=ublkd.service 0 2", link, context.positional("VOLUME")));
+    context.note(
+        fmt::format("fstab: {} /srv/{} ext4 defaults,nofail,x-systemd.requires=ublkd.service 0 2",
+                    link, context.positional("VOLUME")));
 }
 
 Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto body, attach_body(context));
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", path_of(context.positional("VOLUME")) + "/attach", body, timeout));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("POST", path_of(context.positional("VOLUME")) + "/attach",
+                                         body, timeout));
     if (context.has("dry-run") && context.for_person()) {
-        for (const Json& step : answer["Plan"].items()) context.print("would " + step.as_string() + "\n");
+        for (const Json& step : answer["Plan"].items())
+            context.print("would " + step.as_string() + "\n");
         return 0;
     }
     if (context.has("dry-run")) return context.print_answer(answer);
@@ -55,7 +65,9 @@ Outcome<int> attach(Context& context) {
     }
     if (!context.for_person()) return context.print_item(attachment_view(), answer);
     const std::string link = answer["Link"].as_string();
-    context.print(fmt::format("{}  {}{}\n", answer["State"].as_string(), answer["Device"].as_string(), link.empty() ? "" : fmt::format("  (= {})", link)));
+    context.print(fmt::format("{}  {}{}\n", answer["State"].as_string(),
+                              answer["Device"].as_string(),
+                              link.empty() ? "" : fmt::format("  (= {})", link)));
     say_next(context, answer);
     return 0;
 }
@@ -65,21 +77,29 @@ Outcome<int> detach_one(Context& context, const std::string& volume, const std::
     if (!instance.empty()) body.set("InstanceId", instance);
     if (context.has("force")) body.set("Force", true);
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", path_of(volume) + "/detach", body, timeout));
-    if (context.quiet()) context.print(answer["VolumeId"].as_string() + "\n");
-    else if (!context.for_person()) return context.print_item(attachment_view(), answer);
-    else context.print(fmt::format("{}  {}\n", answer["VolumeId"].as_string(), answer["State"].as_string()));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("POST", path_of(volume) + "/detach", body, timeout));
+    if (context.quiet())
+        context.print(answer["VolumeId"].as_string() + "\n");
+    else if (!context.for_person())
+        return context.print_item(attachment_view(), answer);
+    else
+        context.print(
+            fmt::format("{}  {}\n", answer["VolumeId"].as_string(), answer["State"].as_string()));
     return 0;
 }
 
 Outcome<int> detach(Context& context) {
     const std::string volume = context.positional("VOLUME");
-    if (context.has("all") == !volume.empty()) return usage("give a VOLUME or --all, one of the two");
+    if (context.has("all") == !volume.empty())
+        return usage("give a VOLUME or --all, one of the two");
     if (!context.has("all")) return detach_one(context, volume, context.option("instance"));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/attachments"));
     std::string wanted;
     if (context.has("instance")) {
-        CLI_TRY_ASSIGN(const auto instance, context.client().call("GET", "/v1/instances/" + percent_encoded(context.option("instance"))));
+        CLI_TRY_ASSIGN(const auto instance,
+                       context.client().call(
+                           "GET", "/v1/instances/" + percent_encoded(context.option("instance"))));
         wanted = instance["InstanceId"].as_string();
     }
     Outcome<int> result = 0;
@@ -87,7 +107,7 @@ Outcome<int> detach(Context& context) {
         if (!wanted.empty() && attachment["InstanceId"].as_string() != wanted) continue;
         const auto done = detach_one(context, attachment["VolumeId"].as_string(), "");
         if (done) continue;
-        context.note("ebs-cli: " + done.error().message);    // the others go on
+        context.note("ebs-cli: " + done.error().message);  // the others go on
         result = done.error().exit_code;
     }
     return result;
@@ -101,33 +121,64 @@ Outcome<int> list(Context& context) {
 }  // namespace
 
 std::vector<Command> attachment_commands() {
-    const std::vector<Positional> volume{{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume}};
-    const Option timeout{"--timeout", "TIME", "give up waiting after TIME (default 5m); the daemon goes on"};
-    const Command made{"attach", "Attach a volume: /dev/ublkbN where the kernel has ublk, else NBD",
-                       "The attachment comes back after a restart of the daemon and of the machine. /dev/ebs/VOLUME stays its name.", volume,
-                       {{"--instance", "INSTANCE", "to what it is attached (default: this host)", Names::kInstance},
-                        {"--frontend", "KIND", "auto, ublk or nbd", Names::kNothing, false, false, {"auto", "ublk", "nbd"}},
-                        {"--device", "LABEL", "a label such as /dev/sdf, unique in the instance: a link /dev/ebs/INSTANCE/sdf"},
-                        {"--read-only", "", "nobody may write"},
-                        {"--boot", "", "mark it as the instance's boot volume"},
-                        {"--delete-on-termination", "", "delete it when the instance is deleted"},
-                        {"--queues", "N", "hardware queues of /dev/ublkbN (default 1)"},
-                        {"--depth", "N", "requests in flight per queue (default 128)"},
-                        {"--dry-run", "", "ask the daemon to check and to say what it would do"},
-                        timeout},
-                       "ebs-cli attach pg", attach};
-    const Command unmade{"detach", "Detach a volume, or all", "Refused while somebody uses the device or is connected, unless --force.",
-                         {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume, false}},
-                         {{"--all", "", "every volume (of --instance)"}, {"--instance", "INSTANCE", "only from this one", Names::kInstance},
-                          {"--force", "", "do not wait for who uses it; their I/O fails"}, timeout},
-                         "ebs-cli detach pg", detach};
+    const std::vector<Positional> volume{
+        {"VOLUME", "id, a unique beginning of it, or name", Names::kVolume}};
+    const Option timeout{"--timeout", "TIME",
+                         "give up waiting after TIME (default 5m); the daemon goes on"};
+    const Command made{
+        "attach",
+        "Attach a volume: /dev/ublkbN where the kernel has ublk, else NBD",
+        "The attachment comes back after a restart of the daemon and of the machine. "
+        "/dev/ebs/VOLUME stays its name.",
+        volume,
+        {{"--instance", "INSTANCE", "to what it is attached (default: this host)",
+          Names::kInstance},
+         {"--frontend",
+          "KIND",
+          "auto, ublk or nbd",
+          Names::kNothing,
+          false,
+          false,
+          {"auto", "ublk", "nbd"}},
+         {"--device", "LABEL",
+          "a label such as /dev/sdf, unique in the instance: a link /dev/ebs/INSTANCE/sdf"},
+         {"--read-only", "", "nobody may write"},
+         {"--boot", "", "mark it as the instance's boot volume"},
+         {"--delete-on-termination", "", "delete it when the instance is deleted"},
+         {"--queues", "N", "hardware queues of /dev/ublkbN (default 1)"},
+         {"--depth", "N", "requests in flight per queue (default 128)"},
+         {"--dry-run", "", "ask the daemon to check and to say what it would do"},
+         timeout},
+        "ebs-cli attach pg",
+        attach};
+    const Command unmade{
+        "detach",
+        "Detach a volume, or all",
+        "Refused while somebody uses the device or is connected, unless --force.",
+        {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume, false}},
+        {{"--all", "", "every volume (of --instance)"},
+         {"--instance", "INSTANCE", "only from this one", Names::kInstance},
+         {"--force", "", "do not wait for who uses it; their I/O fails"},
+         timeout},
+        "ebs-cli detach pg",
+        detach};
     Command long_attach = made;
     long_attach.path = "volume attach";
     long_attach.example = "ebs-cli volume attach pg --frontend nbd";
     Command long_detach = unmade;
     long_detach.path = "volume detach";
     long_detach.example = "ebs-cli volume detach pg";
-    return {made, unmade, long_attach, long_detach, {"attachment list", "List attachments", "", {}, {}, "ebs-cli attachment list -o wide", list}};
+    return {made,
+            unmade,
+            long_attach,
+            long_detach,
+            {"attachment list",
+             "List attachments",
+             "",
+             {},
+             {},
+             "ebs-cli attachment list -o wide",
+             list}};
 }
 
 }  // namespace ublkd::cli

@@ -10,7 +10,9 @@ namespace {
 
 using api::Json;
 
-std::string path_of(const std::string& instance) { return "/v1/instances/" + percent_encoded(instance); }
+std::string path_of(const std::string& instance) {
+    return "/v1/instances/" + percent_encoded(instance);
+}
 
 Outcome<int> create(Context& context) {
     Json body = Json::object();
@@ -19,7 +21,8 @@ Outcome<int> create(Context& context) {
     if (!tags.items().empty()) body.set("Tags", std::move(tags));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/instances", body));
     if (!context.for_person()) return context.print_item(instance_view(), answer);
-    context.print(fmt::format("{}  {}\n", answer["InstanceId"].as_string(), answer["State"].as_string()));
+    context.print(
+        fmt::format("{}  {}\n", answer["InstanceId"].as_string(), answer["State"].as_string()));
     return 0;
 }
 
@@ -29,24 +32,31 @@ Outcome<int> list(Context& context) {
 }
 
 Outcome<int> show(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path_of(context.positional("INSTANCE"))));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("GET", path_of(context.positional("INSTANCE"))));
     return context.print_item(instance_view(), answer);
 }
 
 Outcome<int> remove(Context& context) {
-    CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", path_of(context.positional("INSTANCE"))));
+    CLI_TRY_ASSIGN(const auto shown,
+                   context.client().call("GET", path_of(context.positional("INSTANCE"))));
     std::vector<std::string> doomed;
     for (const Json& attachment : shown["Attachments"].items()) {
-        if (attachment["DeleteOnTermination"].as_bool()) doomed.push_back(attachment["VolumeId"].as_string());
+        if (attachment["DeleteOnTermination"].as_bool())
+            doomed.push_back(attachment["VolumeId"].as_string());
     }
     if (!doomed.empty()) {
-        CLI_TRY(context.confirm(fmt::format("Delete the instance and, with all data, {}?", fmt::join(doomed, ", "))));
+        CLI_TRY(context.confirm(
+            fmt::format("Delete the instance and, with all data, {}?", fmt::join(doomed, ", "))));
     }
     const std::string id = shown["InstanceId"].as_string();
     CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id)));
-    if (context.quiet()) context.print(id + "\n");
-    else if (!context.for_person()) return context.print_answer(answer);
-    else context.print(fmt::format("{}  deleted\n", id));
+    if (context.quiet())
+        context.print(id + "\n");
+    else if (!context.for_person())
+        return context.print_answer(answer);
+    else
+        context.print(fmt::format("{}  deleted\n", id));
     return 0;
 }
 
@@ -56,22 +66,49 @@ Outcome<int> list_hosts(Context& context) {
 }
 
 Outcome<int> show_host(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/hosts/" + percent_encoded(context.positional("HOST"))));
+    CLI_TRY_ASSIGN(
+        const auto answer,
+        context.client().call("GET", "/v1/hosts/" + percent_encoded(context.positional("HOST"))));
     return context.print_item(host_view(), answer);
 }
 
 }  // namespace
 
 std::vector<Command> instance_commands() {
-    const std::vector<Positional> instance{{"INSTANCE", "id, a unique beginning of it, or name", Names::kInstance}};
+    const std::vector<Positional> instance{
+        {"INSTANCE", "id, a unique beginning of it, or name", Names::kInstance}};
     return {
-        {"instance create", "Create an instance: something that volumes are attached to, such as a guest", "", {},
-         {{"--name", "NAME", "its tag Name"}, {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true}}, "ebs-cli instance create --name web1", create},
+        {"instance create",
+         "Create an instance: something that volumes are attached to, such as a guest",
+         "",
+         {},
+         {{"--name", "NAME", "its tag Name"},
+          {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true}},
+         "ebs-cli instance create --name web1",
+         create},
         {"instance list", "List instances", "", {}, {}, "ebs-cli instance list", list},
-        {"instance show", "Show one instance", "", instance, {}, "ebs-cli instance show web1", show},
-        {"instance delete", "Delete an instance: its volumes are detached, and deleted where they were attached so", "", instance, {{"--yes", "", "do not ask"}}, "ebs-cli instance delete web1", remove},
+        {"instance show",
+         "Show one instance",
+         "",
+         instance,
+         {},
+         "ebs-cli instance show web1",
+         show},
+        {"instance delete",
+         "Delete an instance: its volumes are detached, and deleted where they were attached so",
+         "",
+         instance,
+         {{"--yes", "", "do not ask"}},
+         "ebs-cli instance delete web1",
+         remove},
         {"host list", "List hosts", "", {}, {}, "ebs-cli host list", list_hosts},
-        {"host show", "Show one host", "", {{"HOST", "id, a unique beginning of it, or name", Names::kHost}}, {}, "ebs-cli host show h1", show_host},
+        {"host show",
+         "Show one host",
+         "",
+         {{"HOST", "id, a unique beginning of it, or name", Names::kHost}},
+         {},
+         "ebs-cli host show h1",
+         show_host},
     };
 }
 

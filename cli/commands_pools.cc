@@ -1,6 +1,6 @@
-#include <filesystem>
-
 #include <fmt/format.h>
+
+#include <filesystem>
 
 #include "cli/cells.h"
 #include "cli/command.h"
@@ -31,14 +31,18 @@ Outcome<Json> pool_request(const Context& context, const std::string& folder) {
 }
 
 std::vector<Option> pool_options() {
-    return {{"--domain", "NAME", "failure domain; replicas of a volume never share one (default: the disk)"},
-            {"--size", "SIZE", "what its replicas may allocate (default: what the file system has)"},
-            {"--buffered", "", "for a file system without O_DIRECT, for trying out"},
-            {"--dry-run", "", "ask the daemon to check and to say what it would do"}};
+    return {
+        {"--domain", "NAME",
+         "failure domain; replicas of a volume never share one (default: the disk)"},
+        {"--size", "SIZE", "what its replicas may allocate (default: what the file system has)"},
+        {"--buffered", "", "for a file system without O_DIRECT, for trying out"},
+        {"--dry-run", "", "ask the daemon to check and to say what it would do"}};
 }
 
 std::string pool_line(const Json& pool) {
-    return fmt::format("{}  {}  domain {}  {} free\n", pool["PoolId"].as_string(), pool["Path"].as_string(), pool["Domain"].as_string(), long_size(pool["FreeBytes"].u64()));
+    return fmt::format("{}  {}  domain {}  {} free\n", pool["PoolId"].as_string(),
+                       pool["Path"].as_string(), pool["Domain"].as_string(),
+                       long_size(pool["FreeBytes"].u64()));
 }
 
 namespace {
@@ -49,7 +53,8 @@ std::string path_of(const std::string& pool) { return "/v1/pools/" + percent_enc
 std::string named(const std::string& text) {
     std::error_code error;
     if (text.find('/') == std::string::npos) return text;
-    const auto path = std::filesystem::weakly_canonical(std::filesystem::absolute(text, error), error);
+    const auto path =
+        std::filesystem::weakly_canonical(std::filesystem::absolute(text, error), error);
     std::string made = error ? text : path.string();
     while (made.size() > 1 && made.ends_with('/')) made.pop_back();
     return made;
@@ -58,9 +63,12 @@ std::string named(const std::string& text) {
 Outcome<int> add(Context& context) {
     CLI_TRY_ASSIGN(const auto body, pool_request(context, context.positional("DIR")));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/pools", body));
-    if (!context.for_person()) return context.has("dry-run") ? context.print_answer(answer) : context.print_item(pool_view(), answer);
+    if (!context.for_person())
+        return context.has("dry-run") ? context.print_answer(answer)
+                                      : context.print_item(pool_view(), answer);
     if (context.has("dry-run")) {
-        for (const Json& step : answer["Plan"].items()) context.print("would " + step.as_string() + "\n");
+        for (const Json& step : answer["Plan"].items())
+            context.print("would " + step.as_string() + "\n");
         return 0;
     }
     context.print(pool_line(answer));
@@ -73,30 +81,48 @@ Outcome<int> list(Context& context) {
 }
 
 Outcome<int> show(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path_of(named(context.positional("POOL")))));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("GET", path_of(named(context.positional("POOL")))));
     return context.print_item(pool_view(), answer);
 }
 
 Outcome<int> remove(Context& context) {
-    CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", path_of(named(context.positional("POOL")))));
+    CLI_TRY_ASSIGN(const auto shown,
+                   context.client().call("GET", path_of(named(context.positional("POOL")))));
     const std::string id = shown["PoolId"].as_string();
     CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id)));
-    if (context.quiet()) context.print(id + "\n");
-    else if (!context.for_person()) return context.print_answer(answer);
-    else context.print(fmt::format("{}  removed\n", id));
+    if (context.quiet())
+        context.print(id + "\n");
+    else if (!context.for_person())
+        return context.print_answer(answer);
+    else
+        context.print(fmt::format("{}  removed\n", id));
     return 0;
 }
 
 }  // namespace
 
 std::vector<Command> pool_commands() {
-    const std::vector<Positional> pool{{"POOL", "id, a unique beginning of it, or folder", Names::kPool}};
+    const std::vector<Positional> pool{
+        {"POOL", "id, a unique beginning of it, or folder", Names::kPool}};
     return {
-        {"pool add", "Add a folder in which replicas live", "A new or empty folder on the disk that is to be used. Degraded volumes get replicas there by themselves.",
-         {{"DIR", "the folder", Names::kFile}}, pool_options(), "ebs-cli pool add /srv/disk2/ebs --domain disk2", add},
+        {"pool add",
+         "Add a folder in which replicas live",
+         "A new or empty folder on the disk that is to be used. Degraded volumes get replicas "
+         "there by themselves.",
+         {{"DIR", "the folder", Names::kFile}},
+         pool_options(),
+         "ebs-cli pool add /srv/disk2/ebs --domain disk2",
+         add},
         {"pool list", "List pools", "", {}, {}, "ebs-cli pool list", list},
         {"pool show", "Show one pool", "", pool, {}, "ebs-cli pool show /srv/disk2/ebs", show},
-        {"pool remove", "Remove a pool without replicas, with its folder", "", pool, {}, "ebs-cli pool remove /srv/disk2/ebs", remove},
+        {"pool remove",
+         "Remove a pool without replicas, with its folder",
+         "",
+         pool,
+         {},
+         "ebs-cli pool remove /srv/disk2/ebs",
+         remove},
     };
 }
 

@@ -1,9 +1,8 @@
-#include <algorithm>
-#include <thread>
-
+#include <fmt/format.h>
 #include <unistd.h>
 
-#include <fmt/format.h>
+#include <algorithm>
+#include <thread>
 
 #include "cli/cells.h"
 #include "cli/command.h"
@@ -21,14 +20,17 @@ std::string path_of(const std::string& volume) { return "/v1/volumes/" + percent
 /// "vol-…  available  10 GiB  replicas 2 (a, b)"
 std::string created_line(const Json& volume) {
     std::vector<std::string> domains;
-    for (const Json& replica : volume["Replicas"].items()) domains.push_back(replica["Domain"].as_string());
-    return fmt::format("{}  {}  {}  replicas {} ({})\n", volume["VolumeId"].as_string(), volume["State"].as_string(), long_size(volume["SizeBytes"].u64()),
+    for (const Json& replica : volume["Replicas"].items())
+        domains.push_back(replica["Domain"].as_string());
+    return fmt::format("{}  {}  {}  replicas {} ({})\n", volume["VolumeId"].as_string(),
+                       volume["State"].as_string(), long_size(volume["SizeBytes"].u64()),
                        volume["Health"]["Wanted"].u64(), fmt::join(domains, ", "));
 }
 
 Outcome<int> print_plan(const Context& context, const Json& answer) {
     if (!context.for_person()) return context.print_answer(answer);
-    for (const Json& step : answer["Plan"].items()) context.print("would " + step.as_string() + "\n");
+    for (const Json& step : answer["Plan"].items())
+        context.print("would " + step.as_string() + "\n");
     return 0;
 }
 
@@ -43,7 +45,8 @@ Outcome<int> create(Context& context) {
         body.set("Replicas", replicas);
     }
     if (context.has("block-size")) {
-        CLI_TRY_ASSIGN(const auto block, parse_number("--block-size", context.option("block-size")));
+        CLI_TRY_ASSIGN(const auto block,
+                       parse_number("--block-size", context.option("block-size")));
         body.set("BlockSize", block);
     }
     if (context.has("durability")) body.set("Durability", context.option("durability"));
@@ -55,12 +58,17 @@ Outcome<int> create(Context& context) {
     std::uint64_t count = 1;
     if (context.has("count")) {
         CLI_TRY_ASSIGN(count, parse_number("--count", context.option("count")));
-        if (count < 1 || count > 1000) return usage(fmt::format("--count is 1 to 1000; '{}' was given", count));
-        if (count > 1 && (context.has("name") || context.has("client-token"))) return usage("--count makes volumes that differ in their ids alone: give no --name and no --client-token");
+        if (count < 1 || count > 1000)
+            return usage(fmt::format("--count is 1 to 1000; '{}' was given", count));
+        if (count > 1 && (context.has("name") || context.has("client-token")))
+            return usage(
+                "--count makes volumes that differ in their ids alone: give no --name and no "
+                "--client-token");
     }
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
     for (std::uint64_t i = 0; i < count; ++i) {
-        CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/volumes", body, timeout));
+        CLI_TRY_ASSIGN(const auto answer,
+                       context.client().call("POST", "/v1/volumes", body, timeout));
         if (context.has("dry-run")) return print_plan(context, answer);
         if (!context.for_person()) {
             CLI_TRY(context.print_item(volume_view(), answer));
@@ -68,7 +76,9 @@ Outcome<int> create(Context& context) {
         }
         context.print(created_line(answer));
         if (i == 0 && !context.has("replicas") && answer["Health"]["Wanted"].u64() < 2) {
-            context.note("note: one replica, since all pools are in one failure domain; 'ebs-cli pool add DIR --domain NAME' on another disk gives new volumes two");
+            context.note(
+                "note: one replica, since all pools are in one failure domain; 'ebs-cli pool add "
+                "DIR --domain NAME' on another disk gives new volumes two");
         }
     }
     return 0;
@@ -81,20 +91,30 @@ Outcome<int> list(Context& context) {
 
 /// Until the volume's state or health is `wanted`.
 Outcome<Json> wait_for(Context& context, const std::string& volume, const std::string& wanted) {
-    const std::vector<std::string> known{"creating", "available", "in-use", "deleted", "ok", "degraded", "syncing"};
-    if (std::ranges::find(known, wanted) == known.end()) return usage(fmt::format("--wait takes one of {}; '{}' was given", fmt::join(known, ", "), wanted));
+    const std::vector<std::string> known{"creating", "available", "in-use", "deleted",
+                                         "ok",       "degraded",  "syncing"};
+    if (std::ranges::find(known, wanted) == known.end())
+        return usage(
+            fmt::format("--wait takes one of {}; '{}' was given", fmt::join(known, ", "), wanted));
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     std::string seen;
     for (;;) {
         auto answer = context.client().call("GET", path_of(volume));
-        if (!answer && answer.error().exit_code == kExitNotFound && wanted == "deleted") return Json::object().set("VolumeId", volume).set("State", "deleted");
+        if (!answer && answer.error().exit_code == kExitNotFound && wanted == "deleted")
+            return Json::object().set("VolumeId", volume).set("State", "deleted");
         if (!answer) return answer;
-        if ((*answer)["State"].as_string() == wanted || (*answer)["Health"]["State"].as_string() == wanted) return answer;
+        if ((*answer)["State"].as_string() == wanted ||
+            (*answer)["Health"]["State"].as_string() == wanted)
+            return answer;
         if (std::chrono::steady_clock::now() >= deadline) {
-            return std::unexpected(Failure{kExitTimedOut, "", fmt::format("{} is {} ({}) and not {} in time; the daemon goes on", volume, (*answer)["State"].as_string(), health_text(*answer), wanted)});
+            return std::unexpected(
+                Failure{kExitTimedOut, "",
+                        fmt::format("{} is {} ({}) and not {} in time; the daemon goes on", volume,
+                                    (*answer)["State"].as_string(), health_text(*answer), wanted)});
         }
-        if (const std::string now = health_text(*answer); now != seen && isatty(STDERR_FILENO) != 0) {
+        if (const std::string now = health_text(*answer);
+            now != seen && isatty(STDERR_FILENO) != 0) {
             context.note(now);
             seen = now;
         }
@@ -109,22 +129,32 @@ Outcome<int> show(Context& context) {
         return context.print_item(volume_view(), answer);
     }
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path_of(volume)));
-    if (context.output().format != Format::kTable || !context.output().columns.empty()) return context.print_item(volume_view(), answer);
+    if (context.output().format != Format::kTable || !context.output().columns.empty())
+        return context.print_item(volume_view(), answer);
     OutputOptions wide = context.output();
-    wide.format = Format::kWide;    // a screen for one volume has room for everything
+    wide.format = Format::kWide;  // a screen for one volume has room for everything
     const auto text = item_text(volume_view(), answer, wide);
     if (!text) return usage(text.error());
     context.print(*text);
     for (const Json& replica : answer["Replicas"].items()) {
-        context.print(fmt::format("replica {}  {}  domain {}  {}{}\n", replica["ReplicaId"].as_string(), replica["Role"].as_string(), replica["Domain"].as_string(), replica["PoolId"].as_string(),
-                                  replica["Cause"].is_null() ? "" : "  " + replica["Cause"].as_string()));
+        context.print(
+            fmt::format("replica {}  {}  domain {}  {}{}\n", replica["ReplicaId"].as_string(),
+                        replica["Role"].as_string(), replica["Domain"].as_string(),
+                        replica["PoolId"].as_string(),
+                        replica["Cause"].is_null() ? "" : "  " + replica["Cause"].as_string()));
     }
     for (const Json& attachment : answer["Attachments"].items()) {
-        context.print(fmt::format("attachment {}  {}  {}  {}{}\n", attachment["InstanceId"].as_string(), attachment["State"].as_string(), attachment["Frontend"].as_string(), attachment["Device"].as_string(),
-                                  attachment["StateMessage"].is_null() ? "" : "  " + attachment["StateMessage"].as_string()));
+        context.print(fmt::format(
+            "attachment {}  {}  {}  {}{}\n", attachment["InstanceId"].as_string(),
+            attachment["State"].as_string(), attachment["Frontend"].as_string(),
+            attachment["Device"].as_string(),
+            attachment["StateMessage"].is_null() ? ""
+                                                 : "  " + attachment["StateMessage"].as_string()));
     }
-    if (answer["DataMayBeLost"].as_bool()) context.print("! data may have been lost: a replica was forced into service\n");
-    if (!answer["Health"]["Reason"].is_null()) context.print("! " + answer["Health"]["Reason"].as_string() + "\n");
+    if (answer["DataMayBeLost"].as_bool())
+        context.print("! data may have been lost: a replica was forced into service\n");
+    if (!answer["Health"]["Reason"].is_null())
+        context.print("! " + answer["Health"]["Reason"].as_string() + "\n");
     return 0;
 }
 
@@ -138,20 +168,27 @@ Outcome<int> modify(Context& context) {
         if (given != "yes" && given != "no") return usage("--delete-on-termination is yes or no");
         body.set("DeleteOnTermination", given == "yes");
     }
-    if (body.members().empty()) return usage("nothing to change: give --name, --durability, --on-full or --delete-on-termination");
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
+    if (body.members().empty())
+        return usage(
+            "nothing to change: give --name, --durability, --on-full or --delete-on-termination");
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
     if (!context.for_person()) return context.print_item(volume_view(), answer);
-    context.print(fmt::format("{}  durability {}  on-full {}\n", answer["VolumeId"].as_string(), answer["Durability"].as_string(), answer["OnFull"].as_string()));
+    context.print(fmt::format("{}  durability {}  on-full {}\n", answer["VolumeId"].as_string(),
+                              answer["Durability"].as_string(), answer["OnFull"].as_string()));
     const bool later = context.has("durability") || context.has("on-full");
-    if (later && !answer["Attachments"].items().empty()) context.note("note: in force when the volume is attached the next time");
+    if (later && !answer["Attachments"].items().empty())
+        context.note("note: in force when the volume is attached the next time");
     return 0;
 }
 
 Outcome<int> rename(Context& context) {
     const Json body = Json::object().set("Name", context.positional("NAME"));
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
     if (!context.for_person()) return context.print_item(volume_view(), answer);
-    context.print(fmt::format("{}  {}\n", answer["VolumeId"].as_string(), answer["Name"].as_string()));
+    context.print(
+        fmt::format("{}  {}\n", answer["VolumeId"].as_string(), answer["Name"].as_string()));
     return 0;
 }
 
@@ -169,51 +206,125 @@ Outcome<int> remove(Context& context) {
             CLI_TRY(context.print_answer(answer));
             continue;
         }
-        if (context.quiet()) context.print(id + "\n");
-        else context.print(fmt::format("{}  {}\n", id, query.empty() ? "deleted" : "would be deleted"));
+        if (context.quiet())
+            context.print(id + "\n");
+        else
+            context.print(
+                fmt::format("{}  {}\n", id, query.empty() ? "deleted" : "would be deleted"));
     }
     return 0;
 }
 
 Outcome<int> verify(Context& context) {
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", path_of(context.positional("VOLUME")) + "/verify", {}, timeout));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("POST", path_of(context.positional("VOLUME")) + "/verify",
+                                         {}, timeout));
     const bool equal = answer["Equal"].as_bool();
     if (!context.for_person()) {
         CLI_TRY(context.print_answer(answer));
     } else if (equal) {
-        context.print(fmt::format("{}  {} member{} equal, {} compared\n", answer["VolumeId"].as_string(), answer["Members"].u64(), answer["Members"].u64() == 1 ? "" : "s", long_size(answer["ComparedBytes"].u64())));
+        context.print(fmt::format("{}  {} member{} equal, {} compared\n",
+                                  answer["VolumeId"].as_string(), answer["Members"].u64(),
+                                  answer["Members"].u64() == 1 ? "" : "s",
+                                  long_size(answer["ComparedBytes"].u64())));
     } else {
-        context.print(fmt::format("{}  members DIFFER in {}, first at byte {}\n", answer["VolumeId"].as_string(), long_size(answer["DifferingBytes"].u64()), answer["FirstDifference"].u64()));
+        context.print(fmt::format(
+            "{}  members DIFFER in {}, first at byte {}\n", answer["VolumeId"].as_string(),
+            long_size(answer["DifferingBytes"].u64()), answer["FirstDifference"].u64()));
     }
     return equal ? 0 : kExitFailed;
 }
 
 const Option kDryRun{"--dry-run", "", "ask the daemon to check and to say what it would do"};
-const Option kTimeout{"--timeout", "TIME", "give up waiting after TIME (5m, 30s); the daemon goes on"};
+const Option kTimeout{"--timeout", "TIME",
+                      "give up waiting after TIME (5m, 30s); the daemon goes on"};
 const Option kYes{"--yes", "", "do not ask"};
 const Positional kVolume{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume};
 
 }  // namespace
 
 std::vector<Command> volume_commands() {
-    const Option durability{"--durability", "MODE", "flush: a write is durable after a flush, as with a disk; write: before it is acknowledged", Names::kNothing, false, false, {"flush", "write"}};
-    const Option on_full{"--on-full", "MODE", "when a pool is full: wait for space, or fail the write", Names::kNothing, false, false, {"wait", "fail"}};
+    const Option durability{
+        "--durability",
+        "MODE",
+        "flush: a write is durable after a flush, as with a disk; write: before it is acknowledged",
+        Names::kNothing,
+        false,
+        false,
+        {"flush", "write"}};
+    const Option on_full{
+        "--on-full",     "MODE", "when a pool is full: wait for space, or fail the write",
+        Names::kNothing, false,  false,
+        {"wait", "fail"}};
     return {
-        {"volume create", "Create a volume", "Its replicas are in pools of different failure domains: two where there are two, else one. It is named by --name in every other command.", {},
-         {{"--size", "SIZE", "10G is 10 GiB; whole MiB", Names::kNothing, false, true}, {"--name", "NAME", "its tag Name"}, {"--replicas", "N", "1 to 3; not more than failure domains"},
-          {"--block-size", "BYTES", "logical block: 512 (default) or 4096"}, durability, on_full, {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true},
-          {"--count", "N", "so many alike"}, {"--client-token", "TOKEN", "the same request with the same token makes one volume"}, kDryRun, kTimeout},
-         "ebs-cli volume create --size 10G --name pg", create},
-        {"volume list", "List volumes", "", {}, {}, "ebs-cli volume list --filter state=in-use", list},
-        {"volume show", "Show one volume with its replicas and attachments", "", {kVolume},
-         {{"--wait", "STATE", "until its state or health is STATE: creating, available, in-use, deleted, ok, degraded, syncing"}, kTimeout}, "ebs-cli volume show pg --wait ok", show},
-        {"volume modify", "Change a volume", "", {kVolume},
-         {{"--name", "NAME", "its tag Name"}, durability, on_full, {"--delete-on-termination", "YES|NO", "delete it when the instance it is attached to is deleted: yes or no"}},
-         "ebs-cli volume modify pg --on-full fail", modify},
-        {"volume rename", "Give a volume another name", "", {kVolume, {"NAME", "the new name"}}, {}, "ebs-cli volume rename pg postgres", rename},
-        {"volume delete", "Delete volumes with all their data", "", {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume, true, true}}, {kYes, kDryRun}, "ebs-cli volume delete pg --yes", remove},
-        {"volume verify", "Compare the members of a volume byte for byte", "Exit code 1 where they differ. The volume stays in use meanwhile.", {kVolume}, {kTimeout}, "ebs-cli volume verify pg", verify},
+        {"volume create",
+         "Create a volume",
+         "Its replicas are in pools of different failure domains: two where there are two, else "
+         "one. It is named by --name in every other command.",
+         {},
+         {{"--size", "SIZE", "10G is 10 GiB; whole MiB", Names::kNothing, false, true},
+          {"--name", "NAME", "its tag Name"},
+          {"--replicas", "N", "1 to 3; not more than failure domains"},
+          {"--block-size", "BYTES", "logical block: 512 (default) or 4096"},
+          durability,
+          on_full,
+          {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true},
+          {"--count", "N", "so many alike"},
+          {"--client-token", "TOKEN", "the same request with the same token makes one volume"},
+          kDryRun,
+          kTimeout},
+         "ebs-cli volume create --size 10G --name pg",
+         create},
+        {"volume list",
+         "List volumes",
+         "",
+         {},
+         {},
+         "ebs-cli volume list --filter state=in-use",
+         list},
+        {"volume show",
+         "Show one volume with its replicas and attachments",
+         "",
+         {kVolume},
+         {{"--wait", "STATE",
+           "until its state or health is STATE: creating, available, in-use, deleted, ok, "
+           "degraded, syncing"},
+          kTimeout},
+         "ebs-cli volume show pg --wait ok",
+         show},
+        {"volume modify",
+         "Change a volume",
+         "",
+         {kVolume},
+         {{"--name", "NAME", "its tag Name"},
+          durability,
+          on_full,
+          {"--delete-on-termination", "YES|NO",
+           "delete it when the instance it is attached to is deleted: yes or no"}},
+         "ebs-cli volume modify pg --on-full fail",
+         modify},
+        {"volume rename",
+         "Give a volume another name",
+         "",
+         {kVolume, {"NAME", "the new name"}},
+         {},
+         "ebs-cli volume rename pg postgres",
+         rename},
+        {"volume delete",
+         "Delete volumes with all their data",
+         "",
+         {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume, true, true}},
+         {kYes, kDryRun},
+         "ebs-cli volume delete pg --yes",
+         remove},
+        {"volume verify",
+         "Compare the members of a volume byte for byte",
+         "Exit code 1 where they differ. The volume stays in use meanwhile.",
+         {kVolume},
+         {kTimeout},
+         "ebs-cli volume verify pg",
+         verify},
     };
 }
 

@@ -1,9 +1,8 @@
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <iostream>
-
-#include <fmt/format.h>
 
 #include "cli/command.h"
 #include "cli/values.h"
@@ -12,7 +11,8 @@ namespace ublkd::cli {
 
 std::string Context::option(const std::string& name) const {
     const auto found = invocation_.options.find(name);
-    return found == invocation_.options.end() || found->second.empty() ? std::string() : found->second.back();
+    return found == invocation_.options.end() || found->second.empty() ? std::string()
+                                                                       : found->second.back();
 }
 
 std::vector<std::string> Context::all(const std::string& name) const {
@@ -48,9 +48,12 @@ Outcome<int> Context::print_item(const View& view, const api::Json& item) const 
 }
 
 Outcome<int> Context::print_answer(const api::Json& answer) const {
-    if (output_.format == Format::kYaml) print(yaml_text(answer));
-    else if (output_.format == Format::kJsonLines) print(answer.dump() + "\n");
-    else print(answer.dump(true) + "\n");
+    if (output_.format == Format::kYaml)
+        print(yaml_text(answer));
+    else if (output_.format == Format::kJsonLines)
+        print(answer.dump() + "\n");
+    else
+        print(answer.dump(true) + "\n");
     return 0;
 }
 

@@ -1,5 +1,7 @@
 // ebs-cli: parse, call the API, print. No logic here.
 #include <curl/curl.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -7,9 +9,6 @@
 #include <exception>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
-#include <unistd.h>
 
 #include "cli/arguments.h"
 #include "cli/command.h"
@@ -23,7 +22,10 @@ void on_interrupt(int) { _exit(ublkd::cli::kExitInterrupted); }
 
 int report(const Failure& failure, bool as_json) {
     if (as_json && !failure.code.empty()) {
-        const auto body = ublkd::api::Json::object().set("code", failure.code).set("message", failure.message).set("request_id", failure.request_id);
+        const auto body = ublkd::api::Json::object()
+                              .set("code", failure.code)
+                              .set("message", failure.message)
+                              .set("request_id", failure.request_id);
         fmt::print(stderr, "{}\n", body.dump());
     } else if (failure.code.empty()) {
         fmt::print(stderr, "ebs-cli: {}\n", failure.message);
@@ -34,12 +36,14 @@ int report(const Failure& failure, bool as_json) {
 }
 
 std::string socket_of(const ublkd::cli::Invocation& invocation) {
-    if (const auto given = invocation.options.find("socket"); given != invocation.options.end()) return given->second.back();
+    if (const auto given = invocation.options.find("socket"); given != invocation.options.end())
+        return given->second.back();
     const char* set = std::getenv("UBLKD_SOCKET");
     return set != nullptr && *set != '\0' ? set : "/run/ublkd/api.sock";
 }
 
-std::expected<ublkd::cli::OutputOptions, std::string> output_of(const ublkd::cli::Invocation& invocation) {
+std::expected<ublkd::cli::OutputOptions, std::string> output_of(
+    const ublkd::cli::Invocation& invocation) {
     ublkd::cli::OutputOptions output;
     const auto all = [&](const char* name) {
         const auto found = invocation.options.find(name);
@@ -56,8 +60,10 @@ std::expected<ublkd::cli::OutputOptions, std::string> output_of(const ublkd::cli
     for (const std::string& list : all("columns")) {
         std::string name;
         for (const char c : list + ",") {
-            if (c != ',') name += c;
-            else if (!name.empty()) output.columns.push_back(std::exchange(name, ""));
+            if (c != ',')
+                name += c;
+            else if (!name.empty())
+                output.columns.push_back(std::exchange(name, ""));
         }
     }
     return output;
@@ -72,12 +78,14 @@ int run(const std::vector<std::string>& arguments) {
     }
     const auto output = output_of(parsed->invocation);
     if (!output) return report({ublkd::cli::kExitUsage, "", output.error()}, false);
-    const bool as_json = output->format == ublkd::cli::Format::kJson || output->format == ublkd::cli::Format::kJsonLines;
+    const bool as_json = output->format == ublkd::cli::Format::kJson ||
+                         output->format == ublkd::cli::Format::kJsonLines;
     ublkd::cli::Client client(socket_of(parsed->invocation));
     Context context(std::move(parsed->invocation), std::move(client), *output);
     const auto done = context.command().handler(context);
     if (!done) return report(done.error(), as_json);
-    if (std::fflush(stdout) != 0) return report({ublkd::cli::kExitFailed, "", "cannot write to standard output"}, false);
+    if (std::fflush(stdout) != 0)
+        return report({ublkd::cli::kExitFailed, "", "cannot write to standard output"}, false);
     return *done;
 }
 

@@ -1,11 +1,11 @@
 #include "cli/output.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <optional>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "cli/values.h"
 
@@ -14,7 +14,14 @@ namespace {
 
 using api::Json;
 
-constexpr std::array<std::pair<std::string_view, Format>, 7> kFormats{{{"table", Format::kTable}, {"wide", Format::kWide}, {"json", Format::kJson}, {"jsonl", Format::kJsonLines}, {"yaml", Format::kYaml}, {"tsv", Format::kTsv}, {"id", Format::kId}}};
+constexpr std::array<std::pair<std::string_view, Format>, 7> kFormats{
+    {{"table", Format::kTable},
+     {"wide", Format::kWide},
+     {"json", Format::kJson},
+     {"jsonl", Format::kJsonLines},
+     {"yaml", Format::kYaml},
+     {"tsv", Format::kTsv},
+     {"id", Format::kId}}};
 
 const Column* find_column(const View& view, const std::string& name) {
     for (const Column& column : view.columns) {
@@ -40,7 +47,9 @@ const Json* find_key(const Json& item, const std::string& key) {
     }
 }
 
-std::string text_of(const Json& value) { return value.is_string() ? value.as_string() : value.dump(); }
+std::string text_of(const Json& value) {
+    return value.is_string() ? value.as_string() : value.dump();
+}
 
 std::string column_names(const View& view) {
     std::vector<std::string> names;
@@ -61,20 +70,26 @@ std::optional<std::string> value_of(const View& view, const Json& item, const st
     return std::nullopt;
 }
 
-std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vector<Json> items, const OutputOptions& options) {
+std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vector<Json> items,
+                                                     const OutputOptions& options) {
     const auto unknown = [&](const std::string& name) {
-        return std::unexpected(fmt::format("there is no '{}' here; columns are {}, keys are those of -o json, tags are tag:KEY", name, column_names(view)));
+        return std::unexpected(fmt::format(
+            "there is no '{}' here; columns are {}, keys are those of -o json, tags are tag:KEY",
+            name, column_names(view)));
     };
     for (const std::string& filter : options.filters) {
         const auto equals = filter.find('=');
-        if (equals == std::string::npos || equals == 0) return std::unexpected(fmt::format("a filter is KEY=VALUE (* stands for anything); '{}' was given", filter));
+        if (equals == std::string::npos || equals == 0)
+            return std::unexpected(fmt::format(
+                "a filter is KEY=VALUE (* stands for anything); '{}' was given", filter));
         const std::string key = filter.substr(0, equals);
         std::vector<Json> kept;
         bool known = items.empty() || find_column(view, key) != nullptr;
         for (Json& item : items) {
             const auto value = value_of(view, item, key);
             known = known || value.has_value();
-            if (value && glob_fits(filter.substr(equals + 1), *value)) kept.push_back(std::move(item));
+            if (value && glob_fits(filter.substr(equals + 1), *value))
+                kept.push_back(std::move(item));
         }
         if (!known) return unknown(key);
         items = std::move(kept);
@@ -89,21 +104,27 @@ std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vect
         const auto value = value_of(view, item, key);
         known = known || value.has_value();
         std::string sort_by = value.value_or("");
-        if (number != nullptr && number->as_u64()) sort_by = fmt::format("{:020}", *number->as_u64());
+        if (number != nullptr && number->as_u64())
+            sort_by = fmt::format("{:020}", *number->as_u64());
         keyed.emplace_back(std::move(sort_by), std::move(item));
     }
     if (!known && find_column(view, key) == nullptr) return unknown(key);
-    std::ranges::stable_sort(keyed, [down](const auto& a, const auto& b) { return down ? b.first < a.first : a.first < b.first; });
+    std::ranges::stable_sort(keyed, [down](const auto& a, const auto& b) {
+        return down ? b.first < a.first : a.first < b.first;
+    });
     items.clear();
     for (auto& [sort_by, item] : keyed) items.push_back(std::move(item));
     return items;
 }
 
-std::expected<std::vector<const Column*>, std::string> wanted_columns(const View& view, const OutputOptions& options) {
+std::expected<std::vector<const Column*>, std::string> wanted_columns(
+    const View& view, const OutputOptions& options) {
     std::vector<const Column*> columns;
     for (const std::string& name : options.columns) {
         const Column* column = find_column(view, name);
-        if (column == nullptr) return std::unexpected(fmt::format("there is no column '{}'; there are {}", name, column_names(view)));
+        if (column == nullptr)
+            return std::unexpected(
+                fmt::format("there is no column '{}'; there are {}", name, column_names(view)));
         columns.push_back(column);
     }
     if (!columns.empty()) return columns;
@@ -121,7 +142,8 @@ std::string tsv_cell(std::string text) {
 }
 
 /// Every format but json and yaml, whose whole differs between a list and an item.
-std::string lines_text(const View& view, const std::vector<Json>& items, const std::vector<const Column*>& columns, Format format) {
+std::string lines_text(const View& view, const std::vector<Json>& items,
+                       const std::vector<const Column*>& columns, Format format) {
     std::string text;
     if (format == Format::kId) {
         for (const Json& item : items) text += item[view.id_key].as_string() + "\n";
@@ -152,7 +174,10 @@ bool plain_yaml(const std::string& text) {
         if (small == word) return false;
     }
     const bool first_ok = std::isalpha(static_cast<unsigned char>(text[0])) != 0 || text[0] == '/';
-    return first_ok && std::ranges::all_of(text, [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' || c == '.' || c == '/'; });
+    return first_ok && std::ranges::all_of(text, [](char c) {
+               return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_' ||
+                      c == '.' || c == '/';
+           });
 }
 
 }  // namespace
@@ -161,17 +186,20 @@ std::expected<Format, std::string> parse_format(const std::string& name) {
     for (const auto& [known, format] : kFormats) {
         if (known == name) return format;
     }
-    return std::unexpected(fmt::format("'{}' is not a format; there are table, wide, json, jsonl, yaml, tsv and id", name));
+    return std::unexpected(fmt::format(
+        "'{}' is not a format; there are table, wide, json, jsonl, yaml, tsv and id", name));
 }
 
 std::string aligned(const std::vector<std::vector<std::string>>& rows) {
     std::vector<std::size_t> widths;
-    const auto width_of = [](const std::string& text) {    // characters, not bytes
-        return static_cast<std::size_t>(std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+    const auto width_of = [](const std::string& text) {  // characters, not bytes
+        return static_cast<std::size_t>(std::ranges::count_if(
+            text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
     };
     for (const auto& row : rows) {
         widths.resize(std::max(widths.size(), row.size()));
-        for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], width_of(row[i]));
+        for (std::size_t i = 0; i < row.size(); ++i)
+            widths[i] = std::max(widths[i], width_of(row[i]));
     }
     std::string text;
     for (const auto& row : rows) {
@@ -194,11 +222,16 @@ std::string yaml_text(const Json& value, unsigned level) {
         if (item.is_object() && item.members().empty()) return std::string("{}");
         return item.dump();
     };
-    const auto is_block = [](const Json& item) { return !item.items().empty() || !item.members().empty(); };
+    const auto is_block = [](const Json& item) {
+        return !item.items().empty() || !item.members().empty();
+    };
     std::string text;
     for (const auto& [key, member] : value.members()) {
-        if (is_block(member)) text += fmt::format("{}{}:\n{}", indent, key, yaml_text(member, level + (member.is_object() ? 1 : 0)));
-        else text += fmt::format("{}{}: {}\n", indent, key, inline_value(member));
+        if (is_block(member))
+            text += fmt::format("{}{}:\n{}", indent, key,
+                                yaml_text(member, level + (member.is_object() ? 1 : 0)));
+        else
+            text += fmt::format("{}{}: {}\n", indent, key, inline_value(member));
     }
     for (const Json& item : value.items()) {
         if (!is_block(item)) {
@@ -212,27 +245,34 @@ std::string yaml_text(const Json& value, unsigned level) {
     return text;
 }
 
-std::expected<std::string, std::string> list_text(const View& view, const Json& answer, const OutputOptions& options) {
+std::expected<std::string, std::string> list_text(const View& view, const Json& answer,
+                                                  const OutputOptions& options) {
     auto items = chosen(view, answer[view.list_key].items(), options);
     if (!items) return std::unexpected(items.error());
     const auto columns = wanted_columns(view, options);
     if (!columns) return std::unexpected(columns.error());
-    if (options.format != Format::kJson && options.format != Format::kYaml) return lines_text(view, *items, *columns, options.format);
+    if (options.format != Format::kJson && options.format != Format::kYaml)
+        return lines_text(view, *items, *columns, options.format);
     Json list = Json::array();
     for (Json& item : *items) list.push(std::move(item));
     const Json whole = Json::object().set(view.list_key, std::move(list));
     return options.format == Format::kJson ? whole.dump(true) + "\n" : yaml_text(whole);
 }
 
-std::expected<std::string, std::string> item_text(const View& view, const Json& item, const OutputOptions& options) {
+std::expected<std::string, std::string> item_text(const View& view, const Json& item,
+                                                  const OutputOptions& options) {
     const auto columns = wanted_columns(view, options);
     if (!columns) return std::unexpected(columns.error());
     switch (options.format) {
-        case Format::kJson: return item.dump(true) + "\n";
-        case Format::kYaml: return yaml_text(item);
+        case Format::kJson:
+            return item.dump(true) + "\n";
+        case Format::kYaml:
+            return yaml_text(item);
         case Format::kTable:
-        case Format::kWide: break;
-        default: return lines_text(view, {item}, *columns, options.format);
+        case Format::kWide:
+            break;
+        default:
+            return lines_text(view, {item}, *columns, options.format);
     }
     std::vector<std::vector<std::string>> rows;
     for (const Column* column : *columns) rows.push_back({column->header, column->cell(item)});

@@ -1,8 +1,8 @@
 #include "cli/tags.h"
 
-#include <charconv>
-
 #include <fmt/format.h>
+
+#include <charconv>
 
 namespace ublkd::cli {
 
@@ -11,9 +11,12 @@ Outcome<api::Json> parse_tags(const std::vector<std::string>& tags) {
     for (const std::string& tag : tags) {
         const auto equals = tag.find('=');
         if (equals == std::string::npos || equals == 0) {
-            return std::unexpected(Failure{kExitUsage, "", fmt::format("a tag is KEY=VALUE; '{}' was given", tag)});
+            return std::unexpected(
+                Failure{kExitUsage, "", fmt::format("a tag is KEY=VALUE; '{}' was given", tag)});
         }
-        list.push(api::Json::object().set("Key", tag.substr(0, equals)).set("Value", tag.substr(equals + 1)));
+        list.push(api::Json::object()
+                      .set("Key", tag.substr(0, equals))
+                      .set("Value", tag.substr(equals + 1)));
     }
     return list;
 }
@@ -22,7 +25,8 @@ Outcome<std::uint64_t> parse_number(const std::string& option, const std::string
     std::uint64_t number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size()) {
-        return std::unexpected(Failure{kExitUsage, "", fmt::format("{} is a whole number; '{}' was given", option, text)});
+        return std::unexpected(Failure{
+            kExitUsage, "", fmt::format("{} is a whole number; '{}' was given", option, text)});
     }
     return number;
 }

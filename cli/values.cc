@@ -1,12 +1,12 @@
 #include "cli/values.h"
 
+#include <fmt/format.h>
+
 #include <array>
+#include <cctype>
 #include <charconv>
 #include <cmath>
-#include <cctype>
 #include <optional>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/units.h"
 
@@ -34,7 +34,8 @@ std::string scaled(std::uint64_t bytes, std::string_view blank, std::string_view
     }
     if (bytes == 0) return fmt::format("0{}{}", blank, suffix.empty() ? "" : "B");
     const double rounded = std::round(value * 10) / 10;
-    if (rounded == std::floor(rounded)) return fmt::format("{:.0f}{}{}{}", rounded, blank, kUnits[unit], suffix);
+    if (rounded == std::floor(rounded))
+        return fmt::format("{:.0f}{}{}{}", rounded, blank, kUnits[unit], suffix);
     return fmt::format("{:.1f}{}{}{}", rounded, blank, kUnits[unit], suffix);
 }
 
@@ -48,31 +49,42 @@ std::string lower(std::string_view text) {
 
 std::expected<std::uint64_t, std::string> parse_size(std::string_view text) {
     double number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+    const auto [end, error] =
+        std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
     const auto wrong = [&](std::string_view why) {
-        return std::unexpected(fmt::format("'{}' is not a size: {} (10G is 10 GiB; units K, M, G, T)", text, why));
+        return std::unexpected(
+            fmt::format("'{}' is not a size: {} (10G is 10 GiB; units K, M, G, T)", text, why));
     };
-    if (error != std::errc() || !(number > 0)) return wrong("give a number greater than 0 and a unit");
-    const auto shift = unit_shift(std::string_view(end, static_cast<std::size_t>(text.data() + text.size() - end)));
+    if (error != std::errc() || !(number > 0))
+        return wrong("give a number greater than 0 and a unit");
+    const auto shift = unit_shift(
+        std::string_view(end, static_cast<std::size_t>(text.data() + text.size() - end)));
     if (!shift) return wrong("give a unit");
     const double bytes = std::ldexp(number, static_cast<int>(*shift));
     if (bytes > 9e18) return wrong("that is too much");
     const auto whole = static_cast<std::uint64_t>(bytes);
-    if (static_cast<double>(whole) != bytes || whole % kMiB != 0) return wrong("sizes are whole MiB");
+    if (static_cast<double>(whole) != bytes || whole % kMiB != 0)
+        return wrong("sizes are whole MiB");
     return whole;
 }
 
 std::expected<std::chrono::milliseconds, std::string> parse_duration(std::string_view text) {
     double number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+    const auto [end, error] =
+        std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
     const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
     double seconds = 0;
-    if (unit.empty() || unit == "s") seconds = 1;
-    else if (unit == "ms") seconds = 0.001;
-    else if (unit == "m") seconds = 60;
-    else if (unit == "h") seconds = 3600;
+    if (unit.empty() || unit == "s")
+        seconds = 1;
+    else if (unit == "ms")
+        seconds = 0.001;
+    else if (unit == "m")
+        seconds = 60;
+    else if (unit == "h")
+        seconds = 3600;
     if (error != std::errc() || !(number > 0) || seconds == 0 || number * seconds > 1e9) {
-        return std::unexpected(fmt::format("'{}' is not a time: give a number greater than 0 with s, m or h (5m)", text));
+        return std::unexpected(fmt::format(
+            "'{}' is not a time: give a number greater than 0 with s, m or h (5m)", text));
     }
     return std::chrono::milliseconds(static_cast<std::int64_t>(number * seconds * 1000));
 }
@@ -114,8 +126,10 @@ std::string percent_encoded(std::string_view text) {
     std::string made;
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (std::isalnum(byte) != 0 || c == '-' || c == '_' || c == '.' || c == '~') made += c;
-        else made += fmt::format("%{:02X}", byte);
+        if (std::isalnum(byte) != 0 || c == '-' || c == '_' || c == '.' || c == '~')
+            made += c;
+        else
+            made += fmt::format("%{:02X}", byte);
     }
     return made;
 }

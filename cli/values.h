@@ -9,8 +9,8 @@
 
 namespace ublkd::cli {
 
-/// "10G" is 10 GiB; units K, M, G, T (also KiB, GB, ...: all powers of 1024), fractions allowed; whole MiB in the end.
-/// An error says what is allowed.
+/// "10G" is 10 GiB; units K, M, G, T (also KiB, GB, ...: all powers of 1024), fractions allowed;
+/// whole MiB in the end. An error says what is allowed.
 std::expected<std::uint64_t, std::string> parse_size(std::string_view text);
 /// "30s", "5m", "2h", or seconds.
 std::expected<std::chrono::milliseconds, std::string> parse_duration(std::string_view text);

@@ -1,4 +1,5 @@
 // ublkd: flags, start-up order, signals, shutdown. No logic.
+#include <fmt/format.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -7,8 +8,6 @@
 #include <exception>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -59,7 +58,8 @@ void wait_for_end(const sigset_t& signals, const ublkd::daemon::Options& options
 }
 
 int run(int argc, char** argv) {
-    const auto options = ublkd::daemon::parse_options(std::vector<std::string>(argv + 1, argv + argc));
+    const auto options =
+        ublkd::daemon::parse_options(std::vector<std::string>(argv + 1, argv + argc));
     if (!options) {
         fmt::print(stderr, "ublkd: {}\n", options.error());
         return 2;
@@ -96,7 +96,7 @@ int run(int argc, char** argv) {
     ublkd::daemon::notify_service_manager("READY=1");
     wait_for_end(signals, *options);
     ublkd::daemon::notify_service_manager("STOPPING=1");
-    return 0;    // the Daemon's destructor stops everything
+    return 0;  // the Daemon's destructor stops everything
 }
 
 }  // namespace
@@ -104,7 +104,7 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
     try {
         return run(argc, argv);
-    } catch (const std::exception& exception) {    // start-up and control plane alone throw
+    } catch (const std::exception& exception) {  // start-up and control plane alone throw
         return fail_start(exception.what());
     }
 }

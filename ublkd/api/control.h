@@ -1,6 +1,6 @@
-// What the routes ask of the daemon. ublkd/daemon implements it; a test of the routes implements it by hand. A string
-// that names a resource is an id, a unique prefix of one, or a Name tag. Calls come from the API's handler threads, many
-// at a time, and may block.
+// What the routes ask of the daemon. ublkd/daemon implements it; a test of the routes implements it
+// by hand. A string that names a resource is an id, a unique prefix of one, or a Name tag. Calls
+// come from the API's handler threads, many at a time, and may block.
 #pragma once
 
 #include <string>
@@ -18,13 +18,14 @@ class SystemControl {
     virtual VersionView version() = 0;
     virtual StatusView status() = 0;
     virtual std::vector<FindingView> doctor() = 0;
-    /// Writes the configuration and makes the first pool (no path: none is made). Errors: IncorrectState (is
-    /// initialized), what adding a pool gives.
+    /// Writes the configuration and makes the first pool (no path: none is made). Errors:
+    /// IncorrectState (is initialized), what adding a pool gives.
     virtual ApiResult<std::optional<PoolView>> init(const AddPoolRequest& request) = 0;
     virtual ApiResult<std::vector<HostView>> hosts() = 0;
     virtual ApiResult<HostView> host(const std::string& name) = 0;
     /// Events after `after_sequence`, oldest first, at most `limit`; waits up to `wait_ms` for one.
-    virtual ApiResult<std::vector<EventView>> events(std::uint64_t after_sequence, unsigned limit, unsigned wait_ms) = 0;
+    virtual ApiResult<std::vector<EventView>> events(std::uint64_t after_sequence, unsigned limit,
+                                                     unsigned wait_ms) = 0;
     virtual ApiResult<std::vector<OrphanView>> orphans() = 0;
     virtual ApiResult<void> recover_orphan(int device) = 0;
     virtual ApiResult<void> remove_orphan(int device) = 0;
@@ -37,13 +38,15 @@ class VolumeControl {
     virtual ApiResult<PlanView> plan_volume(const CreateVolumeRequest& request) = 0;
     virtual ApiResult<std::vector<VolumeView>> volumes() = 0;
     virtual ApiResult<VolumeView> volume(const std::string& name) = 0;
-    virtual ApiResult<VolumeView> modify_volume(const std::string& name, const ModifyVolumeRequest& request) = 0;
+    virtual ApiResult<VolumeView> modify_volume(const std::string& name,
+                                                const ModifyVolumeRequest& request) = 0;
     virtual ApiResult<void> delete_volume(const std::string& name, bool dry_run) = 0;
     virtual ApiResult<VerifyView> verify_volume(const std::string& name) = 0;
     virtual ApiResult<AttachmentView> attach(const AttachRequest& request) = 0;
     virtual ApiResult<PlanView> plan_attach(const AttachRequest& request) = 0;
     /// `force`: does not wait for clients or openers.
-    virtual ApiResult<AttachmentView> detach(const std::string& volume, const std::string& instance, bool force) = 0;
+    virtual ApiResult<AttachmentView> detach(const std::string& volume, const std::string& instance,
+                                             bool force) = 0;
     virtual ApiResult<std::vector<AttachmentView>> attachments() = 0;
     virtual ApiResult<MembershipView> membership(const std::string& volume) = 0;
     virtual ApiResult<ProposalAnswer> propose(const ProposalRequest& request) = 0;
@@ -81,7 +84,8 @@ class TagControl {
     virtual ~TagControl() = default;
     virtual ApiResult<std::vector<TagView>> tags(const std::string& resource) = 0;
     virtual ApiResult<void> add_tags(const std::string& resource, const Tags& tags) = 0;
-    virtual ApiResult<void> remove_tags(const std::string& resource, const std::vector<std::string>& keys) = 0;
+    virtual ApiResult<void> remove_tags(const std::string& resource,
+                                        const std::vector<std::string>& keys) = 0;
 };
 
 struct Controls {

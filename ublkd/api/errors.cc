@@ -1,8 +1,8 @@
 #include "ublkd/api/errors.h"
 
-#include <array>
-
 #include <fmt/format.h>
+
+#include <array>
 
 #include "ublkd/base/check.h"
 
@@ -10,45 +10,45 @@ namespace ublkd::api {
 namespace {
 
 constexpr std::array kCodes{
-    // Bad input: exit code 2.
-    ApiCode{"InvalidParameterValue", 400, 2},
-    ApiCode{"InvalidParameterCombination", 400, 2},
-    ApiCode{"InvalidRequest", 400, 2},
-    ApiCode{"InvalidVolumeID.Malformed", 400, 2},
-    ApiCode{"InvalidInstanceID.Malformed", 400, 2},
-    ApiCode{"MissingParameter", 400, 2},
-    ApiCode{"IdempotentParameterMismatch", 400, 1},
-    ApiCode{"RequestTooLarge", 413, 2},
-    ApiCode{"UnsupportedOperation", 400, 1},
-    // No such thing: 3.
-    ApiCode{"InvalidVolume.NotFound", 404, 3},
-    ApiCode{"InvalidInstanceID.NotFound", 404, 3},
-    ApiCode{"InvalidAttachment.NotFound", 404, 3},
-    ApiCode{"InvalidPool.NotFound", 404, 3},
-    ApiCode{"InvalidHost.NotFound", 404, 3},
-    ApiCode{"InvalidPermission.NotFound", 404, 3},
-    ApiCode{"InvalidDevice.NotFound", 404, 3},
-    ApiCode{"InvalidResource.NotFound", 404, 3},
-    ApiCode{"InvalidAction.NotFound", 404, 3},
-    // Not allowed: 4.
-    ApiCode{"UnauthorizedOperation", 403, 4},
-    // Conflict or busy: 5.
-    ApiCode{"IncorrectState", 409, 5},
-    ApiCode{"VolumeInUse", 409, 5},
-    ApiCode{"PoolInUse", 409, 5},
-    ApiCode{"InstanceInUse", 409, 5},
-    ApiCode{"DeviceInUse", 409, 5},
-    ApiCode{"AlreadyExists", 409, 5},
-    // All else: 1.
-    ApiCode{"NotInitialized", 409, 1},
-    ApiCode{"MethodNotAllowed", 405, 1},
-    ApiCode{"AttachmentLimitExceeded", 400, 1},
-    ApiCode{"InsufficientStorage", 507, 1},
-    ApiCode{"Unavailable", 503, 1},
-    ApiCode{"RequestTimeout", 504, 1},
-    ApiCode{"DeviceError", 500, 1},
-    ApiCode{"CorruptData", 500, 1},
-    ApiCode{"InternalError", 500, 1},
+    // Bad input.
+    ApiCode{"InvalidParameterValue", 400},
+    ApiCode{"InvalidParameterCombination", 400},
+    ApiCode{"InvalidRequest", 400},
+    ApiCode{"InvalidVolumeID.Malformed", 400},
+    ApiCode{"InvalidInstanceID.Malformed", 400},
+    ApiCode{"MissingParameter", 400},
+    ApiCode{"IdempotentParameterMismatch", 400},
+    ApiCode{"RequestTooLarge", 413},
+    ApiCode{"UnsupportedOperation", 400},
+    // No such thing.
+    ApiCode{"InvalidVolume.NotFound", 404},
+    ApiCode{"InvalidInstanceID.NotFound", 404},
+    ApiCode{"InvalidAttachment.NotFound", 404},
+    ApiCode{"InvalidPool.NotFound", 404},
+    ApiCode{"InvalidHost.NotFound", 404},
+    ApiCode{"InvalidPermission.NotFound", 404},
+    ApiCode{"InvalidDevice.NotFound", 404},
+    ApiCode{"InvalidResource.NotFound", 404},
+    ApiCode{"InvalidAction.NotFound", 404},
+    // Not allowed.
+    ApiCode{"UnauthorizedOperation", 403},
+    // Conflict or busy.
+    ApiCode{"IncorrectState", 409},
+    ApiCode{"VolumeInUse", 409},
+    ApiCode{"PoolInUse", 409},
+    ApiCode{"InstanceInUse", 409},
+    ApiCode{"DeviceInUse", 409},
+    ApiCode{"AlreadyExists", 409},
+    // All else; the last one is what an unknown code becomes.
+    ApiCode{"NotInitialized", 409},
+    ApiCode{"MethodNotAllowed", 405},
+    ApiCode{"AttachmentLimitExceeded", 400},
+    ApiCode{"InsufficientStorage", 507},
+    ApiCode{"Unavailable", 503},
+    ApiCode{"RequestTimeout", 504},
+    ApiCode{"DeviceError", 500},
+    ApiCode{"CorruptData", 500},
+    ApiCode{"InternalError", 500},
 };
 
 }  // namespace
@@ -64,29 +64,47 @@ const ApiCode& api_code(std::string_view code) {
 
 std::string_view code_of(Errc code) noexcept {
     switch (code) {
-        case Errc::kInvalidArgument: return "InvalidParameterValue";
-        case Errc::kNotFound: return "InvalidResource.NotFound";
-        case Errc::kExists: return "AlreadyExists";
-        case Errc::kIo: return "DeviceError";
-        case Errc::kCorrupt: return "CorruptData";
-        case Errc::kNoSpace: return "InsufficientStorage";
-        case Errc::kReadOnly: return "IncorrectState";
-        case Errc::kBusy: return "IncorrectState";
-        case Errc::kStale: return "IncorrectState";
-        case Errc::kConflict: return "IncorrectState";
-        case Errc::kTimedOut: return "RequestTimeout";
-        case Errc::kCancelled: return "Unavailable";
-        case Errc::kClosed: return "Unavailable";
-        case Errc::kProtocol: return "InternalError";
-        case Errc::kUnsupported: return "UnsupportedOperation";
-        case Errc::kNotPermitted: return "UnauthorizedOperation";
-        case Errc::kExhausted: return "Unavailable";
+        case Errc::kInvalidArgument:
+            return "InvalidParameterValue";
+        case Errc::kNotFound:
+            return "InvalidResource.NotFound";
+        case Errc::kExists:
+            return "AlreadyExists";
+        case Errc::kIo:
+            return "DeviceError";
+        case Errc::kCorrupt:
+            return "CorruptData";
+        case Errc::kNoSpace:
+            return "InsufficientStorage";
+        case Errc::kReadOnly:
+            return "IncorrectState";
+        case Errc::kBusy:
+            return "IncorrectState";
+        case Errc::kStale:
+            return "IncorrectState";
+        case Errc::kConflict:
+            return "IncorrectState";
+        case Errc::kTimedOut:
+            return "RequestTimeout";
+        case Errc::kCancelled:
+            return "Unavailable";
+        case Errc::kClosed:
+            return "Unavailable";
+        case Errc::kProtocol:
+            return "InternalError";
+        case Errc::kUnsupported:
+            return "UnsupportedOperation";
+        case Errc::kNotPermitted:
+            return "UnauthorizedOperation";
+        case Errc::kExhausted:
+            return "Unavailable";
     }
     return "InternalError";
 }
 
 ApiError from_error(const Error& error, std::string_view what) {
-    return ApiError{std::string(code_of(error.code)), fmt::format("{}: {}", what, to_string(error))};
+    return ApiError{std::string(code_of(error.code)),
+                    fmt::format("{}: {}", what, to_string(error))};
 }
 
 }  // namespace ublkd::api

@@ -1,6 +1,7 @@
-// What the API answers when it refuses: an AWS-style code, and a message that names what was given, what is allowed and
-// what to do. One table holds every code with its HTTP status and ebs-cli's exit code; docs/errors.md has a row for each
-// (a test compares them). An Error of the lower layers becomes an ApiError here alone. Plain values; no thread.
+// What the API answers when it refuses: an AWS-style code, and a message that names what was given,
+// what is allowed and what to do. One table holds every code with its HTTP status and ebs-cli's
+// exit code; docs/errors.md has a row for each (a test compares them). An Error of the lower layers
+// becomes an ApiError here alone. Plain values; no thread.
 #pragma once
 
 #include <expected>
@@ -13,7 +14,7 @@
 namespace ublkd::api {
 
 struct ApiError {
-    std::string code;       // one of api_codes()
+    std::string code;  // one of api_codes()
     std::string message;
 };
 
@@ -23,7 +24,6 @@ using ApiResult = std::expected<T, ApiError>;
 struct ApiCode {
     std::string_view code;
     int http_status;
-    int exit_code;    // of ebs-cli: cli.md's list
 };
 std::span<const ApiCode> api_codes();
 /// The row of `code`; that of InternalError for one that is not in the table.
@@ -32,7 +32,9 @@ const ApiCode& api_code(std::string_view code);
 inline std::unexpected<ApiError> refuse(std::string code, std::string message) {
     return std::unexpected(ApiError{std::move(code), std::move(message)});
 }
-inline std::unexpected<ApiError> refuse(ApiError error) { return std::unexpected(std::move(error)); }
+inline std::unexpected<ApiError> refuse(ApiError error) {
+    return std::unexpected(std::move(error));
+}
 
 /// `what`: what was being done, as the start of a sentence ("cannot open the pool /srv/a").
 ApiError from_error(const Error& error, std::string_view what);

@@ -1,10 +1,10 @@
 #include "ublkd/api/fields.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <ctime>
-
-#include <fmt/format.h>
 
 namespace ublkd::api {
 
@@ -20,7 +20,8 @@ void Fields::refuse_field(std::string code, std::string message) {
 
 void Fields::wrong_type(std::string_view key, std::string_view wanted, const Json& given) {
     refuse_field("InvalidParameterValue",
-                 fmt::format("{} must be {}; '{}' was given", key, wanted, given.is_string() ? given.as_string() : given.dump()));
+                 fmt::format("{} must be {}; '{}' was given", key, wanted,
+                             given.is_string() ? given.as_string() : given.dump()));
 }
 
 std::optional<std::string> Fields::optional_text(std::string_view key) {
@@ -53,9 +54,12 @@ std::optional<bool> Fields::optional_flag(std::string_view key) {
     return value->as_bool();
 }
 
-bool Fields::flag(std::string_view key, bool fallback) { return optional_flag(key).value_or(fallback); }
+bool Fields::flag(std::string_view key, bool fallback) {
+    return optional_flag(key).value_or(fallback);
+}
 
-std::optional<std::uint64_t> Fields::optional_number(std::string_view key, std::uint64_t least, std::uint64_t most) {
+std::optional<std::uint64_t> Fields::optional_number(std::string_view key, std::uint64_t least,
+                                                     std::uint64_t most) {
     const Json* value = find(key);
     if (value == nullptr) return std::nullopt;
     const auto number = value->as_u64();
@@ -66,21 +70,25 @@ std::optional<std::uint64_t> Fields::optional_number(std::string_view key, std::
     return number;
 }
 
-std::uint64_t Fields::number(std::string_view key, std::uint64_t fallback, std::uint64_t least, std::uint64_t most) {
+std::uint64_t Fields::number(std::string_view key, std::uint64_t fallback, std::uint64_t least,
+                             std::uint64_t most) {
     return optional_number(key, least, most).value_or(fallback);
 }
 
-std::optional<std::string> Fields::optional_choice(std::string_view key, std::initializer_list<std::string_view> allowed) {
+std::optional<std::string> Fields::optional_choice(
+    std::string_view key, std::initializer_list<std::string_view> allowed) {
     auto value = optional_text(key);
     if (!value) return std::nullopt;
     if (std::ranges::find(allowed, std::string_view(*value)) == allowed.end()) {
-        refuse_field("InvalidParameterValue", fmt::format("{} must be one of {}; '{}' was given", key, fmt::join(allowed, ", "), *value));
+        refuse_field("InvalidParameterValue", fmt::format("{} must be one of {}; '{}' was given",
+                                                          key, fmt::join(allowed, ", "), *value));
         return std::nullopt;
     }
     return value;
 }
 
-std::string Fields::choice(std::string_view key, std::initializer_list<std::string_view> allowed, std::string_view fallback) {
+std::string Fields::choice(std::string_view key, std::initializer_list<std::string_view> allowed,
+                           std::string_view fallback) {
     return optional_choice(key, allowed).value_or(std::string(fallback));
 }
 
@@ -90,7 +98,8 @@ Tags Fields::tags(std::string_view key) {
     if (value == nullptr) return tags;
     if (!value->is_array()) wrong_type(key, "a list of {Key, Value}", *value);
     for (const Json& item : value->items()) {
-        if (!item["Key"].is_string() || item["Key"].as_string().empty() || !item["Value"].is_string()) {
+        if (!item["Key"].is_string() || item["Key"].as_string().empty() ||
+            !item["Value"].is_string()) {
             wrong_type(key, "a list of {Key, Value}", *value);
             return {};
         }
@@ -129,19 +138,22 @@ ApiResult<void> Fields::done() {
     if (error_) return refuse(*error_);
     for (const auto& [key, value] : body_.members()) {
         if (std::ranges::find(known_, key) == known_.end()) {
-            return refuse("InvalidRequest", fmt::format("unknown field '{}'; known are {}", key, fmt::join(known_, ", ")));
+            return refuse("InvalidRequest", fmt::format("unknown field '{}'; known are {}", key,
+                                                        fmt::join(known_, ", ")));
         }
     }
     return {};
 }
 
-ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value, std::uint64_t fallback,
-                                      std::uint64_t most) {
+ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value,
+                                      std::uint64_t fallback, std::uint64_t most) {
     if (value.empty()) return fallback;
     std::uint64_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
     if (error != std::errc() || end != value.data() + value.size() || number > most) {
-        return refuse("InvalidParameterValue", fmt::format("{} must be a whole number from 0 to {}; '{}' was given", name, most, value));
+        return refuse("InvalidParameterValue",
+                      fmt::format("{} must be a whole number from 0 to {}; '{}' was given", name,
+                                  most, value));
     }
     return number;
 }
@@ -149,12 +161,14 @@ ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& 
 ApiResult<bool> query_flag(std::string_view name, const std::string& value) {
     if (value.empty() || value == "false") return false;
     if (value == "true") return true;
-    return refuse("InvalidParameterValue", fmt::format("{} must be true or false; '{}' was given", name, value));
+    return refuse("InvalidParameterValue",
+                  fmt::format("{} must be true or false; '{}' was given", name, value));
 }
 
 Json tags_json(const Tags& tags) {
     Json list = Json::array();
-    for (const auto& [key, value] : tags) list.push(Json::object().set("Key", key).set("Value", value));
+    for (const auto& [key, value] : tags)
+        list.push(Json::object().set("Key", key).set("Value", value));
     return list;
 }
 
@@ -162,8 +176,9 @@ std::string iso_time(std::uint64_t milliseconds) {
     const auto seconds = static_cast<time_t>(milliseconds / 1000);
     tm parts{};
     gmtime_r(&seconds, &parts);
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                       parts.tm_hour, parts.tm_min, parts.tm_sec, milliseconds % 1000);
+    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900,
+                       parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
+                       milliseconds % 1000);
 }
 
 }  // namespace ublkd::api

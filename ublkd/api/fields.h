@@ -1,5 +1,6 @@
-// Reading a request's JSON object, strictly: a field of another type, an unknown field and a missing one are refused with a
-// message that names the field, what was given and what is allowed. Used by routes_<noun>.cc; made and used in one call.
+// Reading a request's JSON object, strictly: a field of another type, an unknown field and a
+// missing one are refused with a message that names the field, what was given and what is allowed.
+// Used by routes_<noun>.cc; made and used in one call.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +20,22 @@ class Fields {
   public:
     explicit Fields(const Json& body) : body_(body) {}
 
-    // Each read of an absent field gives the fallback. The first wrong one is kept and given by done().
+    // Each read of an absent field gives the fallback. The first wrong one is kept and given by
+    // done().
     std::string text(std::string_view key, std::string_view fallback = "");
     std::string required_text(std::string_view key);
     bool flag(std::string_view key, bool fallback = false);
     std::optional<bool> optional_flag(std::string_view key);
     std::optional<std::string> optional_text(std::string_view key);
-    std::uint64_t number(std::string_view key, std::uint64_t fallback, std::uint64_t least, std::uint64_t most);
-    std::optional<std::uint64_t> optional_number(std::string_view key, std::uint64_t least, std::uint64_t most);
+    std::uint64_t number(std::string_view key, std::uint64_t fallback, std::uint64_t least,
+                         std::uint64_t most);
+    std::optional<std::uint64_t> optional_number(std::string_view key, std::uint64_t least,
+                                                 std::uint64_t most);
     /// One of `allowed`.
-    std::string choice(std::string_view key, std::initializer_list<std::string_view> allowed, std::string_view fallback);
-    std::optional<std::string> optional_choice(std::string_view key, std::initializer_list<std::string_view> allowed);
+    std::string choice(std::string_view key, std::initializer_list<std::string_view> allowed,
+                       std::string_view fallback);
+    std::optional<std::string> optional_choice(std::string_view key,
+                                               std::initializer_list<std::string_view> allowed);
     /// [{"Key": k, "Value": v}, ...]
     Tags tags(std::string_view key);
     std::vector<std::string> texts(std::string_view key);
@@ -51,8 +57,8 @@ class Fields {
 };
 
 /// The same for a query: "" is the fallback.
-ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value, std::uint64_t fallback,
-                                      std::uint64_t most);
+ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value,
+                                      std::uint64_t fallback, std::uint64_t most);
 ApiResult<bool> query_flag(std::string_view name, const std::string& value);
 
 Json tags_json(const Tags& tags);

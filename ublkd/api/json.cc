@@ -1,9 +1,9 @@
 #include "ublkd/api/json.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <limits>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 namespace ublkd::api {
@@ -14,11 +14,16 @@ constexpr int kMaxLevels = 32;
 Json converted(const nlohmann::ordered_json& from) {
     using Type = nlohmann::ordered_json::value_t;
     switch (from.type()) {
-        case Type::boolean: return Json(from.get<bool>());
-        case Type::number_integer: return Json(from.get<std::int64_t>());
-        case Type::number_unsigned: return Json(from.get<std::uint64_t>());
-        case Type::number_float: return Json(from.get<double>());
-        case Type::string: return Json(from.get<std::string>());
+        case Type::boolean:
+            return Json(from.get<bool>());
+        case Type::number_integer:
+            return Json(from.get<std::int64_t>());
+        case Type::number_unsigned:
+            return Json(from.get<std::uint64_t>());
+        case Type::number_float:
+            return Json(from.get<double>());
+        case Type::string:
+            return Json(from.get<std::string>());
         case Type::array: {
             Json made = Json::array();
             for (const auto& item : from) made.push(converted(item));
@@ -29,7 +34,8 @@ Json converted(const nlohmann::ordered_json& from) {
             for (const auto& [key, value] : from.items()) made.set(key, converted(value));
             return made;
         }
-        default: return {};
+        default:
+            return {};
     }
 }
 
@@ -122,8 +128,8 @@ std::string Json::dump(bool pretty) const {
 }
 
 bool Json::is_number() const {
-    return std::holds_alternative<std::int64_t>(value_) || std::holds_alternative<std::uint64_t>(value_) ||
-           std::holds_alternative<double>(value_);
+    return std::holds_alternative<std::int64_t>(value_) ||
+           std::holds_alternative<std::uint64_t>(value_) || std::holds_alternative<double>(value_);
 }
 
 bool Json::as_bool(bool fallback) const {

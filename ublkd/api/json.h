@@ -1,6 +1,7 @@
-// A JSON value for the control plane: the API's bodies and what ebs-cli reads of them. Objects keep the order in which
-// their keys were added, so that what is printed reads as it was written. Numbers are 64-bit integers or doubles.
-// json.cc is the one user of the JSON library (its header costs seconds per translation unit). Plain value; no thread.
+// A JSON value for the control plane: the API's bodies and what ebs-cli reads of them. Objects keep
+// the order in which their keys were added, so that what is printed reads as it was written.
+// Numbers are 64-bit integers or doubles. json.cc is the one user of the JSON library (its header
+// costs seconds per translation unit). Plain value; no thread.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@ class Json {
     using Member = std::pair<std::string, Json>;
     using Object = std::vector<Member>;
 
-    Json() = default;    // null
+    Json() = default;  // null
     Json(bool value) : value_(value) {}
     Json(int value) : value_(static_cast<std::int64_t>(value)) {}
     Json(unsigned value) : value_(static_cast<std::uint64_t>(value)) {}
@@ -38,9 +39,11 @@ class Json {
         return made;
     }
 
-    /// nullopt, and `error` says where and why, unless `text` is one JSON text of at most 32 levels.
+    /// nullopt, and `error` says where and why, unless `text` is one JSON text of at most 32
+    /// levels.
     static std::optional<Json> parse(std::string_view text, std::string* error = nullptr);
-    /// One line, or indented by two spaces per level where `pretty`. Bytes that are not UTF-8 are replaced.
+    /// One line, or indented by two spaces per level where `pretty`. Bytes that are not UTF-8 are
+    /// replaced.
     std::string dump(bool pretty = false) const;
 
     bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
@@ -75,7 +78,9 @@ class Json {
 
   private:
     void write(std::string& out, bool pretty, unsigned level) const;
-    std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Array, Object> value_;
+    std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Array,
+                 Object>
+        value_;
 };
 
 }  // namespace ublkd::api

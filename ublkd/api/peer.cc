@@ -12,7 +12,8 @@ std::optional<gid_t> group_id(const std::string& name) {
     std::array<char, 16384> memory{};
     group entry{};
     group* found = nullptr;
-    if (getgrnam_r(name.c_str(), &entry, memory.data(), memory.size(), &found) != 0 || found == nullptr) {
+    if (getgrnam_r(name.c_str(), &entry, memory.data(), memory.size(), &found) != 0 ||
+        found == nullptr) {
         return std::nullopt;
     }
     return found->gr_gid;
@@ -32,7 +33,8 @@ Caller caller_of(int fd, std::optional<gid_t> group) {
         socklen_t bytes = sizeof groups;
         caller.allowed = credentials.gid == *group;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &bytes) == 0) {
-            for (std::size_t i = 0; i < bytes / sizeof(gid_t); ++i) caller.allowed |= groups[i] == *group;
+            for (std::size_t i = 0; i < bytes / sizeof(gid_t); ++i)
+                caller.allowed |= groups[i] == *group;
         }
     }
     return caller;

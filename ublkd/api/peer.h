@@ -1,5 +1,6 @@
-// Who is at the other end of a unix socket, and whether they may use the daemon: root, the daemon's own user, and the
-// members of one group (SO_PEERCRED, SO_PEERGROUPS). For the API and for NBD. No state.
+// Who is at the other end of a unix socket, and whether they may use the daemon: root, the daemon's
+// own user, and the members of one group (SO_PEERCRED, SO_PEERGROUPS). For the API and for NBD. No
+// state.
 #pragma once
 
 #include <sys/types.h>
@@ -20,7 +21,8 @@ struct Caller {
 std::optional<gid_t> group_id(const std::string& name);
 /// `fd`: a connected unix socket. Not allowed where its peer cannot be told.
 Caller caller_of(int fd, std::optional<gid_t> group);
-/// False only for a unix socket whose peer is not allowed (TCP is loopback, and open to every user of the machine).
+/// False only for a unix socket whose peer is not allowed (TCP is loopback, and open to every user
+/// of the machine).
 bool is_admitted(int fd, std::optional<gid_t> group);
 
 }  // namespace ublkd::api

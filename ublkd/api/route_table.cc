@@ -1,8 +1,8 @@
 #include "ublkd/api/route_table.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/ids.h"
@@ -24,7 +24,8 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
 bool is_parameter(std::string_view segment) { return segment.starts_with('{'); }
 
 /// Whether `path` (encoded segments) fits `pattern`; fills `into`.
-bool fits(std::string_view pattern, std::string_view path, std::map<std::string, std::string, std::less<>>& into) {
+bool fits(std::string_view pattern, std::string_view path,
+          std::map<std::string, std::string, std::less<>>& into) {
     const auto wanted = split(pattern, '/');
     const auto given = split(path, '/');
     if (wanted.size() != given.size()) return false;
@@ -45,12 +46,17 @@ ApiResult<void> parse_query(std::string_view text, const Route& route, Request& 
     for (const auto part : split(text, '&')) {
         const auto equals = part.find('=');
         const auto name = percent_decoded(part.substr(0, equals));
-        const auto value =
-            percent_decoded(equals == std::string_view::npos ? std::string_view() : part.substr(equals + 1));
-        if (!name || !value) return refuse("InvalidRequest", fmt::format("the query '{}' is not percent-encoded", text));
+        const auto value = percent_decoded(
+            equals == std::string_view::npos ? std::string_view() : part.substr(equals + 1));
+        if (!name || !value)
+            return refuse("InvalidRequest",
+                          fmt::format("the query '{}' is not percent-encoded", text));
         if (std::ranges::find(route.query, *name) == route.query.end()) {
-            return refuse("InvalidRequest", fmt::format("unknown query parameter '{}'; {} takes {}", *name, route.operation,
-                                                        route.query.empty() ? "none" : fmt::format("{}", fmt::join(route.query, ", "))));
+            return refuse(
+                "InvalidRequest",
+                fmt::format("unknown query parameter '{}'; {} takes {}", *name, route.operation,
+                            route.query.empty() ? "none"
+                                                : fmt::format("{}", fmt::join(route.query, ", "))));
         }
         request.query[*name] = *value;
     }
@@ -66,7 +72,8 @@ ApiResult<void> parse_body(const RawRequest& raw, const Route& route, Request& r
     auto body = Json::parse(raw.body, &error);
     if (!body) return refuse("InvalidRequest", fmt::format("the body is not JSON: {}", error));
     if (!body->is_object()) {
-        return refuse("InvalidRequest", fmt::format("the body must be a JSON object, not {}", body->type_name()));
+        return refuse("InvalidRequest",
+                      fmt::format("the body must be a JSON object, not {}", body->type_name()));
     }
     request.body = std::move(*body);
     return {};
@@ -78,11 +85,16 @@ std::string new_request_id() { return format_id("req-", random_u64()); }
 
 std::string_view to_string(Method method) {
     switch (method) {
-        case Method::kGet: return "GET";
-        case Method::kPost: return "POST";
-        case Method::kPut: return "PUT";
-        case Method::kPatch: return "PATCH";
-        case Method::kDelete: break;
+        case Method::kGet:
+            return "GET";
+        case Method::kPost:
+            return "POST";
+        case Method::kPut:
+            return "PUT";
+        case Method::kPatch:
+            return "PATCH";
+        case Method::kDelete:
+            break;
     }
     return "DELETE";
 }
@@ -105,7 +117,8 @@ std::optional<std::string> percent_decoded(std::string_view text) {
             out += text[i];
             continue;
         }
-        if (i + 2 >= text.size() || digit(text[i + 1]) < 0 || digit(text[i + 2]) < 0) return std::nullopt;
+        if (i + 2 >= text.size() || digit(text[i + 1]) < 0 || digit(text[i + 2]) < 0)
+            return std::nullopt;
         out += static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
         i += 2;
     }
@@ -113,7 +126,10 @@ std::optional<std::string> percent_decoded(std::string_view text) {
 }
 
 Json error_body(const ApiError& error, const std::string& request_id) {
-    return Json::object().set("code", error.code).set("message", error.message).set("request_id", request_id);
+    return Json::object()
+        .set("code", error.code)
+        .set("message", error.message)
+        .set("request_id", request_id);
 }
 
 void RouteTable::add(Route route) {
@@ -132,14 +148,18 @@ Response RouteTable::dispatch(const RawRequest& raw) const {
     if (result) return Response{status, result->dump() + "\n", request.request_id};
     const ApiError& error = result.error();
     const int failed = api_code(error.code).http_status;
-    if (failed >= 500) log::warn("{} {} {}: {} {}", request.request_id, raw.method, raw.target, error.code, error.message);
-    return Response{failed, error_body(error, request.request_id).dump() + "\n", request.request_id};
+    if (failed >= 500)
+        log::warn("{} {} {}: {} {}", request.request_id, raw.method, raw.target, error.code,
+                  error.message);
+    return Response{failed, error_body(error, request.request_id).dump() + "\n",
+                    request.request_id};
 }
 
 ApiResult<Json> RouteTable::handle(const RawRequest& raw, Request& request, int& status) const {
     if (!raw.caller.allowed) {
         return refuse("UnauthorizedOperation",
-                      fmt::format("user {} may not use this daemon: be root, the daemon's own user, or in the group ublkd",
+                      fmt::format("user {} may not use this daemon: be root, the daemon's own "
+                                  "user, or in the group ublkd",
                                   raw.caller.uid));
     }
     const std::string_view target = raw.target;
@@ -154,16 +174,19 @@ ApiResult<Json> RouteTable::handle(const RawRequest& raw, Request& request, int&
             continue;
         }
         if (!route.before_init && !initialized_()) {
-            return refuse("NotInitialized", "this daemon has no configuration yet: run 'ebs-cli init --dir DIR'");
+            return refuse("NotInitialized",
+                          "this daemon has no configuration yet: run 'ebs-cli init --dir DIR'");
         }
         request.path = std::move(parameters);
-        API_TRY(parse_query(question == std::string_view::npos ? "" : target.substr(question + 1), route, request));
+        API_TRY(parse_query(question == std::string_view::npos ? "" : target.substr(question + 1),
+                            route, request));
         API_TRY(parse_body(raw, route, request));
         status = route.success_status;
         return route.handler(request);
     }
     if (!methods.empty()) {
-        return refuse("MethodNotAllowed", fmt::format("{} takes {}, not {}", path, fmt::join(methods, ", "), raw.method));
+        return refuse("MethodNotAllowed", fmt::format("{} takes {}, not {}", path,
+                                                      fmt::join(methods, ", "), raw.method));
     }
     return refuse("InvalidAction.NotFound", fmt::format("no route {} {}", raw.method, path));
 }

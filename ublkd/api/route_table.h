@@ -1,9 +1,11 @@
-// The API's routes: method and path pattern -> handler. dispatch() is the whole of a request between HTTP and the
-// handlers: path and query are decoded, the body is parsed, what is not allowed yet is refused, and every refusal becomes
-// the error body {code, message, request_id}. Handlers see a Request and give a Json or an ApiError; they know no HTTP.
-// docs/openapi.yaml describes every route, and a test holds the two together in both directions.
+// The API's routes: method and path pattern -> handler. dispatch() is the whole of a request
+// between HTTP and the handlers: path and query are decoded, the body is parsed, what is not
+// allowed yet is refused, and every refusal becomes the error body {code, message, request_id}.
+// Handlers see a Request and give a Json or an ApiError; they know no HTTP. docs/openapi.yaml
+// describes every route, and a test holds the two together in both directions.
 //
-// Made once at start, then read-only: dispatch() may be called from many threads. Handlers may block.
+// Made once at start, then read-only: dispatch() may be called from many threads. Handlers may
+// block.
 #pragma once
 
 #include <functional>
@@ -22,9 +24,10 @@ enum class Method { kGet, kPost, kPut, kPatch, kDelete };
 std::string_view to_string(Method method);
 
 struct Request {
-    std::map<std::string, std::string, std::less<>> path;     // {name} of the pattern -> value, decoded
+    std::map<std::string, std::string, std::less<>>
+        path;  // {name} of the pattern -> value, decoded
     std::map<std::string, std::string, std::less<>> query;
-    Json body;                                                // null where there was none
+    Json body;  // null where there was none
     Caller caller;
     std::string request_id;
 
@@ -38,25 +41,25 @@ using Handler = std::function<ApiResult<Json>(const Request&)>;
 
 struct Route {
     Method method;
-    std::string pattern;         // "/v1/volumes/{volume}"
-    std::string operation;       // "DescribeVolume", unique
+    std::string pattern;    // "/v1/volumes/{volume}"
+    std::string operation;  // "DescribeVolume", unique
     Handler handler;
-    std::vector<std::string> query{};    // names that are allowed in the query
-    bool before_init = false;    // answers although the daemon is not initialized
+    std::vector<std::string> query{};  // names that are allowed in the query
+    bool before_init = false;          // answers although the daemon is not initialized
     int success_status = 200;
 };
 
 /// A request as the server gives it: text alone.
 struct RawRequest {
     std::string method;
-    std::string target;    // path and query, percent-encoded
+    std::string target;  // path and query, percent-encoded
     std::string body;
     Caller caller;
 };
 
 struct Response {
     int status = 200;
-    std::string body;    // JSON with a newline
+    std::string body;  // JSON with a newline
     std::string request_id;
 };
 

@@ -1,5 +1,5 @@
-// All routes, a function per noun (routes_<noun>.cc): JSON to the plain structs of views.h and back, nothing more. The
-// controls must outlive the table. docs/openapi.yaml describes each route.
+// All routes, a function per noun (routes_<noun>.cc): JSON to the plain structs of views.h and
+// back, nothing more. The controls must outlive the table. docs/openapi.yaml describes each route.
 #pragma once
 
 #include "ublkd/api/control.h"

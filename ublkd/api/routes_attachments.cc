@@ -5,12 +5,19 @@ namespace ublkd::api {
 
 Json attachment_json(const AttachmentView& view) {
     Json json = Json::object();
-    json.set("AttachmentId", view.id).set("VolumeId", view.volume_id).set("InstanceId", view.instance_id);
-    json.set("HostId", view.host_id).set("HostName", view.host_name).set("State", view.state).set("Device", view.device);
+    json.set("AttachmentId", view.id)
+        .set("VolumeId", view.volume_id)
+        .set("InstanceId", view.instance_id);
+    json.set("HostId", view.host_id)
+        .set("HostName", view.host_name)
+        .set("State", view.state)
+        .set("Device", view.device);
     if (!view.link.empty()) json.set("Link", view.link);
     if (!view.label.empty()) json.set("Label", view.label);
     json.set("Frontend", view.frontend).set("AttachTime", iso_time(view.attach_time_ms));
-    json.set("Boot", view.boot).set("DeleteOnTermination", view.delete_on_termination).set("ReadOnly", view.read_only);
+    json.set("Boot", view.boot)
+        .set("DeleteOnTermination", view.delete_on_termination)
+        .set("ReadOnly", view.read_only);
     if (!view.message.empty()) json.set("StateMessage", view.message);
     return json;
 }
@@ -37,19 +44,24 @@ ApiResult<AttachRequest> read_attach(const std::string& volume, const Json& body
 }  // namespace
 
 void add_attachment_routes(RouteTable& table, VolumeControl* volumes) {
-    table.add({Method::kPost, "/v1/volumes/{volume}/attach", "AttachVolume", [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const auto wanted, read_attach(request.at("volume"), request.body));
+    table.add({Method::kPost, "/v1/volumes/{volume}/attach", "AttachVolume",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const auto wanted,
+                                  read_attach(request.at("volume"), request.body));
                    if (wanted.dry_run) return answer(volumes->plan_attach(wanted), plan_json);
                    return answer(volumes->attach(wanted), attachment_json);
                }});
-    table.add({Method::kPost, "/v1/volumes/{volume}/detach", "DetachVolume", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kPost, "/v1/volumes/{volume}/detach", "DetachVolume",
+               [=](const Request& request) -> ApiResult<Json> {
                    Fields fields(request.body);
                    const std::string instance = fields.text("InstanceId");
                    const bool force = fields.flag("Force");
                    API_TRY(fields.done());
-                   return answer(volumes->detach(request.at("volume"), instance, force), attachment_json);
+                   return answer(volumes->detach(request.at("volume"), instance, force),
+                                 attachment_json);
                }});
-    table.add({Method::kGet, "/v1/attachments", "DescribeAttachments", [=](const Request&) -> ApiResult<Json> {
+    table.add({Method::kGet, "/v1/attachments", "DescribeAttachments",
+               [=](const Request&) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const auto found, volumes->attachments());
                    return list_json("Attachments", found, attachment_json);
                }});

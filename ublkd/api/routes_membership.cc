@@ -10,11 +10,16 @@ constexpr std::uint64_t kGreatestNumber = std::numeric_limits<std::int64_t>::max
 
 Json membership_json(const MembershipView& view) {
     Json json = Json::object();
-    json.set("VolumeId", view.volume_id).set("Number", view.number).set("LossCount", view.loss_count);
+    json.set("VolumeId", view.volume_id)
+        .set("Number", view.number)
+        .set("LossCount", view.loss_count);
     json.set("DataMayBeLost", view.data_may_be_lost).set("Primary", view.primary);
     Json members = Json::array();
     for (const auto& member : view.members) {
-        members.push(Json::object().set("ReplicaId", member.replica_id).set("HostId", member.host_id).set("PoolId", member.pool_id));
+        members.push(Json::object()
+                         .set("ReplicaId", member.replica_id)
+                         .set("HostId", member.host_id)
+                         .set("PoolId", member.pool_id));
     }
     Json attachments = Json::array();
     for (const auto& id : view.attachments) attachments.push(id);
@@ -27,7 +32,8 @@ ApiResult<MembershipView> read_membership(const std::string& volume, const Json&
     MembershipView made;
     made.volume_id = volume;
     if (fields.text("VolumeId", volume) != volume) {
-        return refuse("InvalidParameterCombination", "Membership.VolumeId is another volume than the path's");
+        return refuse("InvalidParameterCombination",
+                      "Membership.VolumeId is another volume than the path's");
     }
     made.number = fields.number("Number", 0, 1, kGreatestNumber);
     made.loss_count = fields.number("LossCount", 0, 0, kGreatestNumber);
@@ -44,7 +50,8 @@ ApiResult<MembershipView> read_membership(const std::string& volume, const Json&
         made.members.push_back(std::move(view));
     }
     if (!body["Members"].is_array() || made.members.empty()) {
-        fields.refuse_field("MissingParameter", "Members is needed: a list of {ReplicaId, HostId, PoolId}");
+        fields.refuse_field("MissingParameter",
+                            "Members is needed: a list of {ReplicaId, HostId, PoolId}");
     }
     (void)fields.has("Members");
     API_TRY(fields.done());
@@ -72,7 +79,8 @@ void add_membership_routes(RouteTable& table, VolumeControl* volumes) {
                    wanted.proposer = fields.required_text("Proposer");
                    wanted.base_number = fields.number("BaseNumber", 0, 0, kGreatestNumber);
                    const Json& next = fields.object("Membership");
-                   if (next.is_null()) fields.refuse_field("MissingParameter", "Membership is needed");
+                   if (next.is_null())
+                       fields.refuse_field("MissingParameter", "Membership is needed");
                    API_TRY(fields.done());
                    API_TRY_ASSIGN(wanted.next, read_membership(wanted.volume_id, next));
                    return answer(volumes->propose(wanted), answer_json);

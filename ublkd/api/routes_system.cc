@@ -1,6 +1,6 @@
-#include <charconv>
-
 #include <fmt/format.h>
+
+#include <charconv>
 
 #include "ublkd/api/fields.h"
 #include "ublkd/api/routes.h"
@@ -10,14 +10,18 @@ namespace {
 
 Json version_json(const VersionView& view) {
     Json json = Json::object();
-    json.set("Version", view.version).set("ApiVersion", view.api_version).set("Initialized", view.initialized);
+    json.set("Version", view.version)
+        .set("ApiVersion", view.api_version)
+        .set("Initialized", view.initialized);
     return json.set("Pid", view.pid).set("BootId", view.boot_id);
 }
 
 Json status_json(const StatusView& view) {
     Json json = Json::object();
     json.set("Version", view.version).set("State", view.state).set("Initialized", view.initialized);
-    json.set("UptimeSeconds", view.uptime_seconds).set("Hosts", view.hosts).set("HostsOk", view.hosts_ok);
+    json.set("UptimeSeconds", view.uptime_seconds)
+        .set("Hosts", view.hosts)
+        .set("HostsOk", view.hosts_ok);
     json.set("Pools", view.pools).set("PoolsOk", view.pools_ok).set("Volumes", view.volumes);
     json.set("VolumesSyncing", view.volumes_syncing).set("VolumesDegraded", view.volumes_degraded);
     json.set("UsedBytes", view.used_bytes).set("TotalBytes", view.total_bytes);
@@ -27,15 +31,24 @@ Json status_json(const StatusView& view) {
 }
 
 Json finding_json(const FindingView& view) {
-    Json json = Json::object().set("Check", view.check).set("State", view.state).set("Message", view.message);
+    Json json = Json::object()
+                    .set("Check", view.check)
+                    .set("State", view.state)
+                    .set("Message", view.message);
     if (!view.fix.empty()) json.set("Fix", view.fix);
     return json;
 }
 
 Json host_json(const HostView& view) {
     Json json = Json::object();
-    json.set("HostId", view.id).set("Name", view.name).set("State", view.state).set("Version", view.version);
-    return json.set("BootId", view.boot_id).set("Pools", view.pools).set("Replicas", view.replicas).set("Self", view.self);
+    json.set("HostId", view.id)
+        .set("Name", view.name)
+        .set("State", view.state)
+        .set("Version", view.version);
+    return json.set("BootId", view.boot_id)
+        .set("Pools", view.pools)
+        .set("Replicas", view.replicas)
+        .set("Self", view.self);
 }
 
 Json event_json(const EventView& view) {
@@ -46,7 +59,10 @@ Json event_json(const EventView& view) {
 
 Json orphan_json(const OrphanView& view) {
     Json json = Json::object();
-    json.set("Number", view.device).set("Device", view.path).set("State", view.state).set("VolumeId", view.volume_id);
+    json.set("Number", view.device)
+        .set("Device", view.path)
+        .set("State", view.state)
+        .set("VolumeId", view.volume_id);
     return json.set("Message", view.message);
 }
 
@@ -56,22 +72,26 @@ ApiResult<int> read_device(const std::string& text) {
     int number = -1;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
     if (error != std::errc() || end != digits.data() + digits.size() || number < 0) {
-        return refuse("InvalidParameterValue", fmt::format("a ublk device is a number or ublkbN; '{}' was given", text));
+        return refuse("InvalidParameterValue",
+                      fmt::format("a ublk device is a number or ublkbN; '{}' was given", text));
     }
     return number;
 }
 
 void add_rescue_routes(RouteTable& table, SystemControl* system) {
-    table.add({Method::kGet, "/v1/rescue", "DescribeOrphans", [=](const Request&) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const auto found, system->orphans());
-                   return list_json("Orphans", found, orphan_json);
-               }});
-    table.add({Method::kPost, "/v1/rescue/{device}/recover", "RecoverOrphan", [=](const Request& request) -> ApiResult<Json> {
+    table.add(
+        {Method::kGet, "/v1/rescue", "DescribeOrphans", [=](const Request&) -> ApiResult<Json> {
+             API_TRY_ASSIGN(const auto found, system->orphans());
+             return list_json("Orphans", found, orphan_json);
+         }});
+    table.add({Method::kPost, "/v1/rescue/{device}/recover", "RecoverOrphan",
+               [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const int device, read_device(request.at("device")));
                    API_TRY(system->recover_orphan(device));
                    return done_json();
                }});
-    table.add({Method::kDelete, "/v1/rescue/{device}", "RemoveOrphan", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kDelete, "/v1/rescue/{device}", "RemoveOrphan",
+               [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const int device, read_device(request.at("device")));
                    API_TRY(system->remove_orphan(device));
                    return done_json();
@@ -82,14 +102,29 @@ void add_rescue_routes(RouteTable& table, SystemControl* system) {
 
 void add_system_routes(RouteTable& table, SystemControl* system) {
     constexpr bool kBeforeInit = true;
-    table.add({Method::kGet, "/v1/version", "DescribeVersion",
-               [=](const Request&) -> ApiResult<Json> { return version_json(system->version()); }, {}, kBeforeInit});
-    table.add({Method::kGet, "/v1/status", "DescribeStatus",
-               [=](const Request&) -> ApiResult<Json> { return status_json(system->status()); }, {}, kBeforeInit});
-    table.add({Method::kGet, "/v1/doctor", "DescribeFindings",
-               [=](const Request&) -> ApiResult<Json> { return list_json("Findings", system->doctor(), finding_json); },
-               {}, kBeforeInit});
-    table.add({Method::kPost, "/v1/init", "Initialize",
+    table.add({Method::kGet,
+               "/v1/version",
+               "DescribeVersion",
+               [=](const Request&) -> ApiResult<Json> { return version_json(system->version()); },
+               {},
+               kBeforeInit});
+    table.add({Method::kGet,
+               "/v1/status",
+               "DescribeStatus",
+               [=](const Request&) -> ApiResult<Json> { return status_json(system->status()); },
+               {},
+               kBeforeInit});
+    table.add({Method::kGet,
+               "/v1/doctor",
+               "DescribeFindings",
+               [=](const Request&) -> ApiResult<Json> {
+                   return list_json("Findings", system->doctor(), finding_json);
+               },
+               {},
+               kBeforeInit});
+    table.add({Method::kPost,
+               "/v1/init",
+               "Initialize",
                [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const auto wanted, read_pool_request(request.body, false));
                    API_TRY_ASSIGN(const auto pool, system->init(wanted));
@@ -97,24 +132,32 @@ void add_system_routes(RouteTable& table, SystemControl* system) {
                    if (pool) json.set("Pool", pool_json(*pool));
                    return json;
                },
-               {}, kBeforeInit});
+               {},
+               kBeforeInit});
     table.add({Method::kGet, "/v1/hosts", "DescribeHosts", [=](const Request&) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const auto found, system->hosts());
                    return list_json("Hosts", found, host_json);
                }});
-    table.add({Method::kGet, "/v1/hosts/{host}", "DescribeHost", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kGet, "/v1/hosts/{host}", "DescribeHost",
+               [=](const Request& request) -> ApiResult<Json> {
                    return answer(system->host(request.at("host")), host_json);
                }});
-    table.add({Method::kGet, "/v1/events", "DescribeEvents",
-               [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const auto after, query_number("after", request.query_value("after"), 0, 1ull << 62));
-                   API_TRY_ASSIGN(const auto limit, query_number("limit", request.query_value("limit"), 1000, 10000));
-                   API_TRY_ASSIGN(const auto wait_ms, query_number("wait_ms", request.query_value("wait_ms"), 0, 30000));
-                   API_TRY_ASSIGN(const auto found, system->events(after, static_cast<unsigned>(limit),
-                                                                   static_cast<unsigned>(wait_ms)));
-                   return list_json("Events", found, event_json);
-               },
-               {"after", "limit", "wait_ms"}});
+    table.add(
+        {Method::kGet,
+         "/v1/events",
+         "DescribeEvents",
+         [=](const Request& request) -> ApiResult<Json> {
+             API_TRY_ASSIGN(const auto after,
+                            query_number("after", request.query_value("after"), 0, 1ull << 62));
+             API_TRY_ASSIGN(const auto limit,
+                            query_number("limit", request.query_value("limit"), 1000, 10000));
+             API_TRY_ASSIGN(const auto wait_ms,
+                            query_number("wait_ms", request.query_value("wait_ms"), 0, 30000));
+             API_TRY_ASSIGN(const auto found, system->events(after, static_cast<unsigned>(limit),
+                                                             static_cast<unsigned>(wait_ms)));
+             return list_json("Events", found, event_json);
+         },
+         {"after", "limit", "wait_ms"}});
     add_rescue_routes(table, system);
 }
 

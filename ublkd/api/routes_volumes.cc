@@ -1,6 +1,6 @@
-#include <limits>
-
 #include <fmt/format.h>
+
+#include <limits>
 
 #include "ublkd/api/fields.h"
 #include "ublkd/api/routes.h"
@@ -21,7 +21,8 @@ Json health_json(const HealthView& view) {
     Json json = Json::object();
     json.set("State", view.state).set("InSync", view.in_sync).set("Wanted", view.wanted);
     if (view.sync_total_bytes != 0) {
-        json.set("SyncDoneBytes", view.sync_done_bytes).set("SyncTotalBytes", view.sync_total_bytes);
+        json.set("SyncDoneBytes", view.sync_done_bytes)
+            .set("SyncTotalBytes", view.sync_total_bytes);
     }
     if (!view.blocked_by.empty()) json.set("BlockedBy", view.blocked_by);
     if (!view.reason.empty()) json.set("Reason", view.reason);
@@ -36,7 +37,9 @@ Json volume_json(const VolumeView& view) {
     json.set("UsedBytes", view.used_bytes).set("BlockSize", view.block_bytes);
     json.set("CreateTime", iso_time(view.create_time_ms));
     json.set("Durability", view.durability).set("OnFull", view.on_full);
-    json.set("Number", view.number).set("LossCount", view.loss_count).set("DataMayBeLost", view.data_may_be_lost);
+    json.set("Number", view.number)
+        .set("LossCount", view.loss_count)
+        .set("DataMayBeLost", view.data_may_be_lost);
     json.set("Health", health_json(view.health));
     Json replicas = Json::array();
     for (const auto& replica : view.replicas) replicas.push(replica_json(replica));
@@ -49,7 +52,9 @@ Json volume_json(const VolumeView& view) {
 
 Json verify_json(const VerifyView& view) {
     Json json = Json::object();
-    json.set("VolumeId", view.volume_id).set("Equal", view.differing_bytes == 0).set("Members", view.members);
+    json.set("VolumeId", view.volume_id)
+        .set("Equal", view.differing_bytes == 0)
+        .set("Members", view.members);
     json.set("ComparedBytes", view.compared_bytes).set("DifferingBytes", view.differing_bytes);
     if (view.first_difference_bytes) json.set("FirstDifference", *view.first_difference_bytes);
     return json;
@@ -57,11 +62,12 @@ Json verify_json(const VerifyView& view) {
 
 /// Size in GiB (AWS's field) or SizeBytes in whole MiB; one of the two.
 std::uint64_t read_size(Fields& fields) {
-    constexpr std::uint64_t kMostGiB = 64 * 1024;    // 64 TiB, as io2 Block Express
+    constexpr std::uint64_t kMostGiB = 64 * 1024;  // 64 TiB, as io2 Block Express
     const auto size = fields.optional_number("Size", 1, kMostGiB);
     const auto bytes = fields.optional_number("SizeBytes", kMiB, kMostGiB * kGiB);
     if (size && bytes) {
-        fields.refuse_field("InvalidParameterCombination", "give Size (GiB) or SizeBytes, not both");
+        fields.refuse_field("InvalidParameterCombination",
+                            "give Size (GiB) or SizeBytes, not both");
         return 0;
     }
     if (!size && !bytes) {
@@ -69,8 +75,10 @@ std::uint64_t read_size(Fields& fields) {
         return 0;
     }
     if (bytes && *bytes % kMiB != 0) {
-        fields.refuse_field("InvalidParameterValue",
-                            fmt::format("SizeBytes must be whole MiB (a multiple of {}); '{}' was given", kMiB, *bytes));
+        fields.refuse_field(
+            "InvalidParameterValue",
+            fmt::format("SizeBytes must be whole MiB (a multiple of {}); '{}' was given", kMiB,
+                        *bytes));
     }
     return bytes ? *bytes : *size * kGiB;
 }
@@ -81,11 +89,13 @@ ApiResult<CreateVolumeRequest> read_create(const Json& body) {
     made.size_bytes = read_size(fields);
     made.name = fields.text("Name");
     made.tags = fields.tags("Tags");
-    if (const auto replicas = fields.optional_number("Replicas", 1, 3)) made.replicas = static_cast<unsigned>(*replicas);
+    if (const auto replicas = fields.optional_number("Replicas", 1, 3))
+        made.replicas = static_cast<unsigned>(*replicas);
     made.block_bytes = static_cast<std::uint32_t>(fields.number("BlockSize", 512, 512, 4096));
     if (made.block_bytes != 512 && made.block_bytes != 4096) {
-        fields.refuse_field("InvalidParameterValue",
-                            fmt::format("BlockSize must be 512 or 4096; '{}' was given", made.block_bytes));
+        fields.refuse_field(
+            "InvalidParameterValue",
+            fmt::format("BlockSize must be 512 or 4096; '{}' was given", made.block_bytes));
     }
     made.durability = fields.choice("Durability", {"flush", "write"}, "flush");
     made.on_full = fields.choice("OnFull", {"wait", "fail"}, "wait");
@@ -107,7 +117,8 @@ ApiResult<ModifyVolumeRequest> read_modify(const Json& body) {
     made.delete_on_termination = fields.optional_flag("DeleteOnTermination");
     API_TRY(fields.done());
     if (!made.name && !made.durability && !made.on_full && !made.delete_on_termination) {
-        return refuse("MissingParameter", "nothing to change: give Name, Durability, OnFull or DeleteOnTermination");
+        return refuse("MissingParameter",
+                      "nothing to change: give Name, Durability, OnFull or DeleteOnTermination");
     }
     return made;
 }
@@ -115,30 +126,38 @@ ApiResult<ModifyVolumeRequest> read_modify(const Json& body) {
 }  // namespace
 
 void add_volume_routes(RouteTable& table, VolumeControl* volumes) {
-    table.add({Method::kPost, "/v1/volumes", "CreateVolume", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kPost, "/v1/volumes", "CreateVolume",
+               [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const auto wanted, read_create(request.body));
                    if (wanted.dry_run) return answer(volumes->plan_volume(wanted), plan_json);
                    return answer(volumes->create_volume(wanted), volume_json);
                }});
-    table.add({Method::kGet, "/v1/volumes", "DescribeVolumes", [=](const Request&) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const auto found, volumes->volumes());
-                   return list_json("Volumes", found, volume_json);
-               }});
-    table.add({Method::kGet, "/v1/volumes/{volume}", "DescribeVolume", [=](const Request& request) -> ApiResult<Json> {
+    table.add(
+        {Method::kGet, "/v1/volumes", "DescribeVolumes", [=](const Request&) -> ApiResult<Json> {
+             API_TRY_ASSIGN(const auto found, volumes->volumes());
+             return list_json("Volumes", found, volume_json);
+         }});
+    table.add({Method::kGet, "/v1/volumes/{volume}", "DescribeVolume",
+               [=](const Request& request) -> ApiResult<Json> {
                    return answer(volumes->volume(request.at("volume")), volume_json);
                }});
-    table.add({Method::kPatch, "/v1/volumes/{volume}", "ModifyVolume", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kPatch, "/v1/volumes/{volume}", "ModifyVolume",
+               [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const auto wanted, read_modify(request.body));
                    return answer(volumes->modify_volume(request.at("volume"), wanted), volume_json);
                }});
-    table.add({Method::kDelete, "/v1/volumes/{volume}", "DeleteVolume",
+    table.add({Method::kDelete,
+               "/v1/volumes/{volume}",
+               "DeleteVolume",
                [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const bool dry_run, query_flag("dry_run", request.query_value("dry_run")));
+                   API_TRY_ASSIGN(const bool dry_run,
+                                  query_flag("dry_run", request.query_value("dry_run")));
                    API_TRY(volumes->delete_volume(request.at("volume"), dry_run));
                    return done_json();
                },
                {"dry_run"}});
-    table.add({Method::kPost, "/v1/volumes/{volume}/verify", "VerifyVolume", [=](const Request& request) -> ApiResult<Json> {
+    table.add({Method::kPost, "/v1/volumes/{volume}/verify", "VerifyVolume",
+               [=](const Request& request) -> ApiResult<Json> {
                    Fields fields(request.body);
                    API_TRY(fields.done());
                    return answer(volumes->verify_volume(request.at("volume")), verify_json);

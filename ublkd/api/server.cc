@@ -6,13 +6,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cerrno>
-#include <cstring>
-#include <optional>
-#include <set>
-#include <thread>
-#include <vector>
-
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -20,6 +13,12 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <set>
+#include <thread>
+#include <vector>
 
 #include "ublkd/api/peer.h"
 #include "ublkd/base/ids.h"
@@ -34,11 +33,13 @@ namespace http = boost::beast::http;
 using Protocol = asio::local::stream_protocol;
 using Stream = beast::basic_stream<Protocol>;
 
-/// Binds `path`. The socket of a dead process refuses connections and is replaced; a live one is kBusy.
+/// Binds `path`. The socket of a dead process refuses connections and is replaced; a live one is
+/// kBusy.
 Result<int> listen_on(const std::string& path, std::optional<gid_t> group) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path) return fail(Errc::kInvalidArgument, "the path of a unix socket has at most 107 bytes");
+    if (path.size() >= sizeof address.sun_path)
+        return fail(Errc::kInvalidArgument, "the path of a unix socket has at most 107 bytes");
     std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return fail_errno(errno, "make the API's socket");
@@ -68,7 +69,10 @@ struct Server::Impl {
     struct Connection;
 
     Impl(const RouteTable* table, ServerOptions given)
-        : routes(table), options(std::move(given)), acceptor(io), handlers(options.handler_threads) {}
+        : routes(table),
+          options(std::move(given)),
+          acceptor(io),
+          handlers(options.handler_threads) {}
 
     void accept_next();
     void stop();
@@ -81,7 +85,7 @@ struct Server::Impl {
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
     Protocol::acceptor acceptor;
     asio::thread_pool handlers;
-    std::set<Connection*> connections;    // on the I/O thread alone
+    std::set<Connection*> connections;  // on the I/O thread alone
     std::thread thread;
     std::atomic<bool> stopping = false;
 };
@@ -89,7 +93,9 @@ struct Server::Impl {
 /// One client. Lives while a read, a handler or a write of it is under way.
 struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Connection> {
     Connection(Impl* server, Protocol::socket socket)
-        : impl(server), stream(std::move(socket)), caller(caller_of(stream.socket().native_handle(), server->group)) {
+        : impl(server),
+          stream(std::move(socket)),
+          caller(caller_of(stream.socket().native_handle(), server->group)) {
         impl->connections.insert(this);
     }
     ~Connection() { impl->connections.erase(this); }
@@ -99,9 +105,10 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         parser->header_limit(16 * 1024);
         parser->body_limit(impl->options.max_body_bytes);
         stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
-        http::async_read(stream, buffer, *parser, [self = shared_from_this()](beast::error_code error, std::size_t) {
-            self->on_read(error);
-        });
+        http::async_read(stream, buffer, *parser,
+                         [self = shared_from_this()](beast::error_code error, std::size_t) {
+                             self->on_read(error);
+                         });
     }
 
     void on_read(beast::error_code error) {
@@ -110,9 +117,11 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
             answer(refused(ApiError{"RequestTooLarge", "a request's body has at most 1 MiB"}));
             return;
         }
-        if (error == http::error::end_of_stream || error == beast::error::timeout || error == asio::error::operation_aborted ||
-            (error && error.category() != http::make_error_code(http::error::bad_method).category())) {
-            return;    // the client is gone, or says nothing
+        if (error == http::error::end_of_stream || error == beast::error::timeout ||
+            error == asio::error::operation_aborted ||
+            (error &&
+             error.category() != http::make_error_code(http::error::bad_method).category())) {
+            return;  // the client is gone, or says nothing
         }
         if (error) {
             keep_alive = false;
@@ -123,7 +132,8 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         busy = true;
         const auto& message = parser->get();
         keep_alive = message.keep_alive() && !impl->stopping;
-        RawRequest raw{std::string(message.method_string()), std::string(message.target()), message.body(), caller};
+        RawRequest raw{std::string(message.method_string()), std::string(message.target()),
+                       message.body(), caller};
         asio::post(impl->handlers, [self = shared_from_this(), raw = std::move(raw)]() mutable {
             auto response = self->impl->routes->dispatch(raw);
             auto* const io = &self->impl->io;
@@ -147,15 +157,16 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         reply.keep_alive(keep_alive);
         reply.prepare_payload();
         stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
-        http::async_write(stream, reply, [self = shared_from_this()](beast::error_code error, std::size_t) {
-            self->busy = false;
-            if (error || !self->keep_alive || self->impl->stopping) {
-                beast::error_code ignored;
-                self->stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
-                return;
-            }
-            self->read_next();
-        });
+        http::async_write(
+            stream, reply, [self = shared_from_this()](beast::error_code error, std::size_t) {
+                self->busy = false;
+                if (error || !self->keep_alive || self->impl->stopping) {
+                    beast::error_code ignored;
+                    self->stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
+                    return;
+                }
+                self->read_next();
+            });
     }
 
     Impl* impl;
@@ -165,7 +176,7 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     std::optional<http::request_parser<http::string_body>> parser;
     http::response<http::string_body> reply;
     bool keep_alive = true;
-    bool busy = false;    // a handler or an answer is under way
+    bool busy = false;  // a handler or an answer is under way
 };
 
 void Server::Impl::accept_next() {
@@ -175,7 +186,7 @@ void Server::Impl::accept_next() {
             log::warn("accept on the API's socket: {}", error.message());
         } else if (connections.size() < options.max_connections) {
             std::make_shared<Connection>(this, std::move(socket))->read_next();
-        }    // else: the socket closes, the client tries again
+        }  // else: the socket closes, the client tries again
         accept_next();
     });
 }
@@ -189,7 +200,7 @@ void Server::Impl::stop() {
             if (!connection->busy) connection->stream.cancel();
         }
     });
-    handlers.join();    // what is being handled posts its answer to `io`
+    handlers.join();  // what is being handled posts its answer to `io`
     work.reset();
     if (thread.joinable()) thread.join();
     (void)unlink(options.socket_path.c_str());
@@ -199,7 +210,8 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() { stop(); }
 void Server::stop() { impl_->stop(); }
 
-Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes, const ServerOptions& options) {
+Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes,
+                                              const ServerOptions& options) {
     auto impl = std::make_unique<Impl>(routes, options);
     impl->group = group_id(options.group);
     TRY_ASSIGN(const int fd, listen_on(options.socket_path, impl->group));

@@ -1,9 +1,11 @@
-// The HTTP/1.1 server of the API: JSON on a unix socket, and nothing else. One thread moves bytes, a few run handlers
-// (which may block); none is a reactor's. Keep-alive, a bound on connections, headers, bodies and time; a caller is known
-// by SO_PEERCRED and allowed if it is root, the daemon's own user or in group ublkd (api/route_table.h refuses others).
-// server.cc is the one user of Boost.Beast.
+// The HTTP/1.1 server of the API: JSON on a unix socket, and nothing else. One thread moves bytes,
+// a few run handlers (which may block); none is a reactor's. Keep-alive, a bound on connections,
+// headers, bodies and time; a caller is known by SO_PEERCRED and allowed if it is root, the
+// daemon's own user or in group ublkd (api/route_table.h refuses others). server.cc is the one user
+// of Boost.Beast.
 //
-// Owner: main. stop() answers what is being handled, then ends; the destructor calls it. See docs/api.md.
+// Owner: main. stop() answers what is being handled, then ends; the destructor calls it. See
+// docs/api.md.
 #pragma once
 
 #include <memory>
@@ -18,16 +20,18 @@ struct ServerOptions {
     std::string socket_path;
     unsigned handler_threads = 16;
     unsigned max_connections = 256;
-    unsigned header_seconds = 30;     // for one request to arrive, and for an idle connection
+    unsigned header_seconds = 30;  // for one request to arrive, and for an idle connection
     std::size_t max_body_bytes = 1024 * 1024;
-    std::string group = "ublkd";      // its members may use the socket
+    std::string group = "ublkd";  // its members may use the socket
 };
 
 class Server {
   public:
-    /// Listens on socket_path (mode 0660, group set where that is permitted); a socket left by a dead process is replaced.
-    /// `routes` must outlive the server. Errors: kBusy (a live daemon has it), kIo.
-    static Result<std::unique_ptr<Server>> start(const RouteTable* routes, const ServerOptions& options);
+    /// Listens on socket_path (mode 0660, group set where that is permitted); a socket left by a
+    /// dead process is replaced. `routes` must outlive the server. Errors: kBusy (a live daemon has
+    /// it), kIo.
+    static Result<std::unique_ptr<Server>> start(const RouteTable* routes,
+                                                 const ServerOptions& options);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();

@@ -1,6 +1,7 @@
-// What routes see of the daemon: plain requests and answers, one struct per noun. The daemon (ublkd/daemon) fills them,
-// the routes (routes_<noun>.cc) turn them into JSON and back. Field names follow the API's: AWS's where AWS has one.
-// Times are milliseconds since 1970 (UTC). No thread, no behaviour.
+// What routes see of the daemon: plain requests and answers, one struct per noun. The daemon
+// (ublkd/daemon) fills them, the routes (routes_<noun>.cc) turn them into JSON and back. Field
+// names follow the API's: AWS's where AWS has one. Times are milliseconds since 1970 (UTC). No
+// thread, no behaviour.
 #pragma once
 
 #include <cstdint>
@@ -15,27 +16,27 @@ using Tags = std::map<std::string, std::string>;
 
 struct AttachmentView {
     std::string id, volume_id, instance_id, host_id, host_name;
-    std::string state;       // attaching attached busy detaching detached
-    std::string device;      // /dev/ublkbN, or the NBD URI
-    std::string link;        // /dev/ebs/VOL; empty for NBD
-    std::string label;       // --device, "" where none was given
-    std::string frontend;    // ublk or nbd
+    std::string state;     // attaching attached busy detaching detached
+    std::string device;    // /dev/ublkbN, or the NBD URI
+    std::string link;      // /dev/ebs/VOL; empty for NBD
+    std::string label;     // --device, "" where none was given
+    std::string frontend;  // ublk or nbd
     std::uint64_t attach_time_ms = 0;
     bool boot = false, delete_on_termination = false, read_only = false;
-    std::string message;     // why it is busy, or could not come back
+    std::string message;  // why it is busy, or could not come back
 };
 
 struct ReplicaView {
     std::string id, pool_id, host_id, domain;
-    std::string role;     // primary secondary joining lost
-    std::string cause;    // why it was lost
+    std::string role;   // primary secondary joining lost
+    std::string cause;  // why it was lost
 };
 
 struct HealthView {
-    std::string state;    // ok degraded syncing blocked
+    std::string state;  // ok degraded syncing blocked
     unsigned in_sync = 0, wanted = 0;
     std::uint64_t sync_done_bytes = 0, sync_total_bytes = 0;
-    std::string blocked_by, reason;    // a rule such as "R5", and a sentence
+    std::string blocked_by, reason;  // a rule such as "R5", and a sentence
 };
 
 struct VolumeView {
@@ -45,8 +46,8 @@ struct VolumeView {
     std::string message;  // with state error: why
     std::uint64_t size_bytes = 0, used_bytes = 0, create_time_ms = 0;
     std::uint32_t block_bytes = 512;
-    std::string durability;    // flush write
-    std::string on_full;       // wait fail
+    std::string durability;  // flush write
+    std::string on_full;     // wait fail
     std::uint64_t number = 0, loss_count = 0;
     bool data_may_be_lost = false;
     HealthView health;
@@ -67,14 +68,14 @@ struct CreateVolumeRequest {
 
 struct ModifyVolumeRequest {
     std::optional<std::string> durability, on_full, name;
-    std::optional<bool> delete_on_termination;    // of its attachments
+    std::optional<bool> delete_on_termination;  // of its attachments
 };
 
 struct AttachRequest {
     std::string volume;
-    std::string instance;          // "": the host's own
-    std::string frontend = "auto"; // auto ublk nbd
-    std::string label;             // --device
+    std::string instance;           // "": the host's own
+    std::string frontend = "auto";  // auto ublk nbd
+    std::string label;              // --device
     unsigned queues = 1, depth = 128;
     bool boot = false, delete_on_termination = false, read_only = false, dry_run = false;
 };
@@ -93,7 +94,7 @@ struct PlanView {
 struct InstanceView {
     std::string id, name, host_id;
     Tags tags;
-    std::string state;    // running
+    std::string state;  // running
     bool is_host = false;
     std::uint64_t create_time_ms = 0;
     std::vector<AttachmentView> attachments;
@@ -101,9 +102,9 @@ struct InstanceView {
 
 struct PoolView {
     std::string id, host_id, path, domain;
-    std::string state;    // ok failed missing
+    std::string state;  // ok failed missing
     std::string message;
-    std::uint64_t limit_bytes = 0;    // --size; 0: none
+    std::uint64_t limit_bytes = 0;  // --size; 0: none
     std::uint64_t used_bytes = 0, free_bytes = 0, total_bytes = 0;
     unsigned replicas = 0;
     bool buffered = false;
@@ -112,8 +113,8 @@ struct PoolView {
 
 struct AddPoolRequest {
     std::string path;
-    std::string domain;                // "": by the disk, in a cluster of one host
-    std::uint64_t limit_bytes = 0;     // 0: none
+    std::string domain;             // "": by the disk, in a cluster of one host
+    std::uint64_t limit_bytes = 0;  // 0: none
     bool buffered = false;
     bool dry_run = false;
 };
@@ -125,21 +126,22 @@ struct HostView {
 };
 
 struct PermissionView {
-    std::string resource_id;    // vol-.../replica/0
+    std::string resource_id;  // vol-.../replica/0
     std::string host_id, pool_id, incarnation;
-    std::string state;          // granted revoked deleted
+    std::string state;  // granted revoked deleted
     std::uint64_t generation = 0;
     std::uint64_t time_ms = 0;
 };
 
-/// A question to the permission service: granted to `host_id` and `incarnation`, or denied with who has it.
+/// A question to the permission service: granted to `host_id` and `incarnation`, or denied with who
+/// has it.
 struct PermissionRequest {
     std::string resource_id, host_id, incarnation;
 };
 struct PermissionAnswer {
     bool granted = false;
-    std::string reason;           // granted held-by-another revoked-from-asker deleted
-    std::string owner_host_id, owner_incarnation;    // who has it; empty where nobody has
+    std::string reason;  // granted held-by-another revoked-from-asker deleted
+    std::string owner_host_id, owner_incarnation;  // who has it; empty where nobody has
     std::uint64_t generation = 0;
 };
 
@@ -159,13 +161,13 @@ struct ProposalRequest {
     MembershipView next;
 };
 struct ProposalAnswer {
-    std::string verdict;    // authorized already-yours declined
+    std::string verdict;  // authorized already-yours declined
     MembershipView current;
 };
 
 struct EventView {
     std::uint64_t sequence = 0, time_ms = 0;
-    std::string kind;    // volume.created, member.lost, ...
+    std::string kind;  // volume.created, member.lost, ...
     std::string resource_id, message;
 };
 
@@ -174,24 +176,24 @@ struct TagView {
 };
 
 struct OrphanView {
-    int device = -1;         // N of /dev/ublkbN
+    int device = -1;  // N of /dev/ublkbN
     std::string path, state, volume_id, message;
 };
 
 struct FindingView {
-    std::string check;       // kernel, ublk, ...
-    std::string state;       // ok warning problem
+    std::string check;  // kernel, ublk, ...
+    std::string state;  // ok warning problem
     std::string message, fix;
 };
 
 struct StatusView {
     bool initialized = false;
-    std::string version, state;    // ok degraded uninitialized
+    std::string version, state;  // ok degraded uninitialized
     std::uint64_t uptime_seconds = 0;
     unsigned hosts = 0, hosts_ok = 0, pools = 0, pools_ok = 0;
     unsigned volumes = 0, volumes_syncing = 0, volumes_degraded = 0;
     std::uint64_t used_bytes = 0, total_bytes = 0;
-    std::vector<std::string> problems;    // one line each
+    std::vector<std::string> problems;  // one line each
 };
 
 struct VersionView {

@@ -10,7 +10,8 @@ io::Task<Result<std::optional<replication::Membership>>> LocalAuthority::current
     co_return co_await asked;
 }
 
-io::Task<Result<replication::ProposalOutcome>> LocalAuthority::propose(replication::Proposal proposal) {
+io::Task<Result<replication::ProposalOutcome>> LocalAuthority::propose(
+    replication::Proposal proposal) {
     using Answer = Result<metadata::ProposalResult>;
     metadata::Authority* const authority = authority_;
     const replication::Proposal* const sent = &proposal;

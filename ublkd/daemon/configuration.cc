@@ -1,5 +1,6 @@
 #include "ublkd/daemon/configuration.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,8 +14,6 @@
 #include <map>
 #include <sstream>
 #include <system_error>
-
-#include <fmt/format.h>
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
@@ -29,7 +28,9 @@ std::string own_host_name() {
     return name.data();
 }
 
-std::string absolute(const std::string& path) { return std::filesystem::absolute(path).lexically_normal().string(); }
+std::string absolute(const std::string& path) {
+    return std::filesystem::absolute(path).lexically_normal().string();
+}
 
 Configuration defaults(const Options& options) {
     Configuration made;
@@ -43,7 +44,8 @@ Configuration defaults(const Options& options) {
         made.nbd_address = "127.0.0.1";
     } else {
         made.state_dir = absolute(options.state);
-        while (made.state_dir.size() > 1 && made.state_dir.ends_with('/')) made.state_dir.pop_back();
+        while (made.state_dir.size() > 1 && made.state_dir.ends_with('/'))
+            made.state_dir.pop_back();
         made.run_dir = made.state_dir + "/run";
         made.file = made.state_dir + "/ublkd.toml";
         made.api_socket = made.state_dir + "/api.sock";
@@ -60,29 +62,38 @@ class Reader {
 
     void text(const char* section, const char* key, std::string& into) {
         if (const auto* node = find(section, key)) {
-            if (const auto value = node->value_exact<std::string>()) into = *value;
-            else wrong(*node, section, key, "a string");
+            if (const auto value = node->value_exact<std::string>())
+                into = *value;
+            else
+                wrong(*node, section, key, "a string");
         }
     }
     void flag(const char* section, const char* key, bool& into) {
         if (const auto* node = find(section, key)) {
-            if (const auto value = node->value_exact<bool>()) into = *value;
-            else wrong(*node, section, key, "true or false");
+            if (const auto value = node->value_exact<bool>())
+                into = *value;
+            else
+                wrong(*node, section, key, "true or false");
         }
     }
     template <class T>
-    void number(const char* section, const char* key, T& into, std::int64_t least, std::int64_t most) {
+    void number(const char* section, const char* key, T& into, std::int64_t least,
+                std::int64_t most) {
         if (const auto* node = find(section, key)) {
             const auto value = node->value_exact<std::int64_t>();
-            if (value && *value >= least && *value <= most) into = static_cast<T>(*value);
-            else wrong(*node, section, key, fmt::format("a whole number from {} to {}", least, most));
+            if (value && *value >= least && *value <= most)
+                into = static_cast<T>(*value);
+            else
+                wrong(*node, section, key,
+                      fmt::format("a whole number from {} to {}", least, most));
         }
     }
     void refuse(const char* section, const char* key, const std::string& text) {
         if (const auto* node = find(section, key)) wrong(*node, section, key, text);
     }
 
-    /// The first thing that was wrong; a key that nothing asked for is wrong too. "" where all is well.
+    /// The first thing that was wrong; a key that nothing asked for is wrong too. "" where all is
+    /// well.
     std::string done() {
         for (const auto& [key, node] : root_) check_known("", std::string(key.str()), node);
         return error_;
@@ -97,18 +108,22 @@ class Reader {
         const toml::table* table = *section == '\0' ? &root_ : root_[section].as_table();
         return table == nullptr ? nullptr : table->get(key);
     }
-    void wrong(const toml::node& node, std::string_view section, std::string_view key, const std::string& wanted) {
+    void wrong(const toml::node& node, std::string_view section, std::string_view key,
+               const std::string& wanted) {
         if (!error_.empty()) return;
-        error_ = fmt::format("{}:{}: {} must be {}", file_, node.source().begin.line, full(section, key), wanted);
+        error_ = fmt::format("{}:{}: {} must be {}", file_, node.source().begin.line,
+                             full(section, key), wanted);
     }
     void check_known(const std::string& section, const std::string& key, const toml::node& node) {
         if (section.empty() && known_.contains(key) && node.is_table()) {
-            for (const auto& [inner, value] : *node.as_table()) check_known(key, std::string(inner.str()), value);
+            for (const auto& [inner, value] : *node.as_table())
+                check_known(key, std::string(inner.str()), value);
             return;
         }
         const auto& known = known_[section];
         if (std::ranges::find(known, key) != known.end() || !error_.empty()) return;
-        error_ = fmt::format("{}:{}: unknown key '{}'; see ublkd.toml(5)", file_, node.source().begin.line, full(section, key));
+        error_ = fmt::format("{}:{}: unknown key '{}'; see ublkd.toml(5)", file_,
+                             node.source().begin.line, full(section, key));
     }
 
     const toml::table& root_;
@@ -126,8 +141,10 @@ bool parse_listen(const std::string& text, std::string& address, std::uint16_t& 
     const auto colon = text.rfind(':');
     if (colon == std::string::npos || colon == 0) return false;
     address = text.substr(0, colon);
-    if (address.front() == '[' && address.back() == ']') address = address.substr(1, address.size() - 2);
-    const auto [end, error] = std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
+    if (address.front() == '[' && address.back() == ']')
+        address = address.substr(1, address.size() - 2);
+    const auto [end, error] =
+        std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
     return error == std::errc() && end == text.data() + text.size();
 }
 
@@ -135,15 +152,19 @@ std::string read_values(const toml::table& root, Configuration& into) {
     Reader reader(root, into.file);
     log::Level level{};
     reader.text("", "log_level", into.log_level);
-    if (!log::parse_level(into.log_level, level)) reader.refuse("", "log_level", "debug, info, warn or error");
+    if (!log::parse_level(into.log_level, level))
+        reader.refuse("", "log_level", "debug, info, warn or error");
     reader.text("host", "name", into.host_name);
-    if (into.host_name.empty() || into.host_name.size() > 64) reader.refuse("host", "name", "1 to 64 characters");
+    if (into.host_name.empty() || into.host_name.size() > 64)
+        reader.refuse("host", "name", "1 to 64 characters");
     reader.text("api", "socket", into.api_socket);
     reader.text("api", "group", into.api_group);
     reader.text("nbd", "socket", into.nbd_socket);
-    std::string listen = into.nbd_address.empty() ? "" : fmt::format("{}:{}", into.nbd_address, into.nbd_port);
+    std::string listen =
+        into.nbd_address.empty() ? "" : fmt::format("{}:{}", into.nbd_address, into.nbd_port);
     reader.text("nbd", "listen", listen);
-    if (!parse_listen(listen, into.nbd_address, into.nbd_port)) reader.refuse("nbd", "listen", "ADDRESS:PORT, or empty for none");
+    if (!parse_listen(listen, into.nbd_address, into.nbd_port))
+        reader.refuse("nbd", "listen", "ADDRESS:PORT, or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("data", "reactors", into.reactors, 0, 64);
     reader.number("data", "buffer_mib", into.buffer_mib, 4, 65536);
@@ -162,12 +183,16 @@ std::expected<Configuration, std::string> load_configuration(const Options& opti
     }
     try {
         const toml::table root = toml::parse_file(made.file);
-        if (auto error = read_values(root, made); !error.empty()) return std::unexpected(std::move(error));
+        if (auto error = read_values(root, made); !error.empty())
+            return std::unexpected(std::move(error));
     } catch (const toml::parse_error& error) {
-        return std::unexpected(fmt::format("{}:{}: {}", made.file, error.source().begin.line, error.description()));
+        return std::unexpected(
+            fmt::format("{}:{}: {}", made.file, error.source().begin.line, error.description()));
     }
     for (std::string* path : {&made.api_socket, &made.nbd_socket}) {
-        if (path->size() > 107) return std::unexpected(fmt::format("{}: the path of a unix socket has at most 107 bytes: {}", made.file, *path));
+        if (path->size() > 107)
+            return std::unexpected(fmt::format(
+                "{}: the path of a unix socket has at most 107 bytes: {}", made.file, *path));
     }
     return made;
 }
@@ -178,7 +203,8 @@ std::string configuration_text(const Configuration& configuration) {
         out << toml::value<std::string>(text);
         return out.str();
     };
-    return fmt::format(R"(# ublkd: see ublkd.toml(5). Written by 'ebs-cli init'. Read at start; log_level also on SIGHUP.
+    return fmt::format(
+        R"(# ublkd: see ublkd.toml(5). Written by 'ebs-cli init'. Read at start; log_level also on SIGHUP.
 log_level = {}              # debug, info, warn, error
 
 [host]
@@ -199,10 +225,13 @@ enabled = {}               # /dev/ublkbN where the kernel has it
 reactors = {}               # threads that serve volumes; 0: half the processors
 buffer_mib = {}             # memory for requests in flight, of each reactor
 )",
-                       quoted(configuration.log_level), quoted(configuration.host_name), quoted(configuration.api_socket),
-                       quoted(configuration.api_group), quoted(configuration.nbd_socket),
-                       quoted(configuration.nbd_address.empty() ? "" : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
-                       configuration.ublk, configuration.reactors, configuration.buffer_mib);
+        quoted(configuration.log_level), quoted(configuration.host_name),
+        quoted(configuration.api_socket), quoted(configuration.api_group),
+        quoted(configuration.nbd_socket),
+        quoted(configuration.nbd_address.empty()
+                   ? ""
+                   : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
+        configuration.ublk, configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

@@ -1,6 +1,6 @@
-// What the daemon is configured with: its files and a few numbers. From ublkd.toml; ublkd.toml(5) names every key. An
-// unknown key or a wrong value is refused with its line. configuration.cc is the one user of toml++. Read at start; the
-// log level again on SIGHUP. Plain values; no thread.
+// What the daemon is configured with: its files and a few numbers. From ublkd.toml; ublkd.toml(5)
+// names every key. An unknown key or a wrong value is refused with its line. configuration.cc is
+// the one user of toml++. Read at start; the log level again on SIGHUP. Plain values; no thread.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +12,18 @@
 namespace ublkd::daemon {
 
 struct Configuration {
-    std::string file;         // where it was read from, or would be written to
+    std::string file;  // where it was read from, or would be written to
     bool file_exists = false;
-    std::string state_dir;    // metadata, keys; 0700
-    std::string run_dir;      // lives as long as the boot
+    std::string state_dir;  // metadata, keys; 0700
+    std::string run_dir;    // lives as long as the boot
     std::string log_level = "info";
     std::string host_name;
     std::string api_socket, api_group = "ublkd";
     std::string nbd_socket;
-    std::string nbd_address;          // "" : no TCP
+    std::string nbd_address;  // "" : no TCP
     std::uint16_t nbd_port = 10809;
-    unsigned reactors = 0;            // 0: half the processors, 1 to 8
-    std::uint64_t buffer_mib = 64;    // of one reactor
+    unsigned reactors = 0;          // 0: half the processors, 1 to 8
+    std::uint64_t buffer_mib = 64;  // of one reactor
     bool ublk = true;
 
     std::string database() const { return state_dir + "/metadata.db"; }

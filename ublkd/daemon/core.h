@@ -1,4 +1,5 @@
-// What the daemon's parts share: pointers to what Daemon made, which outlives them all. Handed over by constructors.
+// What the daemon's parts share: pointers to what Daemon made, which outlives them all. Handed over
+// by constructors.
 #pragma once
 
 #include "metadata/authority.h"

@@ -11,6 +11,7 @@
 #include "ublkd/daemon/small_controls.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/daemon/system_control.h"
+#include "ublkd/front/ublk/process_guard.h"
 
 namespace ublkd::daemon {
 
@@ -40,22 +41,32 @@ struct Daemon::Parts {
 
 namespace {
 
-std::string because(const std::string& what, const Error& error) { return fmt::format("{}: {}", what, to_string(error)); }
+std::string because(const std::string& what, const Error& error) {
+    return fmt::format("{}: {}", what, to_string(error));
+}
 
 }  // namespace
 
 Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
-std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Configuration& configuration, bool serve) {
+std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
+    const Configuration& configuration, bool serve) {
     auto parts = std::make_unique<Parts>(configuration);
     Parts& p = *parts;
-    if (const auto made = make_folder(configuration.state_dir, 0700); !made) return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
+    if (const auto made = make_folder(configuration.state_dir, 0700); !made)
+        return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
+    if (!front::ublk::check_not_on_ublk(configuration.state_dir)) {
+        return std::unexpected(configuration.state_dir + " is on a ublk device: the daemon could wait for itself");
+    }
     auto store = metadata::SqliteStore::open(configuration.database());
-    if (!store && store.error().code == Errc::kBusy) return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
-    if (!store) return std::unexpected(because("cannot open " + configuration.database(), store.error()));
+    if (!store && store.error().code == Errc::kBusy)
+        return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
+    if (!store)
+        return std::unexpected(because("cannot open " + configuration.database(), store.error()));
     p.store = std::move(*store);
     // From here on this daemon is alone with the state folder.
-    if (const auto made = renew_run_folder(configuration.run_dir); !made) return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
+    if (const auto made = renew_run_folder(configuration.run_dir); !made)
+        return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
     p.authority = std::make_unique<metadata::Authority>(p.store.get());
     p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());
     p.authority_client = std::make_unique<LocalAuthority>(p.authority.get());
@@ -64,33 +75,51 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(const Configur
     if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
     p.engine = std::move(*engine);
     p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity);
-    p.core = Core{&p.configuration, &p.identity, p.store.get(), p.authority.get(), p.permission_service.get(), p.authority_client.get(),
-                  p.engine.get(), p.events.get(), p.pools.get(), boot_id()};
+    p.core = Core{&p.configuration,
+                  &p.identity,
+                  p.store.get(),
+                  p.authority.get(),
+                  p.permission_service.get(),
+                  p.authority_client.get(),
+                  p.engine.get(),
+                  p.events.get(),
+                  p.pools.get(),
+                  boot_id()};
     p.volumes = std::make_unique<Volumes>(p.core, [repair = &p.repair] { repair->wake(); });
     p.system = std::make_unique<SystemControl>(p.core, p.volumes.get());
     p.instances = std::make_unique<Instances>(p.core, p.volumes.get());
     p.permissions = std::make_unique<Permissions>(p.core);
     p.tags = std::make_unique<TagControl>(p.core);
-    std::unique_ptr<Daemon> daemon(new Daemon(std::move(parts)));    // from here on its destructor stops what was started
+    std::unique_ptr<Daemon> daemon(
+        new Daemon(std::move(parts)));  // from here on its destructor stops what was started
 
-    if (const auto known = p.system->load_identity(); !known) return std::unexpected(because("cannot read who this host is", known.error()));
+    if (const auto known = p.system->load_identity(); !known)
+        return std::unexpected(because("cannot read who this host is", known.error()));
     if (p.identity.initialized()) {
-        if (const auto opened = p.pools->open_all(); !opened) return std::unexpected(because("cannot read the pools", opened.error()));
+        if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
+            return std::unexpected(because("cannot read the pools", opened.error()));
         p.volumes->recover();
     }
     if (!serve) return daemon;
     if (const auto listening = p.engine->listen_nbd(configuration); !listening) {
-        return std::unexpected(because(fmt::format("cannot listen for NBD on {} {}", configuration.nbd_socket, configuration.nbd_address), listening.error()));
+        return std::unexpected(
+            because(fmt::format("cannot listen for NBD on {} {}", configuration.nbd_socket,
+                                configuration.nbd_address),
+                    listening.error()));
     }
     p.repair.start(p.core, p.volumes.get());
     p.repair.wake();
-    p.routes = std::make_unique<api::RouteTable>([system = p.system.get()] { return system->initialized(); });
-    api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(), p.permissions.get(), p.tags.get()});
+    p.routes = std::make_unique<api::RouteTable>(
+        [system = p.system.get()] { return system->initialized(); });
+    api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(),
+                                p.permissions.get(), p.tags.get()});
     api::ServerOptions options;
     options.socket_path = configuration.api_socket;
     options.group = configuration.api_group;
     auto server = api::Server::start(p.routes.get(), options);
-    if (!server) return std::unexpected(because("cannot listen on " + configuration.api_socket, server.error()));
+    if (!server)
+        return std::unexpected(
+            because("cannot listen on " + configuration.api_socket, server.error()));
     p.server = std::move(*server);
     return daemon;
 }

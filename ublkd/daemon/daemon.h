@@ -1,8 +1,10 @@
-// The daemon's composition: makes every part, hands each what it needs, and keeps the order in which they start and stop.
+// The daemon's composition: makes every part, hands each what it needs, and keeps the order in
+// which they start and stop.
 //
-// Start: folders, metadata (a lock keeps a second daemon out), reactors, pools, volumes that were attached (ublk devices
-// are taken over), NBD socket, API, "ready". Stop is the reverse: API, repair, NBD, volumes (devices are quiesced and
-// left), reactors, metadata. Owner: main. See docs/architecture.md.
+// Start: folders, metadata (a lock keeps a second daemon out), reactors, pools, volumes that were
+// attached (ublk devices are taken over), NBD socket, API, "ready". Stop is the reverse: API,
+// repair, NBD, volumes (devices are quiesced and left), reactors, metadata. Owner: main. See
+// docs/architecture.md.
 #pragma once
 
 #include <expected>
@@ -17,7 +19,8 @@ namespace ublkd::daemon {
 class Daemon {
   public:
     /// Ends when the daemon serves. An error is one line for a person.
-    static std::expected<std::unique_ptr<Daemon>, std::string> start(const Configuration& configuration, bool serve);
+    static std::expected<std::unique_ptr<Daemon>, std::string> start(
+        const Configuration& configuration, bool serve);
     Daemon(const Daemon&) = delete;
     Daemon& operator=(const Daemon&) = delete;
     ~Daemon();

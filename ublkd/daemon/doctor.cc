@@ -1,5 +1,6 @@
 #include "ublkd/daemon/doctor.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
@@ -9,8 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "ublkd/api/peer.h"
 #include "ublkd/daemon/system.h"
@@ -31,7 +30,8 @@ std::string first_line(const std::string& path) {
 std::pair<int, int> kernel_version(const std::string& release) {
     int major = 0;
     int minor = 0;
-    const auto [at, error] = std::from_chars(release.data(), release.data() + release.size(), major);
+    const auto [at, error] =
+        std::from_chars(release.data(), release.data() + release.size(), major);
     if (error == std::errc() && at != release.data() + release.size() && *at == '.') {
         std::from_chars(at + 1, release.data() + release.size(), minor);
     }
@@ -48,45 +48,85 @@ void examine_kernel(const Core& core, Findings& findings) {
         findings.push_back({"ublk", "ok", "volumes can be /dev/ublkbN", ""});
         return;
     }
-    api::FindingView finding{"ublk", "warning", fmt::format("not available: {}; volumes are shown over NBD", to_string(core.engine->no_ublk_reason())), ""};
-    if (!core.configuration->ublk) finding.fix = "set ublk.enabled = true in " + core.configuration->file + " and start the daemon again";
-    else if (kernel_version(release) < std::pair(6, 5)) finding.fix = "boot a kernel of 6.5 or newer with ublk; on Debian 12: apt install linux-image-6.12-amd64 (bookworm-backports), or linux-image-6.12.*+deb12-amd64 (security)";
-    else if (!std::filesystem::exists("/dev/ublk-control")) finding.fix = "modprobe ublk_drv";
-    else if (geteuid() != 0) finding.fix = "run ublkd as root";
+    api::FindingView finding{"ublk", "warning",
+                             fmt::format("not available: {}; volumes are shown over NBD",
+                                         to_string(core.engine->no_ublk_reason())),
+                             ""};
+    if (!core.configuration->ublk)
+        finding.fix = "set ublk.enabled = true in " + core.configuration->file +
+                      " and start the daemon again";
+    else if (kernel_version(release) < std::pair(6, 5))
+        finding.fix =
+            "boot a kernel of 6.5 or newer with ublk; on Debian 12: apt install "
+            "linux-image-6.12-amd64 (bookworm-backports), or linux-image-6.12.*+deb12-amd64 "
+            "(security)";
+    else if (!std::filesystem::exists("/dev/ublk-control"))
+        finding.fix = "modprobe ublk_drv";
+    else if (geteuid() != 0)
+        finding.fix = "run ublkd as root";
     findings.push_back(std::move(finding));
 }
 
 void examine_limits(Findings& findings) {
     const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
-    if (disabled.empty() || disabled == "0") findings.push_back({"io_uring", "ok", "in use", ""});
-    else findings.push_back({"io_uring", "warning", "restricted: kernel.io_uring_disabled is " + disabled, "sysctl kernel.io_uring_disabled=0"});
+    if (disabled.empty() || disabled == "0")
+        findings.push_back({"io_uring", "ok", "in use", ""});
+    else
+        findings.push_back({"io_uring", "warning",
+                            "restricted: kernel.io_uring_disabled is " + disabled,
+                            "sysctl kernel.io_uring_disabled=0"});
 
     rlimit files{};
     getrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur >= 4096) findings.push_back({"open files", "ok", fmt::format("limit {}", files.rlim_cur), ""});
-    else findings.push_back({"open files", "warning", fmt::format("limit {}: enough for about {} attached volumes", files.rlim_cur, files.rlim_cur / 16), "LimitNOFILE=65536 in the unit, or ulimit -n 65536"});
+    if (files.rlim_cur >= 4096)
+        findings.push_back({"open files", "ok", fmt::format("limit {}", files.rlim_cur), ""});
+    else
+        findings.push_back({"open files", "warning",
+                            fmt::format("limit {}: enough for about {} attached volumes",
+                                        files.rlim_cur, files.rlim_cur / 16),
+                            "LimitNOFILE=65536 in the unit, or ulimit -n 65536"});
 
     const std::string ublks = first_line("/sys/module/ublk_drv/parameters/ublks_max");
-    if (!ublks.empty()) findings.push_back({"ublks_max", "ok", fmt::format("{} devices without privileges of the host's root", ublks), ""});
+    if (!ublks.empty())
+        findings.push_back({"ublks_max", "ok",
+                            fmt::format("{} devices without privileges of the host's root", ublks),
+                            ""});
 }
 
 void examine_folders(const Core& core, Findings& findings) {
     struct statvfs space{};
     const std::string& state = core.configuration->state_dir;
     if (statvfs(state.c_str(), &space) != 0) {
-        findings.push_back({"state folder", "problem", state + " cannot be read", "check that it exists and belongs to the daemon's user"});
+        findings.push_back({"state folder", "problem", state + " cannot be read",
+                            "check that it exists and belongs to the daemon's user"});
     } else if (space.f_bavail * space.f_frsize < 64 * kMiB) {
-        findings.push_back({"state folder", "problem", fmt::format("{} has {} MiB left: changes are refused when it is full", state, space.f_bavail * space.f_frsize / kMiB), "free space on its file system"});
+        findings.push_back({"state folder", "problem",
+                            fmt::format("{} has {} MiB left: changes are refused when it is full",
+                                        state, space.f_bavail * space.f_frsize / kMiB),
+                            "free space on its file system"});
     } else {
-        findings.push_back({"state folder", "ok", fmt::format("{}, {} MiB left", state, space.f_bavail * space.f_frsize / kMiB), ""});
+        findings.push_back(
+            {"state folder", "ok",
+             fmt::format("{}, {} MiB left", state, space.f_bavail * space.f_frsize / kMiB), ""});
     }
-    if (api::group_id(core.configuration->api_group)) findings.push_back({"group", "ok", fmt::format("members of '{}' may use the daemon", core.configuration->api_group), ""});
-    else findings.push_back({"group", "warning", fmt::format("there is no group '{}': root and the daemon's own user alone may use the daemon", core.configuration->api_group), fmt::format("groupadd --system {}, then start the daemon again", core.configuration->api_group)});
+    if (api::group_id(core.configuration->api_group))
+        findings.push_back(
+            {"group", "ok",
+             fmt::format("members of '{}' may use the daemon", core.configuration->api_group), ""});
+    else
+        findings.push_back(
+            {"group", "warning",
+             fmt::format(
+                 "there is no group '{}': root and the daemon's own user alone may use the daemon",
+                 core.configuration->api_group),
+             fmt::format("groupadd --system {}, then start the daemon again",
+                         core.configuration->api_group)});
 }
 
 void examine_pools(const Core& core, Findings& findings) {
     if (!core.identity->initialized()) {
-        findings.push_back({"configuration", "warning", "not initialized", "ebs-cli init --dir DIR"});
+        findings.push_back(
+            {"configuration", "warning", "not initialized", "ebs-cli init --dir DIR"});
         return;
     }
     const auto pools = core.pools->pools();
@@ -96,14 +136,23 @@ void examine_pools(const Core& core, Findings& findings) {
             ++usable;
             continue;
         }
-        findings.push_back({"pool", "problem", fmt::format("{} is {}: {}", pool.path, pool.state, pool.message), "mount or replace its disk; or 'ebs-cli pool add' another and 'ebs-cli pool remove' this one"});
+        findings.push_back({"pool", "problem",
+                            fmt::format("{} is {}: {}", pool.path, pool.state, pool.message),
+                            "mount or replace its disk; or 'ebs-cli pool add' another and 'ebs-cli "
+                            "pool remove' this one"});
     }
-    if (usable == 0) findings.push_back({"pools", "problem", "no usable pool: no volume can be created", "ebs-cli pool add DIR --domain NAME"});
-    else findings.push_back({"pools", "ok", fmt::format("{} in service", usable), ""});
+    if (usable == 0)
+        findings.push_back({"pools", "problem", "no usable pool: no volume can be created",
+                            "ebs-cli pool add DIR --domain NAME"});
+    else
+        findings.push_back({"pools", "ok", fmt::format("{} in service", usable), ""});
     const auto domains = core.pools->usable();
     std::set<std::string> names;
     for (const auto& pool : domains) names.insert(pool.domain);
-    if (usable > 0 && names.size() < 2) findings.push_back({"failure domains", "warning", "all pools are in one: volumes have one replica", "ebs-cli pool add DIR --domain NAME on another disk"});
+    if (usable > 0 && names.size() < 2)
+        findings.push_back({"failure domains", "warning",
+                            "all pools are in one: volumes have one replica",
+                            "ebs-cli pool add DIR --domain NAME on another disk"});
 }
 
 }  // namespace

@@ -1,12 +1,12 @@
 #include "ublkd/daemon/engine.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <thread>
 
-#include <fmt/format.h>
-
-#include "ublkd/base/log.h"
 #include "ublkd/api/peer.h"
+#include "ublkd/base/log.h"
 #include "ublkd/front/ublk/kernel_driver_linux.h"
 
 namespace ublkd::daemon {
@@ -35,11 +35,13 @@ Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration
         engine->lanes_.push_back(std::move(lane));
     }
     front::nbd::NbdServerOptions options;
-    options.admit = [group = api::group_id(configuration.api_group)](int fd) { return api::is_admitted(fd, group); };
+    options.admit = [group = api::group_id(configuration.api_group)](int fd) {
+        return api::is_admitted(fd, group);
+    };
     Engine* const made = engine.get();
     call_on(engine->first(), [made, &options] {
-        made->nbd_ = std::make_unique<front::nbd::NbdServer>(&made->first(), made->lanes_[0]->front_buffers.get(),
-                                                             &made->exports_, options);
+        made->nbd_ = std::make_unique<front::nbd::NbdServer>(
+            &made->first(), made->lanes_[0]->front_buffers.get(), &made->exports_, options);
     });
     if (configuration.ublk) engine->start_ublk(configuration);
     return engine;
@@ -72,19 +74,24 @@ Engine::~Engine() {
 }
 
 Result<void> Engine::listen_nbd(const Configuration& configuration) {
-    TRY_ASSIGN(const unsigned activated, call_on(first(), [this] { return nbd_->listen_activated(); }));
+    TRY_ASSIGN(const unsigned activated,
+               call_on(first(), [this] { return nbd_->listen_activated(); }));
     if (activated > 0) log::info("NBD: {} sockets by socket activation", activated);
-    // After a SIGKILL the kernel keeps the old socket alive a moment longer than the process: its ring, with the pending
-    // accept, is taken down in the background.
+    // After a SIGKILL the kernel keeps the old socket alive a moment longer than the process: its
+    // ring, with the pending accept, is taken down in the background.
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
     for (;;) {
-        const auto listening = call_on(first(), [&] { return nbd_->listen_unix(configuration.nbd_socket, 0660); });
+        const auto listening =
+            call_on(first(), [&] { return nbd_->listen_unix(configuration.nbd_socket, 0660); });
         if (listening) break;
-        if (listening.error().code != Errc::kBusy || std::chrono::steady_clock::now() >= deadline) return listening;
+        if (listening.error().code != Errc::kBusy || std::chrono::steady_clock::now() >= deadline)
+            return listening;
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
     if (configuration.nbd_address.empty()) return {};
-    TRY_ASSIGN(nbd_port_, call_on(first(), [&] { return nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port); }));
+    TRY_ASSIGN(nbd_port_, call_on(first(), [&] {
+                   return nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port);
+               }));
     return {};
 }
 

@@ -1,8 +1,10 @@
-// The data path's threads: reactors with their buffers, the NBD server on the first of them, and the kernel's ublk driver
-// where there is one. A volume is given a lane (a reactor and what belongs to it) by its id and stays there.
+// The data path's threads: reactors with their buffers, the NBD server on the first of them, and
+// the kernel's ublk driver where there is one. A volume is given a lane (a reactor and what belongs
+// to it) by its id and stays there.
 //
-// Owner: Daemon. Started before any volume, ended after the last one has stopped. call_on() and io::run_on() are how threads
-// that may block reach a lane. The order of destruction is the reverse of the order of the members.
+// Owner: Daemon. Started before any volume, ended after the last one has stopped. call_on() and
+// io::run_on() are how threads that may block reach a lane. The order of destruction is the reverse
+// of the order of the members.
 #pragma once
 
 #include <future>
@@ -61,7 +63,8 @@ class Engine {
     Result<void> listen_nbd(const Configuration& configuration);
     /// The port of NBD's TCP listener; 0: none.
     std::uint16_t nbd_port() const { return nbd_port_; }
-    /// Shows `entry` to NBD clients, and takes it away again: what is in flight is answered, connections end.
+    /// Shows `entry` to NBD clients, and takes it away again: what is in flight is answered,
+    /// connections end.
     void add_export(NbdExports::Entry entry);
     void remove_export(const std::string& name);
     /// The first half, which waits for nothing; remove_export() follows.
@@ -72,7 +75,9 @@ class Engine {
     void stop_nbd();
 
     /// nullptr where this kernel (or the configuration) has no ublk; no_ublk_reason() says why.
-    const front::ublk::UblkEnvironment* ublk() const { return ublk_driver_ ? &ublk_environment_ : nullptr; }
+    const front::ublk::UblkEnvironment* ublk() const {
+        return ublk_driver_ ? &ublk_environment_ : nullptr;
+    }
     const Error& no_ublk_reason() const { return no_ublk_reason_; }
 
   private:
@@ -81,8 +86,8 @@ class Engine {
     io::Reactor& first() { return lanes_[0]->reactor(); }
 
     std::vector<std::unique_ptr<Lane>> lanes_;
-    NbdExports exports_;                              // on the first reactor alone
-    std::unique_ptr<front::nbd::NbdServer> nbd_;      // the same
+    NbdExports exports_;                          // on the first reactor alone
+    std::unique_ptr<front::nbd::NbdServer> nbd_;  // the same
     std::uint16_t nbd_port_ = 0;
     std::unique_ptr<io::Worker> ublk_worker_;
     std::unique_ptr<front::ublk::KernelDriver> ublk_driver_;

@@ -6,8 +6,8 @@
 
 namespace ublkd::daemon {
 
-Result<void> EventLog::add_in(metadata::Transaction& tx, const std::string& kind, const std::string& resource,
-                              const std::string& text) {
+Result<void> EventLog::add_in(metadata::Transaction& tx, const std::string& kind,
+                              const std::string& resource, const std::string& text) {
     metadata::EventRecord event;
     event.kind = kind;
     event.resource = resource;
@@ -24,9 +24,8 @@ void EventLog::add(const std::string& kind, const std::string& resource, const s
 }
 
 void EventLog::post(std::string kind, std::string resource, std::string text) {
-    worker_.submit([this, kind = std::move(kind), resource = std::move(resource), text = std::move(text)] {
-        add(kind, resource, text);
-    });
+    worker_.submit([this, kind = std::move(kind), resource = std::move(resource),
+                    text = std::move(text)] { add(kind, resource, text); });
 }
 
 void EventLog::announce() {
@@ -37,7 +36,9 @@ void EventLog::announce() {
     added_.notify_all();
 }
 
-Result<std::vector<metadata::EventRecord>> EventLog::wait_after(std::uint64_t sequence, std::size_t limit, unsigned wait_ms) {
+Result<std::vector<metadata::EventRecord>> EventLog::wait_after(std::uint64_t sequence,
+                                                                std::size_t limit,
+                                                                unsigned wait_ms) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(wait_ms);
     metadata::Query query;
     query.after = {metadata::to_value(sequence)};
@@ -51,7 +52,8 @@ Result<std::vector<metadata::EventRecord>> EventLog::wait_after(std::uint64_t se
         TRY_ASSIGN(auto found, store_->list<metadata::EventRecord>(query));
         if (!found.empty() || wait_ms == 0) return found;
         std::unique_lock lock(mutex_);
-        const bool more = added_.wait_until(lock, deadline, [&] { return additions_ != seen || shutting_down_; });
+        const bool more =
+            added_.wait_until(lock, deadline, [&] { return additions_ != seen || shutting_down_; });
         if (!more || shutting_down_) return found;
     }
 }

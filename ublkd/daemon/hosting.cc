@@ -1,8 +1,8 @@
 #include "ublkd/daemon/hosting.h"
 
-#include <thread>
-
 #include <fmt/format.h>
+
+#include <thread>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -13,17 +13,21 @@ namespace {
 
 using store::ReplicaStore;
 
-io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* place, store::ReplicaConfig config) {
+io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* place,
+                                    store::ReplicaConfig config) {
     store::StoreOptions options{place->budget};
-    auto making = ReplicaStore::create(&lane->reactor(), lane->volume_buffers.get(), place->folder, config, options);
+    auto making = ReplicaStore::create(&lane->reactor(), lane->volume_buffers.get(), place->folder,
+                                       config, options);
     auto made = co_await making;
     if (!made) co_return fail(made.error());
-    co_return Result<void>();    // made clean; closed here
+    co_return Result<void>();  // made clean; closed here
 }
 
-io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* place, const replication::Membership* record) {
+io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* place,
+                                    const replication::Membership* record) {
     store::StoreOptions options{place->budget};
-    auto opening = ReplicaStore::open(&lane->reactor(), lane->volume_buffers.get(), place->folder, options);
+    auto opening =
+        ReplicaStore::open(&lane->reactor(), lane->volume_buffers.get(), place->folder, options);
     auto opened = co_await opening;
     if (!opened) co_return fail(opened.error());
     const auto bytes = replication::encode(*record);
@@ -37,7 +41,8 @@ io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* plac
 }
 
 /// Asks for the places one after the other, beginning with its own, until one is granted.
-void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places, std::size_t first, Candidate& candidate) {
+void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places, std::size_t first,
+         Candidate& candidate) {
     const metadata::Holder holder{core.identity->host(), candidate.place.member.replica};
     for (std::size_t i = 0; i < places.size(); ++i) {
         const unsigned place = places[(first + i) % places.size()];
@@ -58,19 +63,22 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
     config.volume = volume.id;
     config.incarnation = candidate.place.member.replica;
     config.size_bytes = volume.size_bytes;
-    config.direct = !core.pools->is_buffered(candidate.place.member.pool);
+    config.direct = candidate.place.direct;
     config.boot_id = core.boot_id;
     Lane& lane = core.engine->lane_of(volume.id);
-    const auto made = io::run_on(lane.reactor(), [&] { return make_replica(&lane, &candidate.place, config); });
+    const auto made =
+        io::run_on(lane.reactor(), [&] { return make_replica(&lane, &candidate.place, config); });
     if (!made) candidate.error = made.error();
 }
 
 }  // namespace
 
-std::string place_name(VolumeId volume, unsigned index) { return fmt::format("{}/replica/{}", volume.to_string(), index); }
+std::string place_name(VolumeId volume, unsigned index) {
+    return fmt::format("{}/replica/{}", volume.to_string(), index);
+}
 
-void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume, const std::vector<unsigned>& places,
-                     std::vector<Candidate>& candidates) {
+void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
+                     const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
     std::vector<std::jthread> threads;
     for (std::size_t i = 0; i < candidates.size(); ++i) {
         threads.emplace_back([&, i] {
@@ -93,7 +101,9 @@ void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {
         record->state = metadata::ReplicaState::kRemoving;
         return tx.put(*record);
     });
-    if (!removed) log::warn("replica {} will be deleted later: {}", replica.to_string(), to_string(removed.error()));
+    if (!removed)
+        log::warn("replica {} will be deleted later: {}", replica.to_string(),
+                  to_string(removed.error()));
     if (!stored) log::warn("replica {}: {}", replica.to_string(), to_string(stored.error()));
 }
 

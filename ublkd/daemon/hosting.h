@@ -1,6 +1,8 @@
-// Who hosts a replica: several pools prepare one each, each asks the permission service for a free place of the volume
-// ("vol-…/replica/0"…), the first to ask gets it, and who gets none deletes what it prepared. For a new volume and for a
-// degraded one. Blocking; candidates work side by side, each on a thread of its own. No state.
+// Who hosts a replica: several pools prepare one each, each asks the permission service for a free
+// place of the volume
+// ("vol-…/replica/0"…), the first to ask gets it, and who gets none deletes what it prepared. For a
+// new volume and for a degraded one. Blocking; candidates work side by side, each on a thread of
+// its own. No state.
 //
 // Crash safety: a candidate's ReplicaRecord (preparing) is stored before its folder is made.
 // Fault points: daemon.hosting.after_prepare, daemon.hosting.after_permission.
@@ -20,16 +22,17 @@ std::string place_name(VolumeId volume, unsigned index);
 
 struct Candidate {
     volume::ReplicaPlace place;
-    std::optional<unsigned> granted;    // which place
-    std::optional<Error> error;         // could not prepare or ask
+    std::optional<unsigned> granted;  // which place
+    std::optional<Error> error;       // could not prepare or ask
 };
 
-/// Each candidate makes an empty replica and asks for one of `places`, in an order of its own. Waits for all.
-void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume, const std::vector<unsigned>& places,
-                     std::vector<Candidate>& candidates);
+/// Each candidate makes an empty replica and asks for one of `places`, in an order of its own.
+/// Waits for all.
+void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
+                     const std::vector<unsigned>& places, std::vector<Candidate>& candidates);
 
-/// Deletes a replica's folder and its record; where that is not possible now, the record says "removing" and the sweeper
-/// (repair.h) does it later.
+/// Deletes a replica's folder and its record; where that is not possible now, the record says
+/// "removing" and the sweeper (repair.h) does it later.
 void discard_replica(const Core& core, ReplicaId replica, PoolId pool);
 /// Writes the first record into the superblock of a new member and closes it in order.
 Result<void> seal_member(const Core& core, VolumeId volume, const volume::ReplicaPlace& place,

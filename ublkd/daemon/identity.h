@@ -1,4 +1,5 @@
-// Which host this daemon is. None until `init` (the daemon is uninitialized then); never changes afterwards. Thread-safe.
+// Which host this daemon is. None until `init` (the daemon is uninitialized then); never changes
+// afterwards. Thread-safe.
 #pragma once
 
 #include <atomic>

@@ -1,9 +1,9 @@
 #include "ublkd/daemon/names.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
-
-#include <fmt/format.h>
 
 namespace ublkd::daemon {
 namespace {
@@ -11,13 +11,15 @@ namespace {
 using api::ApiResult;
 using api::refuse;
 
-constexpr std::array<std::string_view, 7> kPrefixes{"vol-", "i-", "pool-", "host-", "rep-", "att-", "snap-"};
+constexpr std::array<std::string_view, 7> kPrefixes{"vol-", "i-",   "pool-", "host-",
+                                                    "rep-", "att-", "snap-"};
 
 bool looks_like_id(std::string_view text, std::string_view prefix) {
     if (!text.starts_with(prefix)) return false;
     const auto rest = text.substr(prefix.size());
-    return rest.starts_with('0') && rest.size() <= 17 &&
-           std::ranges::all_of(rest, [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+    return rest.starts_with('0') && rest.size() <= 17 && std::ranges::all_of(rest, [](char c) {
+               return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+           });
 }
 
 /// What the kinds of resources differ in.
@@ -34,72 +36,93 @@ ApiResult<Record> one_of(const Kind& kind, const std::string& text, std::vector<
         for (const auto& record : found) ids.push_back(record.id.to_string());
         std::ranges::sort(ids);
         if (ids.size() > 5) ids.resize(5);
-        return refuse("InvalidParameterValue", fmt::format("'{}' fits {} {}s ({}...): give more of the id", text, found.size(), kind.noun, fmt::join(ids, ", ")));
+        return refuse("InvalidParameterValue",
+                      fmt::format("'{}' fits {} {}s ({}...): give more of the id", text,
+                                  found.size(), kind.noun, fmt::join(ids, ", ")));
     }
     return std::move(found[0]);
 }
 
 /// By id, by a prefix of one, else by `by_name`.
 template <class Record, class ByName>
-ApiResult<Record> find(metadata::MetadataStore* store, const Kind& kind, const std::string& text, ByName by_name) {
+ApiResult<Record> find(metadata::MetadataStore* store, const Kind& kind, const std::string& text,
+                       ByName by_name) {
     using IdType = decltype(Record::id);
-    if (text.empty()) return refuse("MissingParameter", fmt::format("a {} is needed: its id, a prefix of it, or its name", kind.noun));
-    const auto result = store->read_for<std::vector<Record>>([&](metadata::Transaction& tx) -> Result<std::vector<Record>> {
-        std::vector<Record> found;
-        if (const auto id = IdType::parse(text)) {
-            TRY_ASSIGN(auto record, tx.get<Record>(*id));
-            if (record) found.push_back(std::move(*record));
-            return found;
-        }
-        TRY_ASSIGN(const auto all, tx.list<Record>());
-        const std::string prefix = IdType(1).to_string().substr(0, IdType(1).to_string().find('-') + 1);
-        const bool by_prefix = looks_like_id(text, prefix);
-        for (const auto& record : all) {
-            if (by_prefix && record.id.to_string().starts_with(text)) {
-                found.push_back(record);
-                continue;
+    if (text.empty())
+        return refuse(
+            "MissingParameter",
+            fmt::format("a {} is needed: its id, a prefix of it, or its name", kind.noun));
+    const auto result = store->read_for<std::vector<Record>>(
+        [&](metadata::Transaction& tx) -> Result<std::vector<Record>> {
+            std::vector<Record> found;
+            if (const auto id = IdType::parse(text)) {
+                TRY_ASSIGN(auto record, tx.get<Record>(*id));
+                if (record) found.push_back(std::move(*record));
+                return found;
             }
-            TRY_ASSIGN(const bool named, by_name(tx, record));
-            if (named) found.push_back(record);
-        }
-        return found;
-    });
-    if (!result) return refuse(result.error(), fmt::format("cannot look up the {} '{}'", kind.noun, text));
+            TRY_ASSIGN(const auto all, tx.list<Record>());
+            const std::string prefix =
+                IdType(1).to_string().substr(0, IdType(1).to_string().find('-') + 1);
+            const bool by_prefix = looks_like_id(text, prefix);
+            for (const auto& record : all) {
+                if (by_prefix && record.id.to_string().starts_with(text)) {
+                    found.push_back(record);
+                    continue;
+                }
+                TRY_ASSIGN(const bool named, by_name(tx, record));
+                if (named) found.push_back(record);
+            }
+            return found;
+        });
+    if (!result)
+        return refuse(result.error(), fmt::format("cannot look up the {} '{}'", kind.noun, text));
     return one_of(kind, text, *result);
 }
 
 }  // namespace
 
-ApiResult<metadata::VolumeRecord> find_volume(metadata::MetadataStore* store, const std::string& text) {
-    return find<metadata::VolumeRecord>(store, {"volume", "InvalidVolume.NotFound"}, text,
-                                        [&](metadata::Transaction& tx, const auto& record) -> Result<bool> {
-                                            TRY_ASSIGN(const auto name, name_of_resource(tx, record.id.to_string()));
-                                            return name == text;
-                                        });
+ApiResult<metadata::VolumeRecord> find_volume(metadata::MetadataStore* store,
+                                              const std::string& text) {
+    return find<metadata::VolumeRecord>(
+        store, {"volume", "InvalidVolume.NotFound"}, text,
+        [&](metadata::Transaction& tx, const auto& record) -> Result<bool> {
+            TRY_ASSIGN(const auto name, name_of_resource(tx, record.id.to_string()));
+            return name == text;
+        });
 }
 
-ApiResult<metadata::InstanceRecord> find_instance(metadata::MetadataStore* store, const std::string& text) {
+ApiResult<metadata::InstanceRecord> find_instance(metadata::MetadataStore* store,
+                                                  const std::string& text) {
     if (text.empty()) {
         const auto own = store->list<metadata::InstanceRecord>(metadata::where("is_host", true));
         if (!own) return refuse(own.error(), "cannot look up the host's instance");
-        if (own->empty()) return refuse("InvalidInstanceID.NotFound", "the host has no instance: was it initialized?");
+        if (own->empty())
+            return refuse("InvalidInstanceID.NotFound",
+                          "the host has no instance: was it initialized?");
         return own->front();
     }
-    return find<metadata::InstanceRecord>(store, {"instance", "InvalidInstanceID.NotFound"}, text,
-                                          [&](metadata::Transaction& tx, const auto& record) -> Result<bool> {
-                                              TRY_ASSIGN(const auto name, name_of_resource(tx, record.id.to_string()));
-                                              return name == text;
-                                          });
+    return find<metadata::InstanceRecord>(
+        store, {"instance", "InvalidInstanceID.NotFound"}, text,
+        [&](metadata::Transaction& tx, const auto& record) -> Result<bool> {
+            TRY_ASSIGN(const auto name, name_of_resource(tx, record.id.to_string()));
+            return name == text;
+        });
 }
 
 ApiResult<metadata::PoolRecord> find_pool(metadata::MetadataStore* store, const std::string& text) {
-    return find<metadata::PoolRecord>(store, {"pool", "InvalidPool.NotFound"}, text,
-                                      [&](metadata::Transaction&, const auto& record) -> Result<bool> { return record.path == text; });
+    return find<metadata::PoolRecord>(
+        store, {"pool", "InvalidPool.NotFound"}, text,
+        [&](metadata::Transaction&, const auto& record) -> Result<bool> {
+            return record.path == text;
+        });
 }
 
 ApiResult<metadata::HostRecord> find_host(metadata::MetadataStore* store, const std::string& text) {
-    return find<metadata::HostRecord>(store, {"host", "InvalidHost.NotFound"}, text,
-                                      [&](metadata::Transaction&, const auto& record) -> Result<bool> { return record.name == text; });
+    return find<metadata::HostRecord>(
+        store, {"host", "InvalidHost.NotFound"}, text,
+        [&](metadata::Transaction&, const auto& record) -> Result<bool> {
+            return record.name == text;
+        });
 }
 
 ApiResult<std::string> find_taggable(metadata::MetadataStore* store, const std::string& text) {
@@ -113,7 +136,8 @@ ApiResult<std::string> find_taggable(metadata::MetadataStore* store, const std::
 }
 
 Result<api::Tags> tags_of(metadata::Transaction& tx, const std::string& resource) {
-    TRY_ASSIGN(const auto records, tx.list<metadata::TagRecord>(metadata::where("resource", resource)));
+    TRY_ASSIGN(const auto records,
+               tx.list<metadata::TagRecord>(metadata::where("resource", resource)));
     api::Tags tags;
     for (const auto& record : records) tags[record.key] = record.value;
     return tags;
@@ -124,7 +148,8 @@ Result<std::string> name_of_resource(metadata::Transaction& tx, const std::strin
     return record ? record->value : std::string();
 }
 
-Result<void> put_tag(metadata::Transaction& tx, const std::string& resource, const std::string& key, const std::string& value) {
+Result<void> put_tag(metadata::Transaction& tx, const std::string& resource, const std::string& key,
+                     const std::string& value) {
     TRY_ASSIGN(auto old, tx.get<metadata::TagRecord>(resource, key));
     metadata::TagRecord record = old ? *old : metadata::TagRecord{resource, key, "", 0};
     record.value = value;
@@ -132,41 +157,56 @@ Result<void> put_tag(metadata::Transaction& tx, const std::string& resource, con
 }
 
 Result<void> erase_tags(metadata::Transaction& tx, const std::string& resource) {
-    TRY_ASSIGN(const auto records, tx.list<metadata::TagRecord>(metadata::where("resource", resource)));
+    TRY_ASSIGN(const auto records,
+               tx.list<metadata::TagRecord>(metadata::where("resource", resource)));
     for (const auto& record : records) {
         TRY(tx.erase(record));
     }
     return {};
 }
 
-Result<void> check_name_free(metadata::Transaction& tx, const std::string& resource, const std::string& name) {
+Result<void> check_name_free(metadata::Transaction& tx, const std::string& resource,
+                             const std::string& name) {
     if (name.empty()) return {};
-    TRY_ASSIGN(const auto records, tx.list<metadata::TagRecord>(metadata::Query{{{"key", metadata::to_value("Name")}, {"value", metadata::to_value(name)}}, {}, SIZE_MAX}));
+    TRY_ASSIGN(const auto records,
+               tx.list<metadata::TagRecord>(metadata::Query{
+                   {{"key", metadata::to_value("Name")}, {"value", metadata::to_value(name)}},
+                   {},
+                   SIZE_MAX}));
     const auto kind = resource.substr(0, resource.find('-'));
     for (const auto& record : records) {
-        if (record.resource != resource && record.resource.starts_with(kind + "-")) return fail(Errc::kExists, "the name is used by another one");
+        if (record.resource != resource && record.resource.starts_with(kind + "-"))
+            return fail(Errc::kExists, "the name is used by another one");
     }
     return {};
 }
 
 ApiResult<void> check_name(const std::string& name) {
-    const bool printable = std::ranges::all_of(name, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; });
+    const bool printable = std::ranges::all_of(
+        name, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; });
     if (name.empty() || name.size() > 255 || !printable) {
         return refuse("InvalidParameterValue", "a name has 1 to 255 printable characters");
     }
     for (const auto prefix : kPrefixes) {
         if (looks_like_id(name, prefix)) {
-            return refuse("InvalidParameterValue", fmt::format("a name must not look like an id; '{}' was given", name));
+            return refuse("InvalidParameterValue",
+                          fmt::format("a name must not look like an id; '{}' was given", name));
         }
     }
     return {};
 }
 
 ApiResult<void> check_tags(const api::Tags& tags) {
-    if (tags.size() > 50) return refuse("InvalidParameterValue", fmt::format("a resource has at most 50 tags; {} were given", tags.size()));
+    if (tags.size() > 50)
+        return refuse("InvalidParameterValue",
+                      fmt::format("a resource has at most 50 tags; {} were given", tags.size()));
     for (const auto& [key, value] : tags) {
         if (key.empty() || key.size() > 127 || value.size() > 255) {
-            return refuse("InvalidParameterValue", fmt::format("a tag has a key of 1 to 127 and a value of 0 to 255 bytes; '{}' was given", key));
+            return refuse(
+                "InvalidParameterValue",
+                fmt::format(
+                    "a tag has a key of 1 to 127 and a value of 0 to 255 bytes; '{}' was given",
+                    key));
         }
         if (key == "Name" && !value.empty()) {
             API_TRY(check_name(value));

@@ -1,5 +1,5 @@
-// What NBD clients may see: the volumes that are attached by NBD, under their id and their name. Filled by the attach
-// and detach of volumes, asked by the NBD server.
+// What NBD clients may see: the volumes that are attached by NBD, under their id and their name.
+// Filled by the attach and detach of volumes, asked by the NBD server.
 //
 // Thread: all calls on the NBD server's reactor (Engine posts there).
 #pragma once
@@ -15,8 +15,8 @@ namespace ublkd::daemon {
 class NbdExports final : public front::nbd::ExportDirectory {
   public:
     struct Entry {
-        std::string id;      // the volume's: the canonical name
-        std::string name;    // its Name tag; may be empty
+        std::string id;    // the volume's: the canonical name
+        std::string name;  // its Name tag; may be empty
         block::BlockDevice* device = nullptr;
         block::Geometry geometry;
         io::Reactor* home = nullptr;

@@ -21,7 +21,8 @@ std::expected<Options, std::string> parse_options(const std::vector<std::string>
         std::string name = arguments[i];
         std::string value;
         bool has_value = false;
-        if (const auto equals = name.find('='); name.starts_with("--") && equals != std::string::npos) {
+        if (const auto equals = name.find('=');
+            name.starts_with("--") && equals != std::string::npos) {
             value = name.substr(equals + 1);
             name.resize(equals);
             has_value = true;
@@ -34,12 +35,18 @@ std::expected<Options, std::string> parse_options(const std::vector<std::string>
             return std::unexpected(name + " takes no value");
         }
         if (takes_value && value.empty()) return std::unexpected(name + " needs a value");
-        if (name == "--state") options.state = value;
-        else if (name == "--config") options.config_file = value;
-        else if (name == "--detach-all") options.detach_all = true;
-        else if (name == "--help" || name == "-h") options.help = true;
-        else if (name == "--version") options.version = true;
-        else return std::unexpected("unknown argument '" + arguments[i] + "'; see ublkd --help");
+        if (name == "--state")
+            options.state = value;
+        else if (name == "--config")
+            options.config_file = value;
+        else if (name == "--detach-all")
+            options.detach_all = true;
+        else if (name == "--help" || name == "-h")
+            options.help = true;
+        else if (name == "--version")
+            options.version = true;
+        else
+            return std::unexpected("unknown argument '" + arguments[i] + "'; see ublkd --help");
     }
     return options;
 }

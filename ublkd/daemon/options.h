@@ -1,4 +1,5 @@
-// The command line of ublkd. Parsed by hand: five flags. A wrong one is a message that says what is allowed.
+// The command line of ublkd. Parsed by hand: five flags. A wrong one is a message that says what is
+// allowed.
 #pragma once
 
 #include <expected>
@@ -8,9 +9,10 @@
 namespace ublkd::daemon {
 
 struct Options {
-    std::string state;          // --state DIR: all files under DIR, for running as any user; "": the system's folders
-    std::string config_file;    // --config F; "": state folder's or /etc/ublkd/ublkd.toml
-    bool detach_all = false;    // stop for good: detach everything, then end
+    std::string state;        // --state DIR: all files under DIR, for running as any user; "": the
+                              // system's folders
+    std::string config_file;  // --config F; "": state folder's or /etc/ublkd/ublkd.toml
+    bool detach_all = false;  // stop for good: detach everything, then end
     bool help = false;
     bool version = false;
 };

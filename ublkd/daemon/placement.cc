@@ -8,11 +8,11 @@ std::set<std::string> domains_of(const std::vector<UsablePool>& pools) {
     return domains;
 }
 
-std::vector<UsablePool> choose_candidates(const std::vector<UsablePool>& pools, const std::set<std::string>& taken,
-                                          unsigned wanted) {
+std::vector<UsablePool> choose_candidates(const std::vector<UsablePool>& pools,
+                                          const std::set<std::string>& taken, unsigned wanted) {
     std::set<std::string> used = taken;
     std::vector<UsablePool> chosen;
-    for (const auto& pool : pools) {    // most space first
+    for (const auto& pool : pools) {  // most space first
         if (chosen.size() == wanted + 1) break;
         if (used.insert(pool.domain).second) chosen.push_back(pool);
     }

@@ -1,16 +1,16 @@
 #include "ublkd/daemon/pools.h"
 
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
 
-#include <fmt/format.h>
-
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system.h"
+#include "ublkd/front/ublk/process_guard.h"
 
 namespace ublkd::daemon {
 
@@ -22,7 +22,8 @@ using metadata::Transaction;
 
 namespace {
 
-/// `path` without links, dots and a slash at the end; what does not exist yet stays as it is written.
+/// `path` without links, dots and a slash at the end; what does not exist yet stays as it is
+/// written.
 std::string canonical(const std::string& path) {
     std::error_code error;
     auto made = std::filesystem::weakly_canonical(path, error);
@@ -34,27 +35,46 @@ std::string canonical(const std::string& path) {
 /// The nearest folder of `path` that exists.
 std::string existing_part(std::filesystem::path path) {
     std::error_code error;
-    while (path.has_relative_path() && !std::filesystem::exists(path, error)) path = path.parent_path();
+    while (path.has_relative_path() && !std::filesystem::exists(path, error))
+        path = path.parent_path();
     return path.string();
 }
 
 std::string why_not_created(const Error& error, const std::string& path) {
     switch (error.code) {
-        case Errc::kUnsupported: return fmt::format("{} is on a file system without O_DIRECT; take another, or --buffered for trying out ({})", path, to_string(error));
-        case Errc::kBusy: return fmt::format("{} is not empty, or in use by another daemon: give a new or empty folder ({})", path, to_string(error));
-        case Errc::kExists: return fmt::format("{} holds a pool already, of another installation or of a former one: remove it or give another folder", path);
-        case Errc::kNotFound: return fmt::format("cannot make {}: its parent folder does not exist", path);
-        default: return fmt::format("cannot make a pool in {}: {}", path, to_string(error));
+        case Errc::kUnsupported:
+            return fmt::format(
+                "{} is on a file system without O_DIRECT; take another, or --buffered for trying "
+                "out ({})",
+                path, to_string(error));
+        case Errc::kBusy:
+            return fmt::format(
+                "{} is not empty, or in use by another daemon: give a new or empty folder ({})",
+                path, to_string(error));
+        case Errc::kExists:
+            return fmt::format(
+                "{} holds a pool already, of another installation or of a former one: remove it or "
+                "give another folder",
+                path);
+        case Errc::kNotFound:
+            return fmt::format("cannot make {}: its parent folder does not exist", path);
+        default:
+            return fmt::format("cannot make a pool in {}: {}", path, to_string(error));
     }
 }
 
 std::string code_not_created(const Error& error) {
     switch (error.code) {
-        case Errc::kUnsupported: return "UnsupportedOperation";
-        case Errc::kBusy: return "PoolInUse";
-        case Errc::kExists: return "AlreadyExists";
-        case Errc::kNotFound: return "InvalidParameterValue";
-        default: return std::string(api::code_of(error.code));
+        case Errc::kUnsupported:
+            return "UnsupportedOperation";
+        case Errc::kBusy:
+            return "PoolInUse";
+        case Errc::kExists:
+            return "AlreadyExists";
+        case Errc::kNotFound:
+            return "InvalidParameterValue";
+        default:
+            return std::string(api::code_of(error.code));
     }
 }
 
@@ -87,7 +107,8 @@ Result<void> Pools::set_state(PoolRecord& record, PoolState state) {
 void Pools::open_entry(Entry& entry) {
     auto opened = store::Pool::open(entry.record.path);
     if (opened && (*opened)->id() != entry.record.id) {
-        entry.trouble = fmt::format("{} holds another pool, {}", entry.record.path, (*opened)->id().to_string());
+        entry.trouble = fmt::format("{} holds another pool, {}", entry.record.path,
+                                    (*opened)->id().to_string());
         return;
     }
     if (!opened) {
@@ -116,10 +137,13 @@ Result<void> Pools::finish_removing(const PoolRecord& record) {
     auto opened = store::Pool::open(record.path);
     if (opened && (*opened)->id() == record.id) {
         const auto destroyed = (*opened)->destroy();
-        if (!destroyed) log::warn("the folder of the removed pool {} stays: {}", record.path, to_string(destroyed.error()));
+        if (!destroyed)
+            log::warn("the folder of the removed pool {} stays: {}", record.path,
+                      to_string(destroyed.error()));
     }
     return store_->write([&](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(const auto replicas, tx.list<metadata::ReplicaRecord>(metadata::where("pool", record.id)));
+        TRY_ASSIGN(const auto replicas,
+                   tx.list<metadata::ReplicaRecord>(metadata::where("pool", record.id)));
         for (const auto& replica : replicas) {
             TRY(tx.erase(replica));
         }
@@ -129,8 +153,9 @@ Result<void> Pools::finish_removing(const PoolRecord& record) {
     });
 }
 
-Result<void> Pools::open_all() {
-    TRY_ASSIGN(const auto records, store_->list<PoolRecord>(metadata::where("host", identity_->host())));
+Result<void> Pools::open_all(HostId host) {
+    TRY_ASSIGN(const auto records,
+               store_->list<PoolRecord>(metadata::where("host", host)));
     for (const PoolRecord& record : records) {
         if (record.state == PoolState::kAdding) {
             TRY(finish_adding(record));
@@ -141,7 +166,9 @@ Result<void> Pools::open_all() {
             entry->record = record;
             entry->failed = record.state == PoolState::kFailed;
             open_entry(*entry);
-            if (!entry->pool) log::warn("pool {} in {} is missing: {}", record.id.to_string(), record.path, entry->trouble);
+            if (!entry->pool)
+                log::warn("pool {} in {} is missing: {}", record.id.to_string(), record.path,
+                          entry->trouble);
             const std::lock_guard lock(mutex_);
             entries_[record.id] = entry;
         }
@@ -172,10 +199,12 @@ bool Pools::probe() {
         const std::lock_guard lock(entry->mutex);
         const bool was_missing = !entry->pool;
         if (was_missing) open_entry(*entry);
-        const bool back = (was_missing && entry->pool) || (entry->failed && entry->pool && probe_failed(*entry));
+        const bool back =
+            (was_missing && entry->pool) || (entry->failed && entry->pool && probe_failed(*entry));
         if (!back) continue;
         came_back = true;
-        events_->add("pool.recovered", entry->record.id.to_string(), fmt::format("pool {} is back", entry->record.path));
+        events_->add("pool.recovered", entry->record.id.to_string(),
+                     fmt::format("pool {} is back", entry->record.path));
     }
     return came_back;
 }
@@ -191,7 +220,8 @@ void Pools::mark_failed(PoolId pool, const Error& cause) {
     if (const auto stored = set_state(entry->record, PoolState::kFailed); !stored) {
         log::warn("pool {}: {}", pool.to_string(), to_string(stored.error()));
     }
-    events_->add("pool.failed", pool.to_string(), fmt::format("pool {}: {}", entry->record.path, entry->trouble));
+    events_->add("pool.failed", pool.to_string(),
+                 fmt::format("pool {}: {}", entry->record.path, entry->trouble));
 }
 
 std::vector<UsablePool> Pools::usable() {
@@ -203,7 +233,8 @@ std::vector<UsablePool> Pools::usable() {
         if (!space) continue;
         found.push_back({entry->record.id, entry->record.domain, space->available_bytes()});
     }
-    std::ranges::stable_sort(found, [](const auto& a, const auto& b) { return a.available_bytes > b.available_bytes; });
+    std::ranges::stable_sort(
+        found, [](const auto& a, const auto& b) { return a.available_bytes > b.available_bytes; });
     return found;
 }
 
@@ -214,13 +245,9 @@ std::optional<volume::ReplicaPlace> Pools::place(PoolId pool, ReplicaId replica)
     volume::ReplicaPlace place;
     place.member = {replica, entry->record.host, pool};
     place.folder = fmt::format("{}/replicas/{}", entry->record.path, replica.to_string());
+    place.direct = !entry->record.buffered;
     if (entry->pool) place.budget = entry->pool->budget();
     return place;
-}
-
-bool Pools::is_buffered(PoolId pool) {
-    const auto entry = find(pool);
-    return entry && entry->record.buffered;
 }
 
 std::string Pools::domain_of_pool(PoolId pool) {
@@ -252,7 +279,8 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
             continue;
         }
         std::error_code error;
-        if (std::filesystem::exists(entry->pool->replica_folder(replica), error)) return entry->pool->remove_replica(replica);
+        if (std::filesystem::exists(entry->pool->replica_folder(replica), error))
+            return entry->pool->remove_replica(replica);
         if (error) missing = true;
     }
     if (missing) return fail(Errc::kClosed, "a pool that may hold the replica is missing");
@@ -261,20 +289,32 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
 
 ApiResult<std::string> Pools::check_request(const api::AddPoolRequest& request) {
     const std::string path = canonical(request.path);
+    if (!front::ublk::check_not_on_ublk(existing_part(path))) {
+        return refuse("InvalidParameterValue", fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
+    }
     if (path == "/") return refuse("InvalidParameterValue", "a pool is a folder of its own, not /");
-    const bool printable = std::ranges::all_of(request.domain, [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; });
+    const bool printable = std::ranges::all_of(
+        request.domain, [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; });
     if (request.domain.size() > store::kMaxDomainBytes || !printable) {
-        return refuse("InvalidParameterValue", fmt::format("a domain has at most {} printable characters without blanks; '{}' was given", store::kMaxDomainBytes, request.domain));
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format(
+                "a domain has at most {} printable characters without blanks; '{}' was given",
+                store::kMaxDomainBytes, request.domain));
     }
     struct stat status{};
     if (stat(path.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
         return refuse("InvalidParameterValue", fmt::format("{} is not a folder", path));
     }
     for (const EntryRef& entry : all()) {
-        if (entry->record.path == path) return refuse("AlreadyExists", fmt::format("{} is the pool {} already", path, entry->record.id.to_string()));
+        if (entry->record.path == path)
+            return refuse("AlreadyExists", fmt::format("{} is the pool {} already", path,
+                                                       entry->record.id.to_string()));
     }
     const std::string parent = std::filesystem::path(path).parent_path().string();
-    if (stat(parent.c_str(), &status) != 0) return refuse("InvalidParameterValue", fmt::format("{} does not exist: make it first", parent));
+    if (stat(parent.c_str(), &status) != 0)
+        return refuse("InvalidParameterValue",
+                      fmt::format("{} does not exist: make it first", parent));
     return path;
 }
 
@@ -286,15 +326,21 @@ ApiResult<api::PlanView> Pools::plan_pool(const api::AddPoolRequest& request) {
         if (!found) return refuse(found.error(), "cannot tell the disk below " + path);
         domain = *found;
     }
-    return api::PlanView{{fmt::format("make a pool in {} in the failure domain '{}'{}", path, domain,
-                                      request.limit_bytes == 0 ? "" : fmt::format(" of at most {} MiB", request.limit_bytes / kMiB))}};
+    return api::PlanView{{fmt::format(
+        "make a pool in {} in the failure domain '{}'{}", path, domain,
+        request.limit_bytes == 0 ? ""
+                                 : fmt::format(" of at most {} MiB", request.limit_bytes / kMiB))}};
 }
 
 ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
+    return add_pool_to(identity_->host(), request);
+}
+
+ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolRequest& request) {
     API_TRY_ASSIGN(const auto path, check_request(request));
     PoolRecord record;
     record.id = PoolId::random();
-    record.host = identity_->host();
+    record.host = host;
     record.path = path;
     record.buffered = request.buffered;
     record.state = PoolState::kAdding;
@@ -307,17 +353,21 @@ ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
         record.domain = *found;
     }
     const auto stored = store_->write([&](Transaction& tx) { return tx.put(record); });
-    if (!stored && stored.error().code == Errc::kExists) return refuse("AlreadyExists", path + " is a pool already");
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists", path + " is a pool already");
     if (!stored) return refuse(stored.error(), "cannot store the pool");
     (void)faults::hit("daemon.pool_add.after_intent");
 
-    auto made = store::Pool::create(path, {record.id, record.domain, request.limit_bytes, request.buffered});
+    auto made = store::Pool::create(
+        path, {record.id, record.domain, request.limit_bytes, request.buffered});
     if (!made) {
-        if (const auto undone = finish_adding(record); !undone) log::warn("pool {}: {}", path, to_string(undone.error()));
+        if (const auto undone = finish_adding(record); !undone)
+            log::warn("pool {}: {}", path, to_string(undone.error()));
         return refuse(code_not_created(made.error()), why_not_created(made.error(), path));
     }
     (void)faults::hit("daemon.pool_add.after_folder");
-    if (const auto done = set_state(record, PoolState::kAvailable); !done) return refuse(done.error(), "cannot store the pool");
+    if (const auto done = set_state(record, PoolState::kAvailable); !done)
+        return refuse(done.error(), "cannot store the pool");
     auto entry = std::make_shared<Entry>();
     entry->record = record;
     entry->pool = std::move(*made);
@@ -325,12 +375,14 @@ ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
         const std::lock_guard lock(mutex_);
         entries_[record.id] = entry;
     }
-    events_->add("pool.added", record.id.to_string(), fmt::format("pool {} in the failure domain '{}'", path, record.domain));
+    events_->add("pool.added", record.id.to_string(),
+                 fmt::format("pool {} in the failure domain '{}'", path, record.domain));
     return view_of(entry);
 }
 
 api::PoolView Pools::view_of(const EntryRef& entry) {
-    const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", entry->record.id));
+    const auto replicas =
+        store_->list<metadata::ReplicaRecord>(metadata::where("pool", entry->record.id));
     const std::lock_guard lock(entry->mutex);
     api::PoolView view;
     const PoolRecord& record = entry->record;
@@ -356,25 +408,30 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
 ApiResult<std::vector<api::PoolView>> Pools::pools() {
     std::vector<api::PoolView> views;
     for (const EntryRef& entry : all()) views.push_back(view_of(entry));
-    std::ranges::sort(views, {}, [](const api::PoolView& view) { return std::pair(view.create_time_ms, view.id); });
+    std::ranges::sort(views, {}, [](const api::PoolView& view) {
+        return std::pair(view.create_time_ms, view.id);
+    });
     return views;
 }
 
 ApiResult<api::PoolView> Pools::pool(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_pool(store_, name));
     const auto entry = find(record.id);
-    if (!entry) return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
+    if (!entry)
+        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
     return view_of(entry);
 }
 
 ApiResult<void> Pools::remove_pool(const std::string& name) {
     API_TRY_ASSIGN(const auto found, find_pool(store_, name));
     const auto entry = find(found.id);
-    if (!entry) return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
+    if (!entry)
+        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
     std::string users;
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
         users.clear();
-        TRY_ASSIGN(const auto replicas, tx.list<metadata::ReplicaRecord>(metadata::where("pool", found.id)));
+        TRY_ASSIGN(const auto replicas,
+                   tx.list<metadata::ReplicaRecord>(metadata::where("pool", found.id)));
         for (const auto& replica : replicas) {
             if (replica.state == metadata::ReplicaState::kRemoving) continue;
             users += (users.empty() ? "" : ", ") + replica.volume.to_string();
@@ -385,7 +442,11 @@ ApiResult<void> Pools::remove_pool(const std::string& name) {
         record->state = PoolState::kRemoving;
         return tx.put(*record);
     });
-    if (!users.empty()) return refuse("PoolInUse", fmt::format("pool {} has replicas of {}: delete them, or add another pool first", found.path, users));
+    if (!users.empty())
+        return refuse(
+            "PoolInUse",
+            fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
+                        found.path, users));
     if (!marked) return refuse(marked.error(), "cannot remove the pool");
     {
         const std::lock_guard lock(mutex_);
@@ -399,13 +460,15 @@ ApiResult<void> Pools::remove_pool(const std::string& name) {
                 for (const auto& replica : *replicas) (void)entry->pool->remove_replica(replica.id);
             }
             if (const auto destroyed = entry->pool->destroy(); !destroyed) {
-                log::warn("the folder of the removed pool {} stays: {}", found.path, to_string(destroyed.error()));
+                log::warn("the folder of the removed pool {} stays: {}", found.path,
+                          to_string(destroyed.error()));
             }
             entry->pool.reset();
         }
     }
     (void)faults::hit("daemon.pool_remove.after_folder");
-    if (const auto done = finish_removing(found); !done) return refuse(done.error(), "cannot remove the pool");
+    if (const auto done = finish_removing(found); !done)
+        return refuse(done.error(), "cannot remove the pool");
     events_->add("pool.removed", found.id.to_string(), fmt::format("pool {}", found.path));
     return {};
 }

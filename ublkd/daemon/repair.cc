@@ -51,12 +51,15 @@ void Repair::serve() {
     }
 }
 
-/// Folders of replicas that are nobody's any more: those whose record says so, and those of past holders.
+/// Folders of replicas that are nobody's any more: those whose record says so, and those of past
+/// holders.
 void Repair::remove_lost_replicas() {
     using metadata::ReplicaRecord;
-    const auto removing = core_.store->list<ReplicaRecord>(metadata::where("state", metadata::ReplicaState::kRemoving));
+    const auto removing = core_.store->list<ReplicaRecord>(
+        metadata::where("state", metadata::ReplicaState::kRemoving));
     for (const auto& replica : removing ? *removing : std::vector<ReplicaRecord>()) {
-        if (!core_.pools->remove_replica(replica.pool, replica.id)) continue;    // the next round tries again
+        if (!core_.pools->remove_replica(replica.pool, replica.id))
+            continue;  // the next round tries again
         const auto erased = core_.store->write([&](metadata::Transaction& tx) -> Result<void> {
             TRY_ASSIGN(const auto stored, tx.get<ReplicaRecord>(replica.id));
             if (!stored) return {};
@@ -65,10 +68,11 @@ void Repair::remove_lost_replicas() {
         if (!erased) log::warn("replica {}: {}", replica.id.to_string(), to_string(erased.error()));
     }
     const HostId self = core_.identity->host();
-    const auto swept = core_.permissions->sweep([&](const metadata::DeleteRequest& request) -> Result<void> {
-        if (request.holder.host != self) return fail(Errc::kClosed, "another host's replica");
-        return core_.pools->remove_replica_anywhere(request.holder.incarnation);
-    });
+    const auto swept =
+        core_.permissions->sweep([&](const metadata::DeleteRequest& request) -> Result<void> {
+            if (request.holder.host != self) return fail(Errc::kClosed, "another host's replica");
+            return core_.pools->remove_replica_anywhere(request.holder.incarnation);
+        });
     if (!swept) log::warn("past holders of permissions: {}", to_string(swept.error()));
 }
 

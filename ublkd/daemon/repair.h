@@ -1,6 +1,7 @@
-// What the daemon does by itself: degraded volumes get replicas back, attachments that did not come back are tried again,
-// pools that were missing or failed are looked at, replicas that were lost or deleted are removed from their disks. One
-// thread, woken by changes and every few seconds; each step is small and leaves the rest to the next round.
+// What the daemon does by itself: degraded volumes get replicas back, attachments that did not come
+// back are tried again, pools that were missing or failed are looked at, replicas that were lost or
+// deleted are removed from their disks. One thread, woken by changes and every few seconds; each
+// step is small and leaves the rest to the next round.
 //
 // Owner: Daemon; stop() before the volumes shut down.
 #pragma once

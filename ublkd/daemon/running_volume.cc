@@ -4,22 +4,26 @@
 
 namespace ublkd::daemon {
 
-Result<std::shared_ptr<RunningVolume>> RunningVolume::start(const Core& core, const metadata::VolumeRecord& record,
-                                                            std::vector<volume::ReplicaPlace> places,
-                                                            volume::VolumeEvents* events) {
+Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
+    const Core& core, const metadata::VolumeRecord& record,
+    std::vector<volume::ReplicaPlace> places, volume::VolumeEvents* events) {
     volume::VolumeConfig config;
     config.id = record.id;
     config.size_bytes = record.size_bytes;
     config.logical_block_bytes = record.block_bytes;
-    config.durability = record.durability == metadata::Durability::kWrite ? volume::Durability::kWrite : volume::Durability::kFlush;
-    config.on_full = record.on_full == metadata::OnFull::kFail ? volume::OnFull::kFail : volume::OnFull::kWait;
+    config.durability = record.durability == metadata::Durability::kWrite
+                            ? volume::Durability::kWrite
+                            : volume::Durability::kFlush;
+    config.on_full =
+        record.on_full == metadata::OnFull::kFail ? volume::OnFull::kFail : volume::OnFull::kWait;
     config.replicas = std::move(places);
     config.run_dir = core.configuration->run_dir;
     config.boot_id = core.boot_id;
     std::shared_ptr<RunningVolume> made(new RunningVolume(&core.engine->lane_of(record.id)));
     Lane& lane = made->lane();
     auto started = io::run_on(lane.reactor(), [&] {
-        return volume::Volume::start(&lane.reactor(), lane.volume_buffers.get(), config, core.authority_client, events);
+        return volume::Volume::start(&lane.reactor(), lane.volume_buffers.get(), config,
+                                     core.authority_client, events);
     });
     if (!started) return fail(started.error());
     made->volume_ = std::move(*started);
@@ -27,7 +31,9 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(const Core& core, co
     return made;
 }
 
-RunningVolume::~RunningVolume() { CHECK(!volume_, "stop() comes before the end of a RunningVolume"); }
+RunningVolume::~RunningVolume() {
+    CHECK(!volume_, "stop() comes before the end of a RunningVolume");
+}
 
 namespace {
 
@@ -45,7 +51,8 @@ io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume:
     co_return co_await verifying;
 }
 
-io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume, volume::ReplicaPlace* place) {
+io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume,
+                                      volume::ReplicaPlace* place) {
     if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
     auto adding = (*volume)->add_replica(std::move(*place));
     co_return co_await adding;

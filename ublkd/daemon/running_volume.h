@@ -1,6 +1,6 @@
-// A volume that is started: the volume::Volume on its lane's reactor, seen from threads that may block. Started for an
-// attachment, a verify or a copy, stopped when nobody uses it (volumes.h counts). Views may hold it a moment longer:
-// after stop() they get nothing.
+// A volume that is started: the volume::Volume on its lane's reactor, seen from threads that may
+// block. Started for an attachment, a verify or a copy, stopped when nobody uses it (volumes.h
+// counts). Views may hold it a moment longer: after stop() they get nothing.
 //
 // Thread-safe; every call blocks until the lane has answered. stop() comes before the destructor.
 #pragma once
@@ -15,7 +15,8 @@ namespace ublkd::daemon {
 
 class RunningVolume {
   public:
-    static Result<std::shared_ptr<RunningVolume>> start(const Core& core, const metadata::VolumeRecord& record,
+    static Result<std::shared_ptr<RunningVolume>> start(const Core& core,
+                                                        const metadata::VolumeRecord& record,
                                                         std::vector<volume::ReplicaPlace> places,
                                                         volume::VolumeEvents* events);
     RunningVolume(const RunningVolume&) = delete;
@@ -36,7 +37,7 @@ class RunningVolume {
     explicit RunningVolume(Lane* lane) : lane_(lane) {}
     Lane* lane_;
     volume::OnFull configured_on_full_ = volume::OnFull::kWait;
-    std::unique_ptr<volume::Volume> volume_;    // on the lane's reactor alone
+    std::unique_ptr<volume::Volume> volume_;  // on the lane\'s reactor alone
 };
 
 }  // namespace ublkd::daemon

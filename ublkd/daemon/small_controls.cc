@@ -1,8 +1,8 @@
 #include "ublkd/daemon/small_controls.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "ublkd/daemon/names.h"
 
@@ -14,7 +14,8 @@ using metadata::Transaction;
 
 // ---- instances
 
-ApiResult<api::InstanceView> Instances::create_instance(const std::string& name, const api::Tags& given) {
+ApiResult<api::InstanceView> Instances::create_instance(const std::string& name,
+                                                        const api::Tags& given) {
     api::Tags tags = given;
     if (!name.empty()) tags["Name"] = name;
     API_TRY(check_tags(tags));
@@ -34,7 +35,9 @@ ApiResult<api::InstanceView> Instances::create_instance(const std::string& name,
         }
         return EventLog::add_in(tx, "instance.created", id, name);
     });
-    if (!stored && stored.error().code == Errc::kExists) return refuse("AlreadyExists", fmt::format("another instance has the name '{}'", tags["Name"]));
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another instance has the name '{}'", tags["Name"]));
     if (!stored) return refuse(stored.error(), "cannot store the instance");
     core_.events->announce();
     return view_of(record);
@@ -47,7 +50,8 @@ ApiResult<api::InstanceView> Instances::view_of(const metadata::InstanceRecord& 
     view.state = "running";
     view.is_host = record.is_host;
     view.create_time_ms = record.created_ms;
-    const auto tags = core_.store->read_for<api::Tags>([&](Transaction& tx) { return tags_of(tx, view.id); });
+    const auto tags =
+        core_.store->read_for<api::Tags>([&](Transaction& tx) { return tags_of(tx, view.id); });
     if (!tags) return refuse(tags.error(), "cannot read the instance " + view.id);
     view.tags = *tags;
     if (const auto name = view.tags.find("Name"); name != view.tags.end()) view.name = name->second;
@@ -66,7 +70,9 @@ ApiResult<std::vector<api::InstanceView>> Instances::instances() {
         API_TRY_ASSIGN(auto view, view_of(record));
         views.push_back(std::move(view));
     }
-    std::ranges::sort(views, {}, [](const api::InstanceView& view) { return std::pair(view.create_time_ms, view.id); });
+    std::ranges::sort(views, {}, [](const api::InstanceView& view) {
+        return std::pair(view.create_time_ms, view.id);
+    });
     return views;
 }
 
@@ -78,7 +84,9 @@ ApiResult<api::InstanceView> Instances::instance(const std::string& name) {
 ApiResult<void> Instances::delete_instance(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_instance(core_.store, name));
     const std::string id = record.id.to_string();
-    if (record.is_host) return refuse("IncorrectState", fmt::format("{} is this host itself, and stays while the host does", id));
+    if (record.is_host)
+        return refuse("IncorrectState",
+                      fmt::format("{} is this host itself, and stays while the host does", id));
     API_TRY_ASSIGN(const auto view, view_of(record));
     for (const auto& attachment : view.attachments) {
         API_TRY(volumes_->detach(attachment.volume_id, id, false));
@@ -93,7 +101,9 @@ ApiResult<void> Instances::delete_instance(const std::string& name) {
         TRY(tx.erase(*stored));
         return EventLog::add_in(tx, "instance.deleted", id, "");
     });
-    if (!erased && erased.error().code == Errc::kBusy) return refuse("InstanceInUse", fmt::format("a volume was attached to {} meanwhile: detach it first", id));
+    if (!erased && erased.error().code == Errc::kBusy)
+        return refuse("InstanceInUse",
+                      fmt::format("a volume was attached to {} meanwhile: detach it first", id));
     if (!erased) return refuse(erased.error(), "cannot delete the instance");
     core_.events->announce();
     return {};
@@ -120,19 +130,27 @@ ApiResult<std::vector<api::PermissionView>> Permissions::permissions() {
     return views;
 }
 
-ApiResult<api::PermissionAnswer> Permissions::request_permission(const api::PermissionRequest& request) {
+ApiResult<api::PermissionAnswer> Permissions::request_permission(
+    const api::PermissionRequest& request) {
     const auto host = HostId::parse(request.host_id);
     const auto incarnation = ReplicaId::parse(request.incarnation);
-    if (!host) return refuse("InvalidParameterValue", fmt::format("HostId is a host's whole id; '{}' was given", request.host_id));
-    if (!incarnation) return refuse("InvalidParameterValue", fmt::format("Incarnation is a replica's whole id; '{}' was given", request.incarnation));
+    if (!host)
+        return refuse("InvalidParameterValue",
+                      fmt::format("HostId is a host's whole id; '{}' was given", request.host_id));
+    if (!incarnation)
+        return refuse("InvalidParameterValue",
+                      fmt::format("Incarnation is a replica's whole id; '{}' was given",
+                                  request.incarnation));
     const auto result = core_.permissions->request(request.resource_id, {*host, *incarnation});
-    if (!result) return refuse(result.error(), fmt::format("permission for '{}'", request.resource_id));
+    if (!result)
+        return refuse(result.error(), fmt::format("permission for '{}'", request.resource_id));
     api::PermissionAnswer answer;
     answer.granted = result->answer == metadata::PermissionAnswer::kGranted;
     answer.reason = metadata::name_of(result->answer);
     answer.generation = result->generation;
     if (result->holder.host) answer.owner_host_id = result->holder.host.to_string();
-    if (result->holder.incarnation) answer.owner_incarnation = result->holder.incarnation.to_string();
+    if (result->holder.incarnation)
+        answer.owner_incarnation = result->holder.incarnation.to_string();
     return answer;
 }
 
@@ -140,11 +158,16 @@ ApiResult<void> Permissions::revoke_permission(const std::string& resource) {
     const auto record = core_.store->get<metadata::PermissionRecord>(resource);
     if (!record) return refuse(record.error(), "cannot look up the permission");
     if (!*record || (*record)->state != metadata::PermissionState::kGranted) {
-        return refuse("InvalidPermission.NotFound", fmt::format("nobody holds a permission for '{}'", resource));
+        return refuse("InvalidPermission.NotFound",
+                      fmt::format("nobody holds a permission for '{}'", resource));
     }
-    const auto revoked = core_.permissions->revoke(resource, {(*record)->host, (*record)->incarnation});
+    const auto revoked =
+        core_.permissions->revoke(resource, {(*record)->host, (*record)->incarnation});
     if (!revoked && revoked.error().code == Errc::kBusy) {
-        return refuse("IncorrectState", fmt::format("{} is a member of its volume: it can be revoked when it has left", (*record)->incarnation.to_string()));
+        return refuse(
+            "IncorrectState",
+            fmt::format("{} is a member of its volume: it can be revoked when it has left",
+                        (*record)->incarnation.to_string()));
     }
     if (!revoked) return refuse(revoked.error(), fmt::format("cannot revoke '{}'", resource));
     core_.events->add("permission.revoked", resource, (*record)->incarnation.to_string());
@@ -162,7 +185,8 @@ ApiResult<std::vector<api::TagView>> TagControl::tags(const std::string& resourc
     const auto records = core_.store->list<metadata::TagRecord>(query);
     if (!records) return refuse(records.error(), "cannot list the tags");
     std::vector<api::TagView> views;
-    for (const auto& record : *records) views.push_back({record.resource, record.key, record.value});
+    for (const auto& record : *records)
+        views.push_back({record.resource, record.key, record.value});
     return views;
 }
 
@@ -183,14 +207,20 @@ ApiResult<void> TagControl::add_tags(const std::string& resource, const api::Tag
         if (count > 50) return fail(Errc::kExhausted, "tags");
         return {};
     });
-    if (count > 50) return refuse("InvalidParameterValue", fmt::format("a resource has at most 50 tags; this would make {}", count));
-    if (!stored && stored.error().code == Errc::kExists) return refuse("AlreadyExists", fmt::format("another resource has the name '{}'", tags.at("Name")));
+    if (count > 50)
+        return refuse("InvalidParameterValue",
+                      fmt::format("a resource has at most 50 tags; this would make {}", count));
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another resource has the name '{}'", tags.at("Name")));
     if (!stored) return refuse(stored.error(), "cannot store the tags");
-    if (const auto name = tags.find("Name"); name != tags.end()) core_.engine->rename_export(id, name->second);
+    if (const auto name = tags.find("Name"); name != tags.end())
+        core_.engine->rename_export(id, name->second);
     return {};
 }
 
-ApiResult<void> TagControl::remove_tags(const std::string& resource, const std::vector<std::string>& keys) {
+ApiResult<void> TagControl::remove_tags(const std::string& resource,
+                                        const std::vector<std::string>& keys) {
     API_TRY_ASSIGN(const auto id, find_taggable(core_.store, resource));
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
         for (const auto& key : keys) {

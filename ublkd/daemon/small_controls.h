@@ -1,4 +1,5 @@
-// Instances, permissions and tags as the API sees them: thin over the metadata. Thread-safe; blocking. Owner: Daemon.
+// Instances, permissions and tags as the API sees them: thin over the metadata. Thread-safe;
+// blocking. Owner: Daemon.
 #pragma once
 
 #include "ublkd/api/control.h"
@@ -10,7 +11,8 @@ namespace ublkd::daemon {
 class Instances final : public api::InstanceControl {
   public:
     Instances(const Core& core, Volumes* volumes) : core_(core), volumes_(volumes) {}
-    api::ApiResult<api::InstanceView> create_instance(const std::string& name, const api::Tags& tags) override;
+    api::ApiResult<api::InstanceView> create_instance(const std::string& name,
+                                                      const api::Tags& tags) override;
     api::ApiResult<std::vector<api::InstanceView>> instances() override;
     api::ApiResult<api::InstanceView> instance(const std::string& name) override;
     /// Detaches its volumes, and deletes those that were attached so; refused for the host's own.
@@ -26,7 +28,8 @@ class Permissions final : public api::PermissionControl {
   public:
     explicit Permissions(const Core& core) : core_(core) {}
     api::ApiResult<std::vector<api::PermissionView>> permissions() override;
-    api::ApiResult<api::PermissionAnswer> request_permission(const api::PermissionRequest& request) override;
+    api::ApiResult<api::PermissionAnswer> request_permission(
+        const api::PermissionRequest& request) override;
     api::ApiResult<void> revoke_permission(const std::string& resource) override;
 
   private:
@@ -38,7 +41,8 @@ class TagControl final : public api::TagControl {
     explicit TagControl(const Core& core) : core_(core) {}
     api::ApiResult<std::vector<api::TagView>> tags(const std::string& resource) override;
     api::ApiResult<void> add_tags(const std::string& resource, const api::Tags& tags) override;
-    api::ApiResult<void> remove_tags(const std::string& resource, const std::vector<std::string>& keys) override;
+    api::ApiResult<void> remove_tags(const std::string& resource,
+                                     const std::vector<std::string>& keys) override;
 
   private:
     Core core_;

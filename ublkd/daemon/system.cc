@@ -1,6 +1,7 @@
 #include "ublkd/daemon/system.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -13,8 +14,6 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/check.h"
 
@@ -37,7 +36,8 @@ class Fd {
 
 Result<void> sync_folder_of(const std::string& path) {
     const auto parent = std::filesystem::path(path).parent_path().string();
-    const Fd folder(open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Fd folder(
+        open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (folder.get() < 0 || fsync(folder.get()) != 0) return fail_errno(errno, "sync a folder");
     return {};
 }
@@ -58,7 +58,8 @@ std::array<std::byte, 16> boot_id() {
     for (const char c : boot_id_text()) {
         if (c == '-') continue;
         const unsigned digit = static_cast<unsigned>(c <= '9' ? c - '0' : c - 'a' + 10);
-        id[digits / 2] = static_cast<std::byte>((std::to_integer<unsigned>(id[digits / 2]) << 4) | digit);
+        id[digits / 2] =
+            static_cast<std::byte>((std::to_integer<unsigned>(id[digits / 2]) << 4) | digit);
         ++digits;
     }
     CHECK(digits == 32, "a UUID has 32 hex digits");
@@ -104,7 +105,8 @@ Result<void> make_folder(const std::string& path, unsigned mode) {
     const std::filesystem::path folder(path);
     if (folder.has_parent_path()) std::filesystem::create_directories(folder.parent_path(), error);
     if (error) return fail_errno(error.value(), "make a folder");
-    if (mkdir(path.c_str(), mode) != 0 && errno != EEXIST) return fail_errno(errno, "make a folder");
+    if (mkdir(path.c_str(), mode) != 0 && errno != EEXIST)
+        return fail_errno(errno, "make a folder");
     if (!std::filesystem::is_directory(folder, error)) return fail_errno(ENOTDIR, "make a folder");
     return {};
 }
@@ -147,7 +149,8 @@ void notify_service_manager(std::string_view state) {
     const Fd socket_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     if (socket_fd.get() < 0) return;
     const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-    (void)sendto(socket_fd.get(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), size);
+    (void)sendto(socket_fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+                 reinterpret_cast<const sockaddr*>(&address), size);
 }
 
 }  // namespace ublkd::daemon

@@ -1,5 +1,5 @@
-// Small things of the operating system that the daemon needs: the boot's id, files written whole or not at all, folders,
-// the service manager. Blocking; no state.
+// Small things of the operating system that the daemon needs: the boot's id, files written whole or
+// not at all, folders, the service manager. Blocking; no state.
 #pragma once
 
 #include <array>
@@ -22,14 +22,16 @@ Result<std::string> read_file(const std::string& path);
 Result<void> remove_file_durably(const std::string& path);
 /// With its parents; the last one gets `mode` where it is made here.
 Result<void> make_folder(const std::string& path, unsigned mode);
-/// Empties `path` if it was last used in another boot (its file boot_id says): what lives in it lives as long as the boot.
+/// Empties `path` if it was last used in another boot (its file boot_id says): what lives in it
+/// lives as long as the boot.
 Result<void> renew_run_folder(const std::string& path);
 
-/// The failure domain of a pool for which none was given: the disk below its file system ("disk:sda"), or the file
-/// system itself where no disk is known ("fs:0:45").
+/// The failure domain of a pool for which none was given: the disk below its file system
+/// ("disk:sda"), or the file system itself where no disk is known ("fs:0:45").
 Result<std::string> domain_of(const std::string& folder);
 
-/// Tells the service manager (NOTIFY_SOCKET), where there is one: "READY=1", "STOPPING=1", "STATUS=...".
+/// Tells the service manager (NOTIFY_SOCKET), where there is one: "READY=1", "STOPPING=1",
+/// "STATUS=...".
 void notify_service_manager(std::string_view state);
 
 }  // namespace ublkd::daemon

@@ -1,10 +1,9 @@
 #include "ublkd/daemon/system_control.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdlib>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -31,19 +30,19 @@ Result<void> SystemControl::load_identity() {
     const auto host = HostId::parse(id);
     if (!host) return fail(Errc::kCorrupt, "the state folder's file host-id");
     TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(*host));
-    if (!record) return fail(Errc::kCorrupt, "host-id names a host that the metadata does not know");
+    if (!record)
+        return fail(Errc::kCorrupt, "host-id names a host that the metadata does not know");
     core_.identity->set(*host);
     return {};
 }
 
-/// What an `init` that was killed, or failed, has left: pools without replicas, and the host's records.
+/// What an `init` that was killed, or failed, has left: pools without replicas, and the host's
+/// records.
 Result<void> SystemControl::undo_init() {
     TRY_ASSIGN(const auto hosts, core_.store->list<HostRecord>());
     if (hosts.empty()) return {};
-    core_.identity->set(hosts.front().id);
-    const auto opened = core_.pools->open_all();
+    const auto opened = core_.pools->open_all(hosts.front().id);
     core_.pools->forget_all();
-    core_.identity->set(HostId());
     TRY(opened);
     return core_.store->write([](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(const auto pools, tx.list<metadata::PoolRecord>());
@@ -65,9 +64,13 @@ Result<void> SystemControl::undo_init() {
 ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRequest& request) {
     const std::lock_guard lock(init_);
     if (initialized()) {
-        return refuse("IncorrectState", fmt::format("this daemon is initialized already, as {}: 'ebs-cli pool add' adds pools", core_.identity->host().to_string()));
+        return refuse(
+            "IncorrectState",
+            fmt::format("this daemon is initialized already, as {}: 'ebs-cli pool add' adds pools",
+                        core_.identity->host().to_string()));
     }
-    if (request.path.empty() && (!request.domain.empty() || request.limit_bytes != 0 || request.buffered)) {
+    if (request.path.empty() &&
+        (!request.domain.empty() || request.limit_bytes != 0 || request.buffered)) {
         return refuse("MissingParameter", "Path is needed with Domain, SizeBytes or Buffered");
     }
     if (request.dry_run) {
@@ -96,11 +99,10 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
 
     std::optional<api::PoolView> made;
     if (!request.path.empty()) {
-        core_.identity->set(host.id);    // pools are made for this host; handlers still see NotInitialized: see below
-        auto added = core_.pools->add_pool(request);
-        core_.identity->set(HostId());
+        auto added = core_.pools->add_pool_to(host.id, request);
         if (!added) {
-            if (const auto undone = undo_init(); !undone) log::warn("init: {}", to_string(undone.error()));
+            if (const auto undone = undo_init(); !undone)
+                log::warn("init: {}", to_string(undone.error()));
             return refuse(added.error());
         }
         made = std::move(*added);
@@ -108,12 +110,18 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
     (void)faults::hit("daemon.init.after_pool");
     Result<void> written;
     if (!core_.configuration->file_exists) {
-        written = write_file_durably(core_.configuration->file, configuration_text(*core_.configuration), 0644);
+        written = write_file_durably(core_.configuration->file,
+                                     configuration_text(*core_.configuration), 0644);
     }
-    if (written) written = write_file_durably(core_.configuration->host_file(), host.id.to_string() + "\n", 0600);
+    if (written)
+        written =
+            write_file_durably(core_.configuration->host_file(), host.id.to_string() + "\n", 0600);
     if (!written) {
-        if (const auto undone = undo_init(); !undone) log::warn("init: {}", to_string(undone.error()));
-        return refuse(written.error(), fmt::format("cannot write {} or {}", core_.configuration->file, core_.configuration->host_file()));
+        if (const auto undone = undo_init(); !undone)
+            log::warn("init: {}", to_string(undone.error()));
+        return refuse(written.error(),
+                      fmt::format("cannot write {} or {}", core_.configuration->file,
+                                  core_.configuration->host_file()));
     }
     core_.identity->set(host.id);
     core_.events->add("host.initialized", host.id.to_string(), host.name);
@@ -136,17 +144,25 @@ void SystemControl::count_volumes(api::StatusView& view) {
         const auto& health = volume.health;
         if (health.state == "syncing") {
             ++view.volumes_syncing;
-            const auto percent = health.sync_total_bytes == 0 ? 0 : health.sync_done_bytes * 100 / health.sync_total_bytes;
+            const auto percent = health.sync_total_bytes == 0
+                                     ? 0
+                                     : health.sync_done_bytes * 100 / health.sync_total_bytes;
             view.problems.push_back(fmt::format("{}: syncing, {}%", name, percent));
         } else if (health.state == "degraded") {
             ++view.volumes_degraded;
-            view.problems.push_back(fmt::format("{}: degraded, {} of {} replicas in sync; it gets another when a pool in a free failure domain is there", name, health.in_sync, health.wanted));
+            view.problems.push_back(
+                fmt::format("{}: degraded, {} of {} replicas in sync; it gets another when a pool "
+                            "in a free failure domain is there",
+                            name, health.in_sync, health.wanted));
         } else if (health.state == "blocked") {
             ++view.volumes_degraded;
-            view.problems.push_back(fmt::format("{}: I/O waits ({}): {}", name, health.blocked_by, health.reason));
+            view.problems.push_back(
+                fmt::format("{}: I/O waits ({}): {}", name, health.blocked_by, health.reason));
         }
         for (const auto& attachment : volume.attachments) {
-            if (!attachment.message.empty()) view.problems.push_back(fmt::format("{}: {} by {}: {}", name, attachment.state, attachment.frontend, attachment.message));
+            if (!attachment.message.empty())
+                view.problems.push_back(fmt::format("{}: {} by {}: {}", name, attachment.state,
+                                                    attachment.frontend, attachment.message));
         }
     }
 }
@@ -154,7 +170,10 @@ void SystemControl::count_volumes(api::StatusView& view) {
 api::StatusView SystemControl::status() {
     api::StatusView view;
     view.version = UBLKD_VERSION;
-    view.uptime_seconds = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - started_).count());
+    view.uptime_seconds =
+        static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(
+                                       std::chrono::steady_clock::now() - started_)
+                                       .count());
     view.initialized = initialized();
     view.state = "uninitialized";
     if (!view.initialized) return view;
@@ -164,8 +183,11 @@ api::StatusView SystemControl::status() {
         ++view.pools;
         view.used_bytes += pool.used_bytes;
         view.total_bytes += pool.total_bytes;
-        if (pool.state == "ok") ++view.pools_ok;
-        else view.problems.push_back(fmt::format("pool {} is {}: {}", pool.path, pool.state, pool.message));
+        if (pool.state == "ok")
+            ++view.pools_ok;
+        else
+            view.problems.push_back(
+                fmt::format("pool {} is {}: {}", pool.path, pool.state, pool.message));
     }
     count_volumes(view);
     view.state = view.problems.empty() ? "ok" : "degraded";
@@ -204,11 +226,14 @@ ApiResult<api::HostView> SystemControl::host(const std::string& name) {
     return view_of(record);
 }
 
-ApiResult<std::vector<api::EventView>> SystemControl::events(std::uint64_t after_sequence, unsigned limit, unsigned wait_ms) {
+ApiResult<std::vector<api::EventView>> SystemControl::events(std::uint64_t after_sequence,
+                                                             unsigned limit, unsigned wait_ms) {
     const auto records = core_.events->wait_after(after_sequence, limit, wait_ms);
     if (!records) return refuse(records.error(), "cannot list the events");
     std::vector<api::EventView> views;
-    for (const auto& record : *records) views.push_back({record.sequence, record.time_ms, record.kind, record.resource, record.text});
+    for (const auto& record : *records)
+        views.push_back(
+            {record.sequence, record.time_ms, record.kind, record.resource, record.text});
     return views;
 }
 
@@ -218,18 +243,21 @@ namespace {
 
 using front::ublk::FoundDevice;
 
-io::Task<Result<std::vector<FoundDevice>>> find_all(const front::ublk::UblkEnvironment* environment) {
+io::Task<Result<std::vector<FoundDevice>>> find_all(
+    const front::ublk::UblkEnvironment* environment) {
     auto finding = front::ublk::find_devices(environment);
     co_return co_await finding;
 }
 
-io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment, std::uint32_t number) {
+io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment,
+                                  std::uint32_t number) {
     auto removing = front::ublk::remove_device(environment, number);
     co_return co_await removing;
 }
 
 std::unexpected<api::ApiError> no_ublk(const Core& core) {
-    return refuse("UnsupportedOperation", fmt::format("this daemon has no ublk: {}", to_string(core.engine->no_ublk_reason())));
+    return refuse("UnsupportedOperation", fmt::format("this daemon has no ublk: {}",
+                                                      to_string(core.engine->no_ublk_reason())));
 }
 
 }  // namespace
@@ -250,7 +278,8 @@ ApiResult<std::vector<api::OrphanView>> SystemControl::orphans() {
         view.state = device.condition;
         view.message = device.ours ? "made by ublkd" : "made by another program";
         for (const auto& volume : volumes ? *volumes : std::vector<metadata::VolumeRecord>()) {
-            if (device.ours && front::ublk::device_tag(volume.id) == device.info.server_flags) view.volume_id = volume.id.to_string();
+            if (device.ours && front::ublk::device_tag(volume.id) == device.info.server_flags)
+                view.volume_id = volume.id.to_string();
         }
         views.push_back(std::move(view));
     }
@@ -261,15 +290,27 @@ ApiResult<void> SystemControl::recover_orphan(int device) {
     API_TRY_ASSIGN(const auto found, orphans());
     for (const auto& orphan : found) {
         if (orphan.device != device) continue;
-        if (orphan.volume_id.empty()) return refuse("IncorrectState", fmt::format("{} belongs to no volume of this daemon: it can be removed, not recovered", orphan.path));
+        if (orphan.volume_id.empty())
+            return refuse(
+                "IncorrectState",
+                fmt::format(
+                    "{} belongs to no volume of this daemon: it can be removed, not recovered",
+                    orphan.path));
         volumes_->retry_attachments();
         API_TRY_ASSIGN(const auto left, orphans());
         for (const auto& still : left) {
-            if (still.device == device) return refuse("IncorrectState", fmt::format("{} could not be recovered: 'ebs-cli event list' says why; 'ebs-cli rescue remove' fails its I/O and removes it", orphan.path));
+            if (still.device == device)
+                return refuse(
+                    "IncorrectState",
+                    fmt::format("{} could not be recovered: 'ebs-cli event list' says why; "
+                                "'ebs-cli rescue remove' fails its I/O and removes it",
+                                orphan.path));
         }
         return {};
     }
-    return refuse("InvalidDevice.NotFound", fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
+    return refuse(
+        "InvalidDevice.NotFound",
+        fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
 }
 
 ApiResult<void> SystemControl::remove_orphan(int device) {
@@ -279,12 +320,16 @@ ApiResult<void> SystemControl::remove_orphan(int device) {
     for (const auto& orphan : found) {
         if (orphan.device != device) continue;
         Lane& lane = core_.engine->lane_of(VolumeId(1));
-        const auto removed = io::run_on(lane.reactor(), [&] { return remove_one(environment, static_cast<std::uint32_t>(device)); });
+        const auto removed = io::run_on(lane.reactor(), [&] {
+            return remove_one(environment, static_cast<std::uint32_t>(device));
+        });
         if (!removed) return refuse(removed.error(), "cannot remove " + orphan.path);
         core_.events->add("rescue.removed", orphan.volume_id, orphan.path);
         return {};
     }
-    return refuse("InvalidDevice.NotFound", fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
+    return refuse(
+        "InvalidDevice.NotFound",
+        fmt::format("no orphaned ublk device {}: 'ebs-cli rescue list' shows them", device));
 }
 
 }  // namespace ublkd::daemon

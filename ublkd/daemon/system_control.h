@@ -1,4 +1,5 @@
-// init, status, version, doctor, hosts, events and rescue as the API sees them. Thread-safe; blocking. Owner: Daemon.
+// init, status, version, doctor, hosts, events and rescue as the API sees them. Thread-safe;
+// blocking. Owner: Daemon.
 #pragma once
 
 #include <chrono>
@@ -14,7 +15,8 @@ class SystemControl final : public api::SystemControl {
   public:
     SystemControl(const Core& core, Volumes* volumes) : core_(core), volumes_(volumes) {}
 
-    /// Which host this is, from the state folder; undoes an `init` that was interrupted. Before anything else.
+    /// Which host this is, from the state folder; undoes an `init` that was interrupted. Before
+    /// anything else.
     Result<void> load_identity();
 
     bool initialized() const override { return core_.identity->initialized(); }
@@ -24,7 +26,8 @@ class SystemControl final : public api::SystemControl {
     api::ApiResult<std::optional<api::PoolView>> init(const api::AddPoolRequest& request) override;
     api::ApiResult<std::vector<api::HostView>> hosts() override;
     api::ApiResult<api::HostView> host(const std::string& name) override;
-    api::ApiResult<std::vector<api::EventView>> events(std::uint64_t after_sequence, unsigned limit, unsigned wait_ms) override;
+    api::ApiResult<std::vector<api::EventView>> events(std::uint64_t after_sequence, unsigned limit,
+                                                       unsigned wait_ms) override;
     api::ApiResult<std::vector<api::OrphanView>> orphans() override;
     api::ApiResult<void> recover_orphan(int device) override;
     api::ApiResult<void> remove_orphan(int device) override;
@@ -36,7 +39,7 @@ class SystemControl final : public api::SystemControl {
 
     Core core_;
     Volumes* volumes_;
-    std::mutex init_;    // one at a time
+    std::mutex init_;  // one at a time
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
 };
 

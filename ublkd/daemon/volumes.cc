@@ -23,10 +23,12 @@ Volumes::SlotRef Volumes::slot(VolumeId volume) {
     return found;
 }
 
-ApiResult<Volumes::Operation> Volumes::begin_operation(const SlotRef& slot, const std::string& name) {
+ApiResult<Volumes::Operation> Volumes::begin_operation(const SlotRef& slot,
+                                                       const std::string& name) {
     Operation operation(slot->operation, std::chrono::seconds(20));
     if (!operation.owns_lock()) {
-        return refuse("IncorrectState", fmt::format("another operation on {} is under way: try again later", name));
+        return refuse("IncorrectState",
+                      fmt::format("another operation on {} is under way: try again later", name));
     }
     return operation;
 }
@@ -36,12 +38,14 @@ Result<std::vector<volume::ReplicaPlace>> Volumes::member_places(VolumeId volume
     if (!record) return fail(Errc::kNotFound, "the volume's membership");
     std::vector<volume::ReplicaPlace> places;
     for (const auto& member : record->members) {
-        if (auto place = core_.pools->place(member.pool, member.replica)) places.push_back(std::move(*place));
+        if (auto place = core_.pools->place(member.pool, member.replica))
+            places.push_back(std::move(*place));
     }
     return places;
 }
 
-Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot, const metadata::VolumeRecord& record) {
+Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
+                                                        const metadata::VolumeRecord& record) {
     const std::lock_guard life(slot->life);
     if (!slot->running) {
         TRY_ASSIGN(auto places, member_places(record.id));
@@ -67,13 +71,18 @@ Result<void> Volumes::release(const SlotRef& slot) {
 
 ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_volume(core_.store, name));
-    if (record.state != metadata::VolumeState::kAvailable && record.state != metadata::VolumeState::kInUse) {
-        return refuse("IncorrectState", fmt::format("volume {} is {}: it can be verified when it is available or in-use", name, metadata::name_of(record.state)));
+    if (record.state != metadata::VolumeState::kAvailable &&
+        record.state != metadata::VolumeState::kInUse) {
+        return refuse(
+            "IncorrectState",
+            fmt::format("volume {} is {}: it can be verified when it is available or in-use", name,
+                        metadata::name_of(record.state)));
     }
     const auto ref = slot(record.id);
     {
         const std::lock_guard state(ref->state);
-        if (ref->deleting) return refuse("IncorrectState", fmt::format("volume {} is being deleted", name));
+        if (ref->deleting)
+            return refuse("IncorrectState", fmt::format("volume {} is being deleted", name));
     }
     const auto running = acquire(ref, record);
     if (!running) return refuse(running.error(), "cannot start the volume " + name);
@@ -82,13 +91,17 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name) {
     if (!report) return refuse(report.error(), "cannot compare the members of " + name);
     if (!released) log::warn("volume {}: {}", record.id.to_string(), to_string(released.error()));
     core_.events->add(report->equal() ? "volume.verified" : "volume.differs", record.id.to_string(),
-                      report->equal() ? fmt::format("{} members are equal, {} bytes compared", report->members, report->compared_bytes)
-                                      : fmt::format("members differ in {} bytes, first at {}", report->differing_bytes, report->first_difference_bytes.value_or(0)));
-    return api::VerifyView{record.id.to_string(), report->members, report->compared_bytes, report->differing_bytes,
-                           report->first_difference_bytes};
+                      report->equal() ? fmt::format("{} members are equal, {} bytes compared",
+                                                    report->members, report->compared_bytes)
+                                      : fmt::format("members differ in {} bytes, first at {}",
+                                                    report->differing_bytes,
+                                                    report->first_difference_bytes.value_or(0)));
+    return api::VerifyView{record.id.to_string(), report->members, report->compared_bytes,
+                           report->differing_bytes, report->first_difference_bytes};
 }
 
-ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name, const api::ModifyVolumeRequest& request) {
+ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,
+                                                  const api::ModifyVolumeRequest& request) {
     API_TRY_ASSIGN(const auto found, find_volume(core_.store, name));
     if (request.name && !request.name->empty()) {
         API_TRY(check_name(*request.name));
@@ -97,61 +110,81 @@ ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name, const
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
     const std::string id = found.id.to_string();
     bool attached = true;
-    const auto stored = core_.store->write_for<metadata::VolumeRecord>([&](Transaction& tx) -> Result<metadata::VolumeRecord> {
-        TRY_ASSIGN(auto record, tx.get<metadata::VolumeRecord>(found.id));
-        if (!record) return fail(Errc::kNotFound, "the volume");
-        if (request.durability) record->durability = *request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
-        if (request.on_full) record->on_full = *request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
-        TRY(tx.put(*record));
-        if (request.name) {
-            TRY(check_name_free(tx, id, *request.name));
-            TRY(put_tag(tx, id, "Name", *request.name));
-        }
-        TRY_ASSIGN(auto attachments, tx.list<metadata::AttachmentRecord>(metadata::where("volume", found.id)));
-        attached = !attachments.empty();
-        if (request.delete_on_termination) {
-            if (!attached) return fail(Errc::kBusy, "not attached");
-            for (auto& attachment : attachments) {
-                attachment.delete_on_termination = *request.delete_on_termination;
-                TRY(tx.put(attachment));
+    const auto stored = core_.store->write_for<metadata::VolumeRecord>(
+        [&](Transaction& tx) -> Result<metadata::VolumeRecord> {
+            TRY_ASSIGN(auto record, tx.get<metadata::VolumeRecord>(found.id));
+            if (!record) return fail(Errc::kNotFound, "the volume");
+            if (request.durability)
+                record->durability = *request.durability == "write" ? metadata::Durability::kWrite
+                                                                    : metadata::Durability::kFlush;
+            if (request.on_full)
+                record->on_full =
+                    *request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
+            TRY(tx.put(*record));
+            if (request.name) {
+                TRY(check_name_free(tx, id, *request.name));
+                TRY(put_tag(tx, id, "Name", *request.name));
             }
-        }
-        TRY_ASSIGN(const auto stored_again, tx.get<metadata::VolumeRecord>(found.id));
-        return *stored_again;
-    });
-    if (!stored && stored.error().code == Errc::kExists) return refuse("AlreadyExists", fmt::format("another volume has the name '{}'", *request.name));
-    if (!stored && !attached) return refuse("IncorrectState", fmt::format("volume {} is not attached: DeleteOnTermination is set by attach", name));
+            TRY_ASSIGN(auto attachments,
+                       tx.list<metadata::AttachmentRecord>(metadata::where("volume", found.id)));
+            attached = !attachments.empty();
+            if (request.delete_on_termination) {
+                if (!attached) return fail(Errc::kBusy, "not attached");
+                for (auto& attachment : attachments) {
+                    attachment.delete_on_termination = *request.delete_on_termination;
+                    TRY(tx.put(attachment));
+                }
+            }
+            TRY_ASSIGN(const auto stored_again, tx.get<metadata::VolumeRecord>(found.id));
+            return *stored_again;
+        });
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another volume has the name '{}'", *request.name));
+    if (!stored && !attached)
+        return refuse(
+            "IncorrectState",
+            fmt::format("volume {} is not attached: DeleteOnTermination is set by attach", name));
     if (!stored) return refuse(stored.error(), "cannot change the volume " + name);
     if (request.name) core_.engine->rename_export(id, *request.name);
-    core_.events->add("volume.modified", id, request.durability || request.on_full ? "in force from the next attach" : "");
+    core_.events->add("volume.modified", id,
+                      request.durability || request.on_full ? "in force from the next attach" : "");
     return view_of(*stored);
 }
 
 void Volumes::membership_changed(VolumeId volume, const replication::Membership& record) {
     core_.events->post("membership.changed", volume.to_string(),
-                       fmt::format("number {}, {} members, primary {}", record.number, record.members.size(), record.primary.to_string()));
+                       fmt::format("number {}, {} members, primary {}", record.number,
+                                   record.members.size(), record.primary.to_string()));
     worker_->submit([this, volume] { reconcile(volume); });
 }
 
 void Volumes::member_lost(VolumeId volume, const replication::Member& member, const Error& cause) {
-    core_.events->post("member.lost", volume.to_string(), fmt::format("{} in {}: {}", member.replica.to_string(), member.pool.to_string(), to_string(cause)));
+    core_.events->post("member.lost", volume.to_string(),
+                       fmt::format("{} in {}: {}", member.replica.to_string(),
+                                   member.pool.to_string(), to_string(cause)));
     worker_->submit([this, volume, member, cause] {
-        if (cause.code == Errc::kIo || cause.code == Errc::kCorrupt) core_.pools->mark_failed(member.pool, cause);
+        if (cause.code == Errc::kIo || cause.code == Errc::kCorrupt)
+            core_.pools->mark_failed(member.pool, cause);
         finish_joining(volume, member.replica);
         reconcile(volume);
     });
 }
 
-void Volumes::sync_progress(VolumeId, ReplicaId, std::uint64_t, std::uint64_t) {}    // status() tells it when asked
+void Volumes::sync_progress(VolumeId, ReplicaId, std::uint64_t, std::uint64_t) {
+}  // status() tells it when asked
 
 void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
-    core_.events->post("member.joined", volume.to_string(), fmt::format("{} has been copied and is a member", replica.to_string()));
+    core_.events->post("member.joined", volume.to_string(),
+                       fmt::format("{} has been copied and is a member", replica.to_string()));
     worker_->submit([this, volume, replica] {
         reconcile(volume);
         finish_joining(volume, replica);
     });
 }
 
-void Volumes::trouble(VolumeId volume, const std::string& text) { core_.events->post("volume.trouble", volume.to_string(), text); }
+void Volumes::trouble(VolumeId volume, const std::string& text) {
+    core_.events->post("volume.trouble", volume.to_string(), text);
+}
 
 }  // namespace ublkd::daemon

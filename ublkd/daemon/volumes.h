@@ -1,12 +1,15 @@
-// The volumes of this host: create, attach, detach, modify, delete, verify, what they look like, and how they come back
-// after a restart. Decisions are in the metadata before anything is done about them, so that a daemon that was killed at
-// any point finishes or rolls back: recover() reads the states creating, attaching, detaching and deleting.
+// The volumes of this host: create, attach, detach, modify, delete, verify, what they look like,
+// and how they come back after a restart. Decisions are in the metadata before anything is done
+// about them, so that a daemon that was killed at any point finishes or rolls back: recover() reads
+// the states creating, attaching, detaching and deleting.
 //
-// A slot per volume: one operation at a time on it (Slot::operation); the volume runs while it has users (attachment,
-// verify, copy). Thread-safe: called by the API's threads and by Repair; reactors only post. Parts: volumes_create.cc,
-// volumes_attach.cc, volumes_delete.cc, volumes_view.cc, volumes_recover.cc. Owner: Daemon; shut_down() comes first.
-// Fault points: daemon.create.{after_intent,after_record,before_available}, daemon.attach.{after_intent,after_front},
-// daemon.detach.{after_intent,after_front}, daemon.delete.{after_intent,after_record}, and those of hosting.h.
+// A slot per volume: one operation at a time on it (Slot::operation); the volume runs while it has
+// users (attachment, verify, copy). Thread-safe: called by the API's threads and by Repair;
+// reactors only post. Parts: volumes_create.cc, volumes_attach.cc, volumes_delete.cc,
+// volumes_view.cc, volumes_recover.cc. Owner: Daemon; shut_down() comes first. Fault points:
+// daemon.create.{after_intent,after_record,before_available},
+// daemon.attach.{after_intent,after_front}, daemon.detach.{after_intent,after_front},
+// daemon.delete.{after_intent,after_record}, and those of hosting.h.
 #pragma once
 
 #include <functional>
@@ -33,8 +36,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Volumes& operator=(const Volumes&) = delete;
     ~Volumes() override;
 
-    /// Brings back what was attached and finishes what was begun. Volumes come back side by side; ends when all have, or
-    /// have failed to (they are tried again by retry_attachments()).
+    /// Brings back what was attached and finishes what was begun. Volumes come back side by side;
+    /// ends when all have, or have failed to (they are tried again by retry_attachments()).
     void recover();
     void retry_attachments();
     /// Quiesces front ends, stops volumes; attachments stay recorded for the next start.
@@ -46,7 +49,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     /// Brings the members' and the lost replicas' records in line with the membership.
     void reconcile(VolumeId volume);
-    /// One step towards the wanted number of replicas, where the volume has fewer. True where a copy was begun.
+    /// One step towards the wanted number of replicas, where the volume has fewer. True where a
+    /// copy was begun.
     bool repair_one(const metadata::VolumeRecord& volume);
 
     // api::VolumeControl
@@ -54,20 +58,24 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::PlanView> plan_volume(const api::CreateVolumeRequest& request) override;
     api::ApiResult<std::vector<api::VolumeView>> volumes() override;
     api::ApiResult<api::VolumeView> volume(const std::string& name) override;
-    api::ApiResult<api::VolumeView> modify_volume(const std::string& name, const api::ModifyVolumeRequest& request) override;
+    api::ApiResult<api::VolumeView> modify_volume(const std::string& name,
+                                                  const api::ModifyVolumeRequest& request) override;
     api::ApiResult<void> delete_volume(const std::string& name, bool dry_run) override;
     api::ApiResult<api::VerifyView> verify_volume(const std::string& name) override;
     api::ApiResult<api::AttachmentView> attach(const api::AttachRequest& request) override;
     api::ApiResult<api::PlanView> plan_attach(const api::AttachRequest& request) override;
-    api::ApiResult<api::AttachmentView> detach(const std::string& volume, const std::string& instance, bool force) override;
+    api::ApiResult<api::AttachmentView> detach(const std::string& volume,
+                                               const std::string& instance, bool force) override;
     api::ApiResult<std::vector<api::AttachmentView>> attachments() override;
     api::ApiResult<api::MembershipView> membership(const std::string& volume) override;
     api::ApiResult<api::ProposalAnswer> propose(const api::ProposalRequest& request) override;
 
     // volume::VolumeEvents, on the volume's reactor
     void membership_changed(VolumeId volume, const replication::Membership& record) override;
-    void member_lost(VolumeId volume, const replication::Member& member, const Error& cause) override;
-    void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes, std::uint64_t total_bytes) override;
+    void member_lost(VolumeId volume, const replication::Member& member,
+                     const Error& cause) override;
+    void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes,
+                       std::uint64_t total_bytes) override;
     void sync_finished(VolumeId volume, ReplicaId replica) override;
     void trouble(VolumeId volume, const std::string& text) override;
 
@@ -75,19 +83,19 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// The front end of an attachment.
     struct Front {
         std::unique_ptr<ReadOnlyDevice> read_only;
-        std::unique_ptr<front::ublk::UblkDevice> ublk;    // on the lane's reactor; none for NBD
+        std::unique_ptr<front::ublk::UblkDevice> ublk;  // on the lane's reactor; none for NBD
         bool nbd = false;
     };
     struct Slot {
-        std::timed_mutex operation;    // one create, attach, detach, modify, delete at a time
-        std::mutex life;               // over start and stop; after `operation`
-        std::mutex state;              // of what follows; innermost, never held over a call that blocks
+        std::timed_mutex operation;  // one create, attach, detach, modify, delete at a time
+        std::mutex life;             // over start and stop; after `operation`
+        std::mutex state;  // of what follows; innermost, never held over a call that blocks
         std::shared_ptr<RunningVolume> running;
         unsigned users = 0;
         std::optional<Front> front;
-        ReplicaId joining;             // being copied to; holds a use
+        ReplicaId joining;  // being copied to; holds a use
         bool deleting = false;
-        std::string trouble;           // why the attachment is not served
+        std::string trouble;  // why the attachment is not served
         std::chrono::steady_clock::time_point next_repair{};
         std::chrono::seconds repair_backoff{1};
     };
@@ -97,42 +105,57 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     SlotRef slot(VolumeId volume);
     api::ApiResult<Operation> begin_operation(const SlotRef& slot, const std::string& name);
     /// Starts the volume where it does not run, and counts a user.
-    Result<std::shared_ptr<RunningVolume>> acquire(const SlotRef& slot, const metadata::VolumeRecord& record);
+    Result<std::shared_ptr<RunningVolume>> acquire(const SlotRef& slot,
+                                                   const metadata::VolumeRecord& record);
     Result<void> release(const SlotRef& slot);
     Result<std::vector<volume::ReplicaPlace>> member_places(VolumeId volume);
 
     // volumes_create.cc
-    api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request, const std::vector<UsablePool>& usable);
-    api::ApiResult<std::optional<api::VolumeView>> known_token(const api::CreateVolumeRequest& request);
-    api::ApiResult<void> store_intent(metadata::VolumeRecord& record, const api::CreateVolumeRequest& request,
+    api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request,
+                                             const std::vector<UsablePool>& usable);
+    api::ApiResult<std::optional<api::VolumeView>> known_token(
+        const api::CreateVolumeRequest& request);
+    api::ApiResult<void> store_intent(metadata::VolumeRecord& record,
+                                      const api::CreateVolumeRequest& request,
                                       const std::vector<Candidate>& candidates);
-    api::ApiResult<void> found_volume(const metadata::VolumeRecord& record, std::vector<Candidate>& candidates);
+    api::ApiResult<void> found_volume(const metadata::VolumeRecord& record,
+                                      std::vector<Candidate>& candidates);
     void roll_back_create(VolumeId volume);
     Result<void> finish_create(VolumeId volume);
 
     // volumes_attach.cc
-    api::ApiResult<metadata::AttachmentRecord> check_attach(const api::AttachRequest& request, metadata::VolumeRecord& volume);
-    api::ApiResult<void> store_attaching(const metadata::VolumeRecord& volume, metadata::AttachmentRecord& attachment);
-    /// Starts the volume and its front end; records what device it got. `recovering`: a device of a former daemon is taken
-    /// over where there is one.
-    Result<void> bring_up(const SlotRef& slot, const metadata::VolumeRecord& volume, metadata::AttachmentRecord& attachment,
-                          bool recovering);
+    api::ApiResult<metadata::AttachmentRecord> check_attach(const api::AttachRequest& request,
+                                                            metadata::VolumeRecord& volume);
+    api::ApiResult<void> store_attaching(const metadata::VolumeRecord& volume,
+                                         metadata::AttachmentRecord& attachment);
+    /// Starts the volume and its front end; records what device it got. `recovering`: a device of a
+    /// former daemon is taken over where there is one.
+    Result<void> bring_up(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                          metadata::AttachmentRecord& attachment, bool recovering);
     Result<void> start_ublk(const SlotRef& slot, RunningVolume& running, block::BlockDevice* device,
                             metadata::AttachmentRecord& attachment, bool recovering);
-    Result<void> take_down(const SlotRef& slot, const metadata::AttachmentRecord& attachment, bool force);
+    Result<void> store_attached(metadata::AttachmentRecord& attachment, bool recovering);
+    Result<void> take_down(const SlotRef& slot, const metadata::AttachmentRecord& attachment,
+                           bool force);
     Result<void> erase_attachment(const metadata::AttachmentRecord& attachment);
-    api::ApiResult<api::AttachmentView> detach_one(const metadata::VolumeRecord& volume, metadata::AttachmentRecord attachment,
+    api::ApiResult<api::AttachmentView> detach_one(const metadata::VolumeRecord& volume,
+                                                   metadata::AttachmentRecord attachment,
                                                    bool force);
     Result<void> set_state(metadata::AttachmentRecord& attachment, metadata::AttachmentState state);
 
     // volumes_recover.cc
     void recover_attachment(metadata::AttachmentRecord attachment);
     void remove_left_device(const metadata::AttachmentRecord& attachment);
+    /// Devices without a server that are this host's: given back to their attachments, or removed.
+    void adopt_left_devices();
+    void adopt_one(const metadata::VolumeRecord& volume, std::uint32_t number);
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
-    std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume, const replication::Membership& record);
-    std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume, const replication::Membership& record);
+    std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,
+                                              const replication::Membership& record);
+    std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume,
+                                           const replication::Membership& record);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
     void revoke_permission_of(const metadata::VolumeRecord& volume, ReplicaId replica);
 
@@ -146,9 +169,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     Core core_;
     std::function<void()> changed_;
-    std::mutex mutex_;    // of the map
+    std::mutex mutex_;  // of the map
     std::map<VolumeId, SlotRef> slots_;
-    std::unique_ptr<io::Worker> worker_;    // what reactors post
+    std::unique_ptr<io::Worker> worker_;  // what reactors post
 };
 
 }  // namespace ublkd::daemon

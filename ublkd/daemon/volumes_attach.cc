@@ -1,6 +1,6 @@
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -27,7 +27,8 @@ using UblkResult = Result<std::unique_ptr<UblkDevice>>;
 
 bool is_label(std::string_view label) {
     if (!label.starts_with("/dev/") || label.size() > 32 || label.size() == 5) return false;
-    return std::ranges::all_of(label.substr(5), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
+    return std::ranges::all_of(
+        label.substr(5), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
 }
 
 std::string users_text(std::uint32_t number) {
@@ -36,16 +37,20 @@ std::string users_text(std::uint32_t number) {
 }
 
 /// Takes the device of a former daemon over, else makes one.
-io::Task<UblkResult> recover_or_attach(Lane* lane, const front::ublk::UblkEnvironment* environment, block::BlockDevice* device,
+io::Task<UblkResult> recover_or_attach(Lane* lane, const front::ublk::UblkEnvironment* environment,
+                                       block::BlockDevice* device,
                                        const front::ublk::UblkOptions* options, bool recovering) {
     if (recovering && options->device_id != front::ublk::uapi::kAnyDevice) {
-        auto recovery = UblkDevice::recover(&lane->reactor(), lane->front_buffers.get(), environment, device, options);
+        auto recovery = UblkDevice::recover(&lane->reactor(), lane->front_buffers.get(),
+                                            environment, device, options);
         UblkResult recovered = co_await recovery;
         if (recovered) co_return std::move(recovered);
         const Errc code = recovered.error().code;
-        if (code != Errc::kNotFound && code != Errc::kClosed && code != Errc::kConflict) co_return std::move(recovered);
+        if (code != Errc::kNotFound && code != Errc::kClosed && code != Errc::kConflict)
+            co_return std::move(recovered);
     }
-    auto attach = UblkDevice::attach(&lane->reactor(), lane->front_buffers.get(), environment, device, options);
+    auto attach = UblkDevice::attach(&lane->reactor(), lane->front_buffers.get(), environment,
+                                     device, options);
     co_return co_await attach;
 }
 
@@ -58,7 +63,8 @@ io::Task<Result<void>> detach_and_end(std::unique_ptr<UblkDevice>* device, bool 
 
 }  // namespace
 
-ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request, VolumeRecord& volume) {
+ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
+                                                  VolumeRecord& volume) {
     API_TRY_ASSIGN(volume, find_volume(core_.store, request.volume));
     API_TRY_ASSIGN(const auto instance, find_instance(core_.store, request.instance));
     AttachmentRecord record;
@@ -71,18 +77,30 @@ ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request, 
     record.boot = request.boot;
     record.delete_on_termination = request.delete_on_termination;
     record.created_ms = metadata::now_ms();
-    if (volume.state == VolumeState::kInUse) return refuse("VolumeInUse", fmt::format("volume {} is attached already: 'ebs-cli volume show {}' says where", request.volume, request.volume));
+    if (volume.state == VolumeState::kInUse)
+        return refuse(
+            "VolumeInUse",
+            fmt::format("volume {} is attached already: 'ebs-cli volume show {}' says where",
+                        request.volume, request.volume));
     if (volume.state != VolumeState::kAvailable) {
-        return refuse("IncorrectState", fmt::format("volume {} is {}: it can be attached when it is available", request.volume, metadata::name_of(volume.state)));
+        return refuse("IncorrectState",
+                      fmt::format("volume {} is {}: it can be attached when it is available",
+                                  request.volume, metadata::name_of(volume.state)));
     }
     if (!request.label.empty() && !is_label(request.label)) {
-        return refuse("InvalidParameterValue", fmt::format("Device is a label such as /dev/sdf; '{}' was given", request.label));
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format("Device is a label such as /dev/sdf; '{}' was given", request.label));
     }
     if (!request.label.empty()) record.device = request.label;
     if (request.frontend == "ublk" && core_.engine->ublk() == nullptr) {
-        return refuse("UnsupportedOperation", fmt::format("this daemon has no ublk ({}): 'ebs-cli doctor' says what to do; --frontend nbd works without", to_string(core_.engine->no_ublk_reason())));
+        return refuse("UnsupportedOperation",
+                      fmt::format("this daemon has no ublk ({}): 'ebs-cli doctor' says what to do; "
+                                  "--frontend nbd works without",
+                                  to_string(core_.engine->no_ublk_reason())));
     }
-    const bool ublk = request.frontend == "ublk" || (request.frontend == "auto" && core_.engine->ublk() != nullptr);
+    const bool ublk = request.frontend == "ublk" ||
+                      (request.frontend == "auto" && core_.engine->ublk() != nullptr);
     record.frontend = ublk ? Frontend::kUblk : Frontend::kNbd;
     return record;
 }
@@ -90,7 +108,9 @@ ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request, 
 ApiResult<api::PlanView> Volumes::plan_attach(const AttachRequest& request) {
     VolumeRecord volume;
     API_TRY_ASSIGN(const auto record, check_attach(request, volume));
-    return api::PlanView{{fmt::format("attach {} to {} by {}", volume.id.to_string(), record.instance.to_string(), metadata::name_of(record.frontend))}};
+    return api::PlanView{
+        {fmt::format("attach {} to {} by {}", volume.id.to_string(), record.instance.to_string(),
+                     metadata::name_of(record.frontend))}};
 }
 
 /// The intent: attachment attaching, volume in-use.
@@ -98,7 +118,8 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
     bool taken = false;
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(auto record, tx.get<VolumeRecord>(volume.id));
-        if (!record || record->state != VolumeState::kAvailable) return fail(Errc::kConflict, "the volume's state");
+        if (!record || record->state != VolumeState::kAvailable)
+            return fail(Errc::kConflict, "the volume's state");
         record->state = VolumeState::kInUse;
         TRY(tx.put(*record));
         attachment.revision = 0;
@@ -107,7 +128,10 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
         return put;
     });
     if (stored) return {};
-    if (taken) return refuse("InvalidParameterValue", fmt::format("Device {} is already in use in {}", attachment.device.value_or(""), attachment.instance.to_string()));
+    if (taken)
+        return refuse("InvalidParameterValue",
+                      fmt::format("Device {} is already in use in {}",
+                                  attachment.device.value_or(""), attachment.instance.to_string()));
     return refuse(stored.error(), "cannot store the attachment");
 }
 
@@ -134,18 +158,22 @@ Result<void> Volumes::erase_attachment(const AttachmentRecord& attachment) {
     });
 }
 
-Result<void> Volumes::start_ublk(const SlotRef& slot, RunningVolume& running, block::BlockDevice* device,
-                                 AttachmentRecord& attachment, bool recovering) {
+Result<void> Volumes::start_ublk(const SlotRef& slot, RunningVolume& running,
+                                 block::BlockDevice* device, AttachmentRecord& attachment,
+                                 bool recovering) {
     front::ublk::UblkOptions options;
     options.volume = attachment.volume;
     options.device_id = attachment.ublk_number.value_or(front::ublk::uapi::kAnyDevice);
     options.queues = static_cast<std::uint16_t>(attachment.queues);
     options.depth = static_cast<std::uint16_t>(attachment.depth);
-    if (attachment.device) options.label = attachment.instance.to_string() + "/" + attachment.device->substr(5);
+    if (attachment.device)
+        options.label = attachment.instance.to_string() + "/" + attachment.device->substr(5);
     const auto* environment = core_.engine->ublk();
     if (environment == nullptr) return fail(core_.engine->no_ublk_reason());
     Lane& lane = running.lane();
-    auto made = io::run_on(lane.reactor(), [&] { return recover_or_attach(&lane, environment, device, &options, recovering); });
+    auto made = io::run_on(lane.reactor(), [&] {
+        return recover_or_attach(&lane, environment, device, &options, recovering);
+    });
     if (!made) return fail(made.error());
     attachment.ublk_number = (*made)->device_id();
     const std::lock_guard state(slot->state);
@@ -153,7 +181,17 @@ Result<void> Volumes::start_ublk(const SlotRef& slot, RunningVolume& running, bl
     return {};
 }
 
-Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume, AttachmentRecord& attachment, bool recovering) {
+/// What was attached before stays so although this cannot be stored now (a full state folder stops no I/O).
+Result<void> Volumes::store_attached(AttachmentRecord& attachment, bool recovering) {
+    const auto stored = set_state(attachment, AttachmentState::kAttached);
+    if (stored || !recovering) return stored;
+    log::warn("volume {}: its attachment could not be stored: {}", attachment.volume.to_string(),
+              to_string(stored.error()));
+    return {};
+}
+
+Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
+                               AttachmentRecord& attachment, bool recovering) {
     TRY_ASSIGN(const auto running, acquire(slot, volume));
     block::BlockDevice* device = &running->device();
     {
@@ -168,14 +206,16 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume, 
     if (attachment.frontend == Frontend::kUblk) {
         up = start_ublk(slot, *running, device, attachment, recovering);
     } else {
-        const auto name = core_.store->read_for<std::string>([&](Transaction& tx) { return name_of_resource(tx, volume.id.to_string()); });
+        const auto name = core_.store->read_for<std::string>(
+            [&](Transaction& tx) { return name_of_resource(tx, volume.id.to_string()); });
         Lane& lane = running->lane();
-        core_.engine->add_export({volume.id.to_string(), name.value_or(""), device, device->geometry(), &lane.reactor(), lane.front_buffers.get()});
+        core_.engine->add_export({volume.id.to_string(), name.value_or(""), device,
+                                  device->geometry(), &lane.reactor(), lane.front_buffers.get()});
         const std::lock_guard state(slot->state);
         slot->front->nbd = true;
     }
     (void)faults::hit("daemon.attach.after_front");
-    if (up) up = set_state(attachment, AttachmentState::kAttached);
+    if (up) up = store_attached(attachment, recovering);
     if (!up) {
         if (const auto down = take_down(slot, attachment, true); !down) {
             log::warn("volume {}: {}", volume.id.to_string(), to_string(down.error()));
@@ -185,7 +225,8 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume, 
 }
 
 /// Ends the front end and the attachment's use of the volume. On an error both go on as they were.
-Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& attachment, bool force) {
+Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& attachment,
+                                bool force) {
     std::shared_ptr<RunningVolume> running;
     std::unique_ptr<UblkDevice>* ublk = nullptr;
     bool nbd = false;
@@ -216,7 +257,8 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
     }
     if (const auto released = release(slot); !released) {
         // The members are recopied or resynced at the next start; the device is gone all the same.
-        log::warn("volume {} did not stop in order: {}", attachment.volume.to_string(), to_string(released.error()));
+        log::warn("volume {} did not stop in order: {}", attachment.volume.to_string(),
+                  to_string(released.error()));
     }
     return {};
 }
@@ -230,15 +272,17 @@ ApiResult<api::AttachmentView> Volumes::attach(const AttachRequest& request) {
     API_TRY(store_attaching(volume, attachment));
     (void)faults::hit("daemon.attach.after_intent");
     if (const auto up = bring_up(ref, volume, attachment, false); !up) {
-        if (const auto erased = erase_attachment(attachment); !erased) log::warn("volume {}: {}", request.volume, to_string(erased.error()));
+        if (const auto erased = erase_attachment(attachment); !erased)
+            log::warn("volume {}: {}", request.volume, to_string(erased.error()));
         return refuse(up.error(), fmt::format("cannot attach {}", request.volume));
     }
     core_.events->add("volume.attached", volume.id.to_string(), attachment_view(attachment).device);
-    changed_();    // perhaps it is degraded
+    changed_();  // perhaps it is degraded
     return attachment_view(attachment);
 }
 
-ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const std::string& instance, bool force) {
+ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const std::string& instance,
+                                               bool force) {
     API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
     std::optional<InstanceId> wanted;
     if (!instance.empty()) {
@@ -252,31 +296,49 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
     for (const AttachmentRecord& record : *found) {
         if (!wanted || record.instance == *wanted) return detach_one(volume, record, force);
     }
-    if (!found->empty()) return refuse("InvalidAttachment.NotFound", fmt::format("volume {} is not attached to {}", name, instance));
+    if (!found->empty())
+        return refuse("InvalidAttachment.NotFound",
+                      fmt::format("volume {} is not attached to {}", name, instance));
     return refuse("IncorrectState", fmt::format("volume {} is not attached", name));
 }
 
-ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume, AttachmentRecord attachment, bool force) {
+ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
+                                                   AttachmentRecord attachment, bool force) {
     const auto ref = slot(volume.id);
     const std::string id = volume.id.to_string();
     if (attachment.frontend == Frontend::kNbd && !force) {
         if (const unsigned clients = core_.engine->export_connections(id); clients > 0) {
-            return refuse("DeviceInUse", fmt::format("{} NBD connection{} to {}: close them, or --force", clients, clients == 1 ? "" : "s", id));
+            return refuse("DeviceInUse",
+                          fmt::format("{} NBD connection{} to {}: close them, or --force", clients,
+                                      clients == 1 ? "" : "s", id));
         }
     }
+    bool is_up = false;
+    {
+        const std::lock_guard state(ref->state);
+        is_up = ref->front.has_value();
+    }
     const auto before = attachment.state;
-    if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored) return refuse(stored.error(), "cannot store the detach of " + id);
+    if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
+        return refuse(stored.error(), "cannot store the detach of " + id);
     (void)faults::hit("daemon.detach.after_intent");
     if (const auto down = take_down(ref, attachment, force); !down) {
-        const auto restored = set_state(attachment, before == AttachmentState::kDetaching ? AttachmentState::kAttached : before);
+        const auto restored =
+            set_state(attachment,
+                      before == AttachmentState::kDetaching ? AttachmentState::kAttached : before);
         if (!restored) log::warn("volume {}: {}", id, to_string(restored.error()));
         if (down.error().code == Errc::kBusy) {
-            return refuse("DeviceInUse", fmt::format("/dev/ublkb{} is in use: {}; end that, or --force", attachment.ublk_number.value_or(0), users_text(attachment.ublk_number.value_or(0))));
+            return refuse("DeviceInUse",
+                          fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
+                                      attachment.ublk_number.value_or(0),
+                                      users_text(attachment.ublk_number.value_or(0))));
         }
         return refuse(down.error(), "cannot detach " + id);
     }
+    if (!is_up) remove_left_device(attachment);    // it never came back
     (void)faults::hit("daemon.detach.after_front");
-    if (const auto erased = erase_attachment(attachment); !erased) return refuse(erased.error(), "cannot store the detach of " + id);
+    if (const auto erased = erase_attachment(attachment); !erased)
+        return refuse(erased.error(), "cannot store the detach of " + id);
     core_.events->add("volume.detached", id, force ? "forced" : "");
     auto view = attachment_view(attachment);
     view.state = "detached";

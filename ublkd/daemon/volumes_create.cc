@@ -1,6 +1,6 @@
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -25,8 +25,10 @@ constexpr const char* kAction = "CreateVolume";
 
 /// The parameters of a request, for telling a repeated client token from a reused one.
 std::string fingerprint(const CreateVolumeRequest& request) {
-    std::string text = fmt::format("size={};replicas={};block={};durability={};on_full={};name={}", request.size_bytes,
-                                   request.replicas.value_or(0), request.block_bytes, request.durability, request.on_full, request.name);
+    std::string text =
+        fmt::format("size={};replicas={};block={};durability={};on_full={};name={}",
+                    request.size_bytes, request.replicas.value_or(0), request.block_bytes,
+                    request.durability, request.on_full, request.name);
     for (const auto& [key, value] : request.tags) text += fmt::format(";{}={}", key, value);
     return text;
 }
@@ -41,8 +43,10 @@ ApiResult<void> check_create(const CreateVolumeRequest& request) {
     if (!request.name.empty()) {
         API_TRY(check_name(request.name));
     }
-    if (!request.name.empty() && request.tags.contains("Name") && request.tags.at("Name") != request.name) {
-        return refuse("InvalidParameterCombination", "Name and the tag Name differ: give one of them");
+    if (!request.name.empty() && request.tags.contains("Name") &&
+        request.tags.at("Name") != request.name) {
+        return refuse("InvalidParameterCombination",
+                      "Name and the tag Name differ: give one of them");
     }
     return check_tags(request.tags);
 }
@@ -55,14 +59,20 @@ std::vector<unsigned> place_numbers(unsigned wanted) {
 
 }  // namespace
 
-ApiResult<unsigned> Volumes::decide_replicas(const CreateVolumeRequest& request, const std::vector<UsablePool>& usable) {
+ApiResult<unsigned> Volumes::decide_replicas(const CreateVolumeRequest& request,
+                                             const std::vector<UsablePool>& usable) {
     if (usable.empty()) {
-        return refuse("InsufficientStorage", "there is no usable pool: 'ebs-cli pool list' shows why, 'ebs-cli pool add DIR' adds one");
+        return refuse("InsufficientStorage",
+                      "there is no usable pool: 'ebs-cli pool list' shows why, 'ebs-cli pool add "
+                      "DIR' adds one");
     }
     const auto domains = static_cast<unsigned>(domains_of(usable).size());
     const unsigned wanted = request.replicas.value_or(std::min(domains, 2u));
     if (wanted > domains) {
-        return refuse("InvalidParameterValue", fmt::format("Replicas is {}, but usable pools are in {} failure domain{}: add a pool with another --domain, or take fewer replicas", wanted, domains, domains == 1 ? "" : "s"));
+        return refuse("InvalidParameterValue",
+                      fmt::format("Replicas is {}, but usable pools are in {} failure domain{}: "
+                                  "add a pool with another --domain, or take fewer replicas",
+                                  wanted, domains, domains == 1 ? "" : "s"));
     }
     return wanted;
 }
@@ -77,11 +87,15 @@ ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request
         return checked.has_value();
     });
     if (!free) return refuse(free.error(), "cannot look up the name");
-    if (!*free) return refuse("AlreadyExists", fmt::format("another volume has the name '{}'", request.name));
+    if (!*free)
+        return refuse("AlreadyExists",
+                      fmt::format("another volume has the name '{}'", request.name));
     std::vector<std::string> domains;
-    for (const auto& candidate : choose_candidates(usable, {}, wanted)) domains.push_back(candidate.domain);
-    return api::PlanView{{fmt::format("create a volume of {} MiB with {} replica{}; candidates in the failure domains {}",
-                                      request.size_bytes / kMiB, wanted, wanted == 1 ? "" : "s", fmt::join(domains, ", "))}};
+    for (const auto& candidate : choose_candidates(usable, {}, wanted))
+        domains.push_back(candidate.domain);
+    return api::PlanView{{fmt::format(
+        "create a volume of {} MiB with {} replica{}; candidates in the failure domains {}",
+        request.size_bytes / kMiB, wanted, wanted == 1 ? "" : "s", fmt::join(domains, ", "))}};
 }
 
 /// The volume that a former request with this token made.
@@ -91,7 +105,9 @@ ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolum
     if (!token) return refuse(token.error(), "cannot look up the client token");
     if (!*token) return std::nullopt;
     if ((*token)->fingerprint != fingerprint(request)) {
-        return refuse("IdempotentParameterMismatch", fmt::format("the client token '{}' was used with other parameters, for {}", request.client_token, (*token)->resource));
+        return refuse("IdempotentParameterMismatch",
+                      fmt::format("the client token '{}' was used with other parameters, for {}",
+                                  request.client_token, (*token)->resource));
     }
     // Its creation may be under way still: wait for it.
     const auto id = VolumeId::parse((*token)->resource);
@@ -101,13 +117,15 @@ ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolum
     return view;
 }
 
-ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRequest& request, const std::vector<Candidate>& candidates) {
+ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRequest& request,
+                                      const std::vector<Candidate>& candidates) {
     bool token_taken = false;
     const std::string id = record.id.to_string();
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         token_taken = false;
         if (!request.client_token.empty()) {
-            metadata::ClientTokenRecord token{kAction, request.client_token, fingerprint(request), id, record.created_ms, 0};
+            metadata::ClientTokenRecord token{kAction, request.client_token, fingerprint(request),
+                                              id,      record.created_ms,    0};
             const auto put = tx.put(token);
             token_taken = !put && put.error().code == Errc::kExists;
             TRY(put);
@@ -129,13 +147,17 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
         return {};
     });
     if (stored) return {};
-    if (token_taken) return refuse("IncorrectState", "a request with this client token is under way: try again");
-    if (stored.error().code == Errc::kExists) return refuse("AlreadyExists", fmt::format("another volume has the name '{}'", request.name));
+    if (token_taken)
+        return refuse("IncorrectState", "a request with this client token is under way: try again");
+    if (stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another volume has the name '{}'", request.name));
     return refuse(stored.error(), "cannot store the volume");
 }
 
 /// Replicas prepared, places granted, the first record authorized: after this the volume is.
-ApiResult<void> Volumes::found_volume(const VolumeRecord& record, std::vector<Candidate>& candidates) {
+ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
+                                      std::vector<Candidate>& candidates) {
     prepare_and_ask(core_, record, place_numbers(record.replica_count), candidates);
     std::vector<const Candidate*> winners(record.replica_count);
     std::optional<Error> error;
@@ -144,7 +166,9 @@ ApiResult<void> Volumes::found_volume(const VolumeRecord& record, std::vector<Ca
         if (candidate.error) error = candidate.error;
     }
     if (std::ranges::find(winners, nullptr) != winners.end()) {
-        return refuse(error.value_or(Error{Errc::kIo, 0, "a candidate got no place"}), fmt::format("fewer than {} pools could prepare a replica", record.replica_count));
+        return refuse(
+            error.value_or(Error{Errc::kIo, 0, "a candidate got no place"}),
+            fmt::format("fewer than {} pools could prepare a replica", record.replica_count));
     }
     replication::Proposal proposal;
     proposal.proposer = winners[0]->place.member.replica;
@@ -154,7 +178,8 @@ ApiResult<void> Volumes::found_volume(const VolumeRecord& record, std::vector<Ca
     for (const Candidate* winner : winners) proposal.next.members.push_back(winner->place.member);
     const auto outcome = core_.authority->propose(proposal);
     if (!outcome) return refuse(outcome.error(), "the authority could not be asked");
-    if (outcome->verdict == replication::Verdict::kDeclined) return refuse("InternalError", "the authority declined the first record of a new volume");
+    if (outcome->verdict == replication::Verdict::kDeclined)
+        return refuse("InternalError", "the authority declined the first record of a new volume");
     return {};
 }
 
@@ -168,12 +193,14 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
     record.id = VolumeId::random();
     record.size_bytes = request.size_bytes;
     record.block_bytes = request.block_bytes;
-    record.durability = request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
+    record.durability =
+        request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
     record.on_full = request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
     record.created_ms = metadata::now_ms();
     std::vector<Candidate> candidates;
     for (const auto& pool : choose_candidates(usable, {}, record.replica_count)) {
-        if (auto place = core_.pools->place(pool.id, ReplicaId::random())) candidates.push_back({std::move(*place), {}, {}});
+        if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
+            candidates.push_back({std::move(*place), {}, {}});
     }
 
     const auto ref = slot(record.id);
@@ -186,7 +213,9 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
     }
     (void)faults::hit("daemon.create.after_record");
     if (const auto finished = finish_create(record.id); !finished) {
-        return refuse(finished.error(), "the volume was made, but could not be finished; it is at the daemon's next start");
+        return refuse(
+            finished.error(),
+            "the volume was made, but could not be finished; it is at the daemon's next start");
     }
     return volume(record.id.to_string());
 }
@@ -195,7 +224,8 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 Result<void> Volumes::finish_create(VolumeId volume) {
     TRY_ASSIGN(const auto record, core_.authority->current(volume));
     if (!record) return fail(Errc::kNotFound, "the volume's membership");
-    TRY_ASSIGN(const auto replicas, core_.store->list<ReplicaRecord>(metadata::where("volume", volume)));
+    TRY_ASSIGN(const auto replicas,
+               core_.store->list<ReplicaRecord>(metadata::where("volume", volume)));
     for (const auto& member : record->members) {
         const auto place = core_.pools->place(member.pool, member.replica);
         if (!place) return fail(Errc::kNotFound, "the member's pool");
@@ -216,7 +246,9 @@ Result<void> Volumes::finish_create(VolumeId volume) {
             replica->state = ReplicaState::kReady;
             TRY(tx.put(*replica));
         }
-        return EventLog::add_in(tx, "volume.created", volume.to_string(), fmt::format("{} MiB, {} replicas", stored->size_bytes / kMiB, stored->replica_count));
+        return EventLog::add_in(
+            tx, "volume.created", volume.to_string(),
+            fmt::format("{} MiB, {} replicas", stored->size_bytes / kMiB, stored->replica_count));
     }));
     core_.events->announce();
     log::info("volume.created {}", volume.to_string());
@@ -243,15 +275,20 @@ void Volumes::roll_back_create(VolumeId volume) {
         }
         all_gone = all_gone && left.empty();
         TRY(erase_tags(tx, volume.to_string()));
-        TRY_ASSIGN(const auto tokens, tx.list<metadata::ClientTokenRecord>(metadata::where("resource", volume.to_string())));
+        TRY_ASSIGN(const auto tokens, tx.list<metadata::ClientTokenRecord>(
+                                          metadata::where("resource", volume.to_string())));
         for (const auto& token : tokens) {
             TRY(tx.erase(token));
         }
         return tx.erase(*stored);
     });
-    if (!erased) log::warn("volume {} could not be rolled back: {}", volume.to_string(), to_string(erased.error()));
-    if (!all_gone) log::warn("volume {}: replicas that were prepared stay until their pools are back", volume.to_string());
-    changed_();    // the sweeper tells the past holders
+    if (!erased)
+        log::warn("volume {} could not be rolled back: {}", volume.to_string(),
+                  to_string(erased.error()));
+    if (!all_gone)
+        log::warn("volume {}: replicas that were prepared stay until their pools are back",
+                  volume.to_string());
+    changed_();  // the sweeper tells the past holders
 }
 
 }  // namespace ublkd::daemon

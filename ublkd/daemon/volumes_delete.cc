@@ -20,14 +20,20 @@ ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
     API_TRY_ASSIGN(auto record, find_volume(core_.store, found.id.to_string()));
     if (record.state == VolumeState::kInUse) {
-        return refuse("VolumeInUse", fmt::format("volume {} is attached: 'ebs-cli detach {}' first", name, name));
+        return refuse("VolumeInUse",
+                      fmt::format("volume {} is attached: 'ebs-cli detach {}' first", name, name));
     }
-    if (record.state != VolumeState::kAvailable && record.state != VolumeState::kError && record.state != VolumeState::kDeleting) {
-        return refuse("IncorrectState", fmt::format("volume {} is {}: it can be deleted when it is available", name, metadata::name_of(record.state)));
+    if (record.state != VolumeState::kAvailable && record.state != VolumeState::kError &&
+        record.state != VolumeState::kDeleting) {
+        return refuse("IncorrectState",
+                      fmt::format("volume {} is {}: it can be deleted when it is available", name,
+                                  metadata::name_of(record.state)));
     }
     {
         const std::lock_guard state(ref->state);
-        if (ref->users > (ref->joining ? 1u : 0u)) return refuse("IncorrectState", fmt::format("the members of {} are being compared: wait for it", name));
+        if (ref->users > (ref->joining ? 1u : 0u))
+            return refuse("IncorrectState",
+                          fmt::format("the members of {} are being compared: wait for it", name));
         if (dry_run) return {};
         ref->deleting = true;
     }
@@ -37,8 +43,9 @@ ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
     return deleted;
 }
 
-/// Marks, stops, retires the record and the permissions, deletes the replicas. From the retirement on nothing brings the
-/// volume back; a replica in a missing pool is deleted by the sweeper when the pool is back.
+/// Marks, stops, retires the record and the permissions, deletes the replicas. From the retirement
+/// on nothing brings the volume back; a replica in a missing pool is deleted by the sweeper when
+/// the pool is back.
 ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     const auto ref = slot(record.id);
     const std::string id = record.id.to_string();
@@ -50,7 +57,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     });
     if (!marked) return refuse(marked.error(), "cannot delete the volume " + id);
     (void)faults::hit("daemon.delete.after_intent");
-    finish_joining(record.id, ref->joining);    // a copy that runs is given up
+    finish_joining(record.id, ref->joining);  // a copy that runs is given up
 
     std::vector<ReplicaRecord> replicas;
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
@@ -66,7 +73,8 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
             TRY(tx.put(replica));
         }
         TRY(erase_tags(tx, id));
-        TRY_ASSIGN(const auto tokens, tx.list<metadata::ClientTokenRecord>(metadata::where("resource", id)));
+        TRY_ASSIGN(const auto tokens,
+                   tx.list<metadata::ClientTokenRecord>(metadata::where("resource", id)));
         for (const auto& token : tokens) {
             TRY(tx.erase(token));
         }
@@ -88,7 +96,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     });
     if (!gone) return refuse(gone.error(), "cannot delete the volume " + id);
     core_.events->announce();
-    changed_();    // the sweeper confirms the deletes, now or when a missing pool is back
+    changed_();  // the sweeper confirms the deletes, now or when a missing pool is back
     {
         const std::lock_guard lock(mutex_);
         slots_.erase(record.id);

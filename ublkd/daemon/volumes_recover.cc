@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <atomic>
 #include <thread>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/volumes.h"
@@ -20,12 +20,14 @@ namespace {
 
 constexpr unsigned kRecoveringAtOnce = 8;
 
-io::Task<Result<std::vector<front::ublk::FoundDevice>>> find_all(const front::ublk::UblkEnvironment* environment) {
+io::Task<Result<std::vector<front::ublk::FoundDevice>>> find_all(
+    const front::ublk::UblkEnvironment* environment) {
     auto finding = front::ublk::find_devices(environment);
     co_return co_await finding;
 }
 
-io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment, std::uint32_t number) {
+io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment,
+                                  std::uint32_t number) {
     auto removing = front::ublk::remove_device(environment, number);
     co_return co_await removing;
 }
@@ -38,7 +40,8 @@ io::Task<void> quiesce_and_end(std::unique_ptr<front::ublk::UblkDevice>* device)
 
 }  // namespace
 
-/// The ublk device that a former daemon left for this volume goes: its attachment is being taken away.
+/// The ublk device that a former daemon left for this volume goes: its attachment is being taken
+/// away.
 void Volumes::remove_left_device(const AttachmentRecord& attachment) {
     const auto* environment = core_.engine->ublk();
     if (attachment.frontend != Frontend::kUblk || environment == nullptr) return;
@@ -49,9 +52,56 @@ void Volumes::remove_left_device(const AttachmentRecord& attachment) {
         return;
     }
     for (const auto& device : *found) {
-        if (device.server_alive || device.info.server_flags != front::ublk::device_tag(attachment.volume)) continue;
-        const auto removed = io::run_on(lane.reactor(), [&] { return remove_one(environment, device.info.device_id); });
-        if (!removed) log::warn("/dev/ublkb{} could not be removed: {}", device.info.device_id, to_string(removed.error()));
+        if (device.server_alive ||
+            device.info.server_flags != front::ublk::device_tag(attachment.volume))
+            continue;
+        const auto removed = io::run_on(
+            lane.reactor(), [&] { return remove_one(environment, device.info.device_id); });
+        if (!removed)
+            log::warn("/dev/ublkb{} could not be removed: {}", device.info.device_id,
+                      to_string(removed.error()));
+    }
+}
+
+/// A daemon that was killed between making a device and storing its number left one that only its tag names.
+void Volumes::adopt_one(const VolumeRecord& volume, std::uint32_t number) {
+    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
+    if (!attachments) return;
+    for (AttachmentRecord attachment : *attachments) {
+        if (attachment.frontend != Frontend::kUblk || attachment.state == AttachmentState::kDetaching) continue;
+        if (attachment.ublk_number == number) return;
+        if (attachment.ublk_number) continue;
+        attachment.ublk_number = number;
+        if (set_state(attachment, attachment.state)) return;
+    }
+    Lane& lane = core_.engine->lane_of(volume.id);
+    const auto* environment = core_.engine->ublk();
+    const auto removed =
+        io::run_on(lane.reactor(), [&] { return remove_one(environment, number); });
+    if (removed) {
+        core_.events->add("rescue.removed", volume.id.to_string(), fmt::format("/dev/ublkb{}, left by a former daemon", number));
+    } else {
+        log::warn("/dev/ublkb{} could not be removed: {}", number, to_string(removed.error()));
+    }
+}
+
+void Volumes::adopt_left_devices() {
+    const auto* environment = core_.engine->ublk();
+    if (environment == nullptr) return;
+    Lane& lane = core_.engine->lane_of(VolumeId(1));
+    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    const auto volumes = core_.store->list<VolumeRecord>();
+    if (!found || !volumes) {
+        log::warn("ublk devices of a former daemon could not be listed");
+        return;
+    }
+    for (const auto& device : *found) {
+        if (device.server_alive || !device.ours) continue;
+        for (const auto& volume : *volumes) {
+            if (front::ublk::device_tag(volume.id) == device.info.server_flags) {
+                adopt_one(volume, device.info.device_id);
+            }
+        }
     }
 }
 
@@ -62,7 +112,8 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
     const std::string id = attachment.volume.to_string();
     if (attachment.state == AttachmentState::kDetaching) {
         remove_left_device(attachment);
-        if (const auto erased = erase_attachment(attachment); !erased) log::warn("volume {}: {}", id, to_string(erased.error()));
+        if (const auto erased = erase_attachment(attachment); !erased)
+            log::warn("volume {}: {}", id, to_string(erased.error()));
         core_.events->add("volume.detached", id, "begun by a former daemon");
         return;
     }
@@ -74,31 +125,37 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
     const std::string why = to_string(up.error());
     {
         const std::lock_guard state(ref->state);
-        if (ref->trouble == why) return;    // told already
+        if (ref->trouble == why) return;  // told already
         ref->trouble = why;
     }
     log::error("volume {} did not come back: {}", id, why);
-    core_.events->add("volume.trouble", id, fmt::format("its attachment did not come back: {}; it is tried again", why));
-    if (const auto stored = set_state(attachment, AttachmentState::kBusy); !stored) log::warn("volume {}: {}", id, to_string(stored.error()));
+    core_.events->add("volume.trouble", id,
+                      fmt::format("its attachment did not come back: {}; it is tried again", why));
+    if (const auto stored = set_state(attachment, AttachmentState::kBusy); !stored)
+        log::warn("volume {}: {}", id, to_string(stored.error()));
 }
 
 void Volumes::recover() {
     const auto volumes = core_.store->list<VolumeRecord>();
     for (const auto& record : volumes ? *volumes : std::vector<VolumeRecord>()) {
         if (record.state == VolumeState::kDeleting) {
-            if (const auto done = finish_delete(record); !done) log::warn("{}: {}", done.error().code, done.error().message);
+            if (const auto done = finish_delete(record); !done)
+                log::warn("{}: {}", done.error().code, done.error().message);
         } else if (record.state == VolumeState::kCreating) {
             const auto membership = core_.authority->current(record.id);
             if (membership && *membership) {
-                if (const auto done = finish_create(record.id); !done) log::warn("volume {}: {}", record.id.to_string(), to_string(done.error()));
+                if (const auto done = finish_create(record.id); !done)
+                    log::warn("volume {}: {}", record.id.to_string(), to_string(done.error()));
             } else if (membership) {
                 roll_back_create(record.id);
-                core_.events->add("volume.rolled-back", record.id.to_string(), "its creation was interrupted");
+                core_.events->add("volume.rolled-back", record.id.to_string(),
+                                  "its creation was interrupted");
             }
         } else {
             reconcile(record.id);
         }
     }
+    adopt_left_devices();
     const auto attachments = core_.store->list<AttachmentRecord>();
     if (!attachments) {
         log::error("attachments cannot be read: {}", to_string(attachments.error()));
@@ -118,13 +175,15 @@ void Volumes::recover() {
 }
 
 void Volumes::retry_attachments() {
-    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("state", metadata::AttachmentState::kBusy));
+    const auto attachments = core_.store->list<AttachmentRecord>(
+        metadata::where("state", metadata::AttachmentState::kBusy));
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
         const auto ref = slot(attachment.volume);
         const Operation operation(ref->operation, std::try_to_lock);
         if (!operation.owns_lock()) continue;
         const auto again = core_.store->get<AttachmentRecord>(attachment.id);
-        if (again && *again && (*again)->state == AttachmentState::kBusy) recover_attachment(**again);
+        if (again && *again && (*again)->state == AttachmentState::kBusy)
+            recover_attachment(**again);
     }
 }
 
@@ -157,12 +216,14 @@ void Volumes::shut_down() {
         }
         if (!running) continue;
         if (ref->front && ref->front->ublk) {
-            io::run_on(running->lane().reactor(), [&] { return quiesce_and_end(&ref->front->ublk); });
+            io::run_on(running->lane().reactor(),
+                       [&] { return quiesce_and_end(&ref->front->ublk); });
         }
-        if (const auto stopped = running->stop(); !stopped) log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
+        if (const auto stopped = running->stop(); !stopped)
+            log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
         ref->front.reset();
     }
-    worker_.reset();    // what reactors posted is done
+    worker_.reset();  // what reactors posted is done
 }
 
 std::vector<std::string> Volumes::detach_all(bool force) {

@@ -1,7 +1,7 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/placement.h"
@@ -24,7 +24,8 @@ std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) 
     std::vector<unsigned> places;
     for (unsigned place = 0; place < volume.replica_count; ++place) {
         const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
-        if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked)) places.push_back(place);
+        if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked))
+            places.push_back(place);
     }
     return places;
 }
@@ -32,20 +33,24 @@ std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) 
 bool holds_a_place(const Core& core, const VolumeRecord& volume, ReplicaId replica) {
     for (unsigned place = 0; place < volume.replica_count; ++place) {
         const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
-        if (stored && *stored && (*stored)->state == PermissionState::kGranted && (*stored)->incarnation == replica) return true;
+        if (stored && *stored && (*stored)->state == PermissionState::kGranted &&
+            (*stored)->incarnation == replica)
+            return true;
     }
     return false;
 }
 
 }  // namespace
 
-/// Takes the place back from a replica that is no member: the next candidate may have it, and the sweeper asks the past
-/// holder to delete what it has.
+/// Takes the place back from a replica that is no member: the next candidate may have it, and the
+/// sweeper asks the past holder to delete what it has.
 void Volumes::revoke_permission_of(const VolumeRecord& volume, ReplicaId replica) {
     for (unsigned place = 0; place < volume.replica_count; ++place) {
         const std::string name = place_name(volume.id, place);
         const auto stored = core_.store->get<PermissionRecord>(name);
-        if (!stored || !*stored || (*stored)->state != PermissionState::kGranted || (*stored)->incarnation != replica) continue;
+        if (!stored || !*stored || (*stored)->state != PermissionState::kGranted ||
+            (*stored)->incarnation != replica)
+            continue;
         const auto revoked = core_.permissions->revoke(name, {(*stored)->host, replica});
         if (!revoked) log::warn("permission {}: {}", name, to_string(revoked.error()));
     }
@@ -89,7 +94,8 @@ void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
         if (!replica || ref->joining != replica) return;
         ref->joining = ReplicaId();
     }
-    if (const auto released = release(ref); !released) log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
+    if (const auto released = release(ref); !released)
+        log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
     changed_();
 }
 
@@ -99,12 +105,14 @@ void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, Poo
 }
 
 /// A replica that was being brought in when the daemon ended.
-std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume, const Membership& record) {
+std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
+                                                   const Membership& record) {
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
         auto place = core_.pools->place(replica.pool, replica.id);
-        if (place && core_.pools->is_open(replica.pool) && holds_a_place(core_, volume, replica.id)) {
+        if (place && core_.pools->is_open(replica.pool) &&
+            holds_a_place(core_, volume, replica.id)) {
             return Candidate{std::move(*place), {}, {}};
         }
         give_up_replica(volume, replica.id, replica.pool);
@@ -113,12 +121,15 @@ std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume, c
 }
 
 /// Pools in free domains prepare and ask; who is granted is the one.
-std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume, const Membership& record) {
+std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
+                                                const Membership& record) {
     std::set<std::string> taken;
-    for (const auto& member : record.members) taken.insert(core_.pools->domain_of_pool(member.pool));
+    for (const auto& member : record.members)
+        taken.insert(core_.pools->domain_of_pool(member.pool));
     std::vector<Candidate> candidates;
     for (const auto& pool : choose_candidates(core_.pools->usable(), taken, 1)) {
-        if (auto place = core_.pools->place(pool.id, ReplicaId::random())) candidates.push_back({std::move(*place), {}, {}});
+        if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
+            candidates.push_back({std::move(*place), {}, {}});
     }
     const auto places = free_places(core_, volume);
     if (candidates.empty() || places.empty()) return std::nullopt;
@@ -140,7 +151,9 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume, cons
         if (candidate.granted) {
             winner = std::move(candidate);
         } else {
-            if (candidate.error) log::warn("pool {}: {}", candidate.place.member.pool.to_string(), to_string(*candidate.error));
+            if (candidate.error)
+                log::warn("pool {}: {}", candidate.place.member.pool.to_string(),
+                          to_string(*candidate.error));
             discard_replica(core_, candidate.place.member.replica, candidate.place.member.pool);
         }
     }
@@ -151,14 +164,17 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
     const auto ref = slot(listed.id);
     {
         const std::lock_guard state(ref->state);
-        if (ref->joining || ref->deleting || std::chrono::steady_clock::now() < ref->next_repair) return false;
+        if (ref->joining || ref->deleting || std::chrono::steady_clock::now() < ref->next_repair)
+            return false;
     }
     const Operation operation(ref->operation, std::try_to_lock);
     if (!operation.owns_lock()) return false;
     const auto stored = core_.store->get<VolumeRecord>(listed.id);
     if (!stored || !*stored) return false;
     const VolumeRecord& volume = **stored;
-    if (volume.state != metadata::VolumeState::kAvailable && volume.state != metadata::VolumeState::kInUse) return false;
+    if (volume.state != metadata::VolumeState::kAvailable &&
+        volume.state != metadata::VolumeState::kInUse)
+        return false;
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record || (*record)->members.size() >= volume.replica_count) return false;
     auto candidate = resume_candidate(volume, **record);
@@ -167,7 +183,7 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
 
     const ReplicaId replica = candidate->place.member.replica;
     const PoolId pool = candidate->place.member.pool;
-    auto running = acquire(ref, volume);    // for the call; and once more for the copy
+    auto running = acquire(ref, volume);  // for the call; and once more for the copy
     Result<void> begun = running ? Result<void>() : Result<void>(fail(running.error()));
     if (running) {
         const std::lock_guard state(ref->state);
@@ -186,11 +202,16 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
         ref->repair_backoff = std::min(ref->repair_backoff * 2, std::chrono::seconds(60));
     }
     if (begun) {
-        core_.events->add("member.joining", volume.id.to_string(), fmt::format("{} in {} is being copied", replica.to_string(), pool.to_string()));
+        core_.events->add(
+            "member.joining", volume.id.to_string(),
+            fmt::format("{} in {} is being copied", replica.to_string(), pool.to_string()));
         return true;
     }
-    if (begun.error().code == Errc::kBusy) return false;    // a copy runs already; this replica waits, prepared
-    core_.events->add("volume.trouble", volume.id.to_string(), fmt::format("a new replica in {} could not be begun: {}", pool.to_string(), to_string(begun.error())));
+    if (begun.error().code == Errc::kBusy)
+        return false;  // a copy runs already; this replica waits, prepared
+    core_.events->add("volume.trouble", volume.id.to_string(),
+                      fmt::format("a new replica in {} could not be begun: {}", pool.to_string(),
+                                  to_string(begun.error())));
     give_up_replica(volume, replica, pool);
     return false;
 }

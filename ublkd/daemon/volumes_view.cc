@@ -1,8 +1,7 @@
+#include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-
-#include <fmt/format.h>
 
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/volumes.h"
@@ -37,8 +36,11 @@ api::MembershipView membership_view(const replication::Membership& record) {
     view.number = record.number;
     view.loss_count = record.loss_count;
     view.data_may_be_lost = record.data_may_be_lost;
-    for (const auto& member : record.members) view.members.push_back({member.replica.to_string(), member.host.to_string(), member.pool.to_string()});
-    for (const auto& attachment : record.attachments) view.attachments.push_back(attachment.to_string());
+    for (const auto& member : record.members)
+        view.members.push_back(
+            {member.replica.to_string(), member.host.to_string(), member.pool.to_string()});
+    for (const auto& attachment : record.attachments)
+        view.attachments.push_back(attachment.to_string());
     return view;
 }
 
@@ -62,7 +64,8 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
         if (record.ublk_number) view.device = fmt::format("/dev/ublkb{}", *record.ublk_number);
         view.link = "/dev/ebs/" + view.volume_id;
     } else {
-        view.device = fmt::format("nbd+unix:///{}?socket={}", view.volume_id, core_.configuration->nbd_socket);
+        view.device = fmt::format("nbd+unix:///{}?socket={}", view.volume_id,
+                                  core_.configuration->nbd_socket);
     }
     const auto ref = slot(record.volume);
     const std::lock_guard state(ref->state);
@@ -87,8 +90,10 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
         view.health.in_sync = static_cast<unsigned>((*stored)->members.size());
         view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
         for (const auto& member : (*stored)->members) {
-            view.replicas.push_back({member.replica.to_string(), member.pool.to_string(), member.host.to_string(), core_.pools->domain_of_pool(member.pool),
-                                     member.replica == (*stored)->primary ? "primary" : "secondary", ""});
+            view.replicas.push_back(
+                {member.replica.to_string(), member.pool.to_string(), member.host.to_string(),
+                 core_.pools->domain_of_pool(member.pool),
+                 member.replica == (*stored)->primary ? "primary" : "secondary", ""});
             if (const auto place = core_.pools->place(member.pool, member.replica)) {
                 view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
             }
@@ -103,8 +108,10 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
     view.health.in_sync = 0;
     for (const auto& member : status->replicas) {
         view.health.in_sync += member.is_member ? 1 : 0;
-        view.replicas.push_back({member.member.replica.to_string(), member.member.pool.to_string(), member.member.host.to_string(), core_.pools->domain_of_pool(member.member.pool),
-                                 role_of(member), member.failure ? to_string(*member.failure) : ""});
+        view.replicas.push_back({member.member.replica.to_string(), member.member.pool.to_string(),
+                                 member.member.host.to_string(),
+                                 core_.pools->domain_of_pool(member.member.pool), role_of(member),
+                                 member.failure ? to_string(*member.failure) : ""});
     }
     view.health.blocked_by = status->blocked_by;
     view.health.reason = status->blocked_why;
@@ -132,7 +139,8 @@ ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
     view.create_time_ms = record.created_ms;
     view.durability = metadata::name_of(record.durability);
     view.on_full = metadata::name_of(record.on_full);
-    for (const auto& attachment : attachments) view.attachments.push_back(attachment_view(attachment));
+    for (const auto& attachment : attachments)
+        view.attachments.push_back(attachment_view(attachment));
     add_health(record, view);
     return view;
 }
@@ -145,7 +153,9 @@ ApiResult<std::vector<api::VolumeView>> Volumes::volumes() {
         API_TRY_ASSIGN(auto view, view_of(record));
         views.push_back(std::move(view));
     }
-    std::ranges::sort(views, {}, [](const api::VolumeView& view) { return std::pair(view.create_time_ms, view.id); });
+    std::ranges::sort(views, {}, [](const api::VolumeView& view) {
+        return std::pair(view.create_time_ms, view.id);
+    });
     return views;
 }
 
@@ -163,22 +173,33 @@ ApiResult<std::vector<api::AttachmentView>> Volumes::attachments() {
 }
 
 ApiResult<api::MembershipView> Volumes::membership(const std::string& volume) {
-    API_TRY_ASSIGN(const auto found, find_volume(core_.store, volume));
-    const auto record = core_.authority->current(found.id);
+    // By its whole id also where there is no such volume (any more): the authority's records outlive volumes.
+    auto id = VolumeId::parse(volume);
+    if (!id) {
+        API_TRY_ASSIGN(const auto found, find_volume(core_.store, volume));
+        id = found.id;
+    }
+    const auto record = core_.authority->current(*id);
     if (!record) return refuse(record.error(), "the authority could not be asked");
-    if (!*record) return refuse("IncorrectState", fmt::format("volume {} has no membership yet", volume));
+    if (!*record) {
+        return refuse("InvalidVolume.NotFound", fmt::format("volume {} has no membership", volume));
+    }
     return membership_view(**record);
 }
 
 ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& request) {
     const auto malformed = [](const char* field, const std::string& given) {
-        return refuse("InvalidParameterValue", fmt::format("{} is not an id of its kind; '{}' was given", field, given));
+        return refuse("InvalidParameterValue",
+                      fmt::format("{} is not an id of its kind; '{}' was given", field, given));
     };
     replication::Proposal proposal;
     const auto volume = VolumeId::parse(request.volume_id);
     const auto proposer = ReplicaId::parse(request.proposer);
     const auto primary = ReplicaId::parse(request.next.primary);
-    if (!volume) return refuse("InvalidVolumeID.Malformed", fmt::format("a proposal names the volume by its whole id; '{}' was given", request.volume_id));
+    if (!volume)
+        return refuse("InvalidVolumeID.Malformed",
+                      fmt::format("a proposal names the volume by its whole id; '{}' was given",
+                                  request.volume_id));
     if (!proposer) return malformed("Proposer", request.proposer);
     if (!primary) return malformed("Primary", request.next.primary);
     proposal.proposer = *proposer;
@@ -202,7 +223,8 @@ ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& requ
         if (!attachment) return malformed("AttachmentIds", text);
         proposal.next.attachments.push_back(*attachment);
     }
-    if (const auto valid = replication::validate(proposal.next); !valid) return refuse(valid.error(), "the proposed membership");
+    if (const auto valid = replication::validate(proposal.next); !valid)
+        return refuse(valid.error(), "the proposed membership");
     const auto outcome = core_.authority->propose(proposal);
     if (!outcome) return refuse(outcome.error(), "the authority could not decide");
     api::ProposalAnswer answer;
