@@ -45,7 +45,7 @@ void add_option(Slots& slots, const Option& option) {
     }
     auto& values = slots.options.emplace_back(key_of(option.name), std::vector<std::string>());
     auto* made = slots.app->add_option(option.name, values.second);
-    made->expected(1)->take_all()->type_name(option.value);
+    made->expected(1)->allow_extra_args(false)->take_all()->type_name(option.value);
     if (!option.repeated) made->take_last();
     if (option.required) made->required();
     if (!option.choices.empty()) made->check(CLI::IsMember(option.choices));
@@ -112,7 +112,7 @@ class Tree {
                 slots.positionals.emplace_back(positional.name, std::vector<std::string>());
             auto* made = at->add_option(positional.name, values.second);
             made->required(positional.required);
-            made->expected(positional.many ? 1 : 1, positional.many ? 1 << 20 : 1);
+            made->expected(1, positional.many ? 1 << 20 : 1)->allow_extra_args(positional.many);
         }
         add_group_help(&app_, words_of(command.path));
     }

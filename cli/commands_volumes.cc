@@ -201,7 +201,7 @@ Outcome<int> remove(Context& context) {
     for (const std::string& volume : volumes) {
         CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", path_of(volume)));
         const std::string id = shown["VolumeId"].as_string();
-        CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id) + query));
+        CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(volume) + query));
         if (!context.for_person() && !context.quiet()) {
             CLI_TRY(context.print_answer(answer));
             continue;

@@ -15,7 +15,6 @@ constexpr std::array kCodes{
     ApiCode{"InvalidParameterCombination", 400},
     ApiCode{"InvalidRequest", 400},
     ApiCode{"InvalidVolumeID.Malformed", 400},
-    ApiCode{"InvalidInstanceID.Malformed", 400},
     ApiCode{"MissingParameter", 400},
     ApiCode{"IdempotentParameterMismatch", 400},
     ApiCode{"RequestTooLarge", 413},
@@ -42,7 +41,6 @@ constexpr std::array kCodes{
     // All else; the last one is what an unknown code becomes.
     ApiCode{"NotInitialized", 409},
     ApiCode{"MethodNotAllowed", 405},
-    ApiCode{"AttachmentLimitExceeded", 400},
     ApiCode{"InsufficientStorage", 507},
     ApiCode{"Unavailable", 503},
     ApiCode{"RequestTimeout", 504},

@@ -22,6 +22,7 @@ using metadata::VolumeState;
 namespace {
 
 constexpr const char* kAction = "CreateVolume";
+constexpr const char* kTokenTaken = "TokenTaken";  // between two functions here; no code of the API
 
 /// The parameters of a request, for telling a repeated client token from a reused one.
 std::string fingerprint(const CreateVolumeRequest& request) {
@@ -147,8 +148,7 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
         return {};
     });
     if (stored) return {};
-    if (token_taken)
-        return refuse("IncorrectState", "a request with this client token is under way: try again");
+    if (token_taken) return refuse(kTokenTaken, "a request with this client token was quicker");
     if (stored.error().code == Errc::kExists)
         return refuse("AlreadyExists",
                       fmt::format("another volume has the name '{}'", request.name));
@@ -205,7 +205,13 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 
     const auto ref = slot(record.id);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, record.id.to_string()));
-    API_TRY(store_intent(record, request, candidates));
+    const auto stored = store_intent(record, request, candidates);
+    if (!stored && stored.error().code == kTokenTaken) {
+        API_TRY_ASSIGN(known, known_token(request));
+        if (known) return std::move(*known);
+        return refuse("IncorrectState", "the volume of this client token was deleted meanwhile");
+    }
+    API_TRY(stored);
     (void)faults::hit("daemon.create.after_intent");
     if (const auto founded = found_volume(record, candidates); !founded) {
         roll_back_create(record.id);
