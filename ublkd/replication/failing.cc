@@ -150,6 +150,7 @@ void Node::full(Op& op) {
 void Node::set_wait_on_full(bool wait) {
     config_.wait_on_full = wait;
     if (!wait && full_count_ > 0) retry_full();
+    run();
 }
 
 void Node::retry_full() {

@@ -68,6 +68,43 @@ TEST(VolumeRestart, R7_RegionsOutsideOfTheUnionAreServedAtOnce) {
     EXPECT_TRUE(world.wait_until([&] { return world.volume->status().state == VolumeState::kOk; }));
 }
 
+TEST(VolumeRestart, R7_DeathWhileTheUnionIsCopiedBeginsItAgain) {
+    for (const int hit : {1, 2}) {
+        World world(2, 64 * kMiB, test::Disk::kMemory);
+        create_and_write(world);
+        tamper(world, 0, 4096, 9_b, {});
+        tamper(world, 0, 8 * kMiB + 4096, 8_b, {});
+        world.close_reactor();
+        ASSERT_TRUE(world.die_in([&] {
+            CHECK(faults::arm("repl.region_copied=crash@" + std::to_string(hit)), "armed");
+            CHECK(world.start(), "started");
+            world.wait_until([] { return false; });
+        }));
+        ASSERT_TRUE(world.start());
+        EXPECT_EQ(world.read(4096), 9_b);
+        EXPECT_EQ(world.read(8 * kMiB + 4096), 8_b);
+        EXPECT_EQ(world.read(8 * kMiB), 2_b);
+        EXPECT_TRUE(world.members_equal(2));
+    }
+}
+
+TEST(VolumeRestart, R10_NothingIsCopiedForWhatWasFlushedAWhileAgo) {
+    World world(2, 64 * kMiB, test::Disk::kMemory);
+    const bool died = world.die_in([&] {
+        CHECK(world.create() && world.start(), "created");
+        CHECK(world.write(0, 1_b) && world.write(8 * kMiB, 2_b), "written");
+        CHECK(world.run(world.volume->flush()), "flushed");
+        CHECK(world.write(8 * kMiB, 3_b), "written again");
+        world.wait_until([] { return false; }, 6);    // bits are cleared each 5 seconds
+    });
+    ASSERT_FALSE(died);
+    ASSERT_TRUE(world.start());
+    EXPECT_EQ(world.volume->status().sync_total_bytes, kRegionBytes);    // the one that was written since
+    EXPECT_EQ(world.read(0), 1_b);
+    EXPECT_EQ(world.read(8 * kMiB), 3_b);
+    EXPECT_TRUE(world.members_equal(2));
+}
+
 TEST(VolumeRestart, StoppedVolumeStartsInAnotherBootWithoutACopy) {
     World world(2);
     ASSERT_TRUE(world.create());
