@@ -80,12 +80,12 @@ struct Server::Impl {
     const RouteTable* routes;
     ServerOptions options;
     std::optional<gid_t> group;
+    std::set<Connection*> connections;  // on the I/O thread alone
     asio::io_context io{1};
     // Keeps the I/O thread until the last handler has handed over its answer.
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
     Protocol::acceptor acceptor;
     asio::thread_pool handlers;
-    std::set<Connection*> connections;  // on the I/O thread alone
     std::thread thread;
     std::atomic<bool> stopping = false;
 };
