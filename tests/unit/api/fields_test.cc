@@ -58,7 +58,8 @@ TEST(Fields, WrongOnesAreToldApart) {
 }
 
 TEST(Fields, MissingOneIsMissing) {
-    Fields fields((Json()));
+    const Json nothing;
+    Fields fields(nothing);
     (void)fields.required_text("S");
     const auto done = fields.done();
     ASSERT_FALSE(done);
