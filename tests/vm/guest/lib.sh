@@ -16,6 +16,9 @@ wait_for() {
     done
 }
 
+# gone PID: it has ended (a child that nobody waited for yet counts).
+gone() { ! kill -0 "$1" 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+
 # random BELOW: a number from 0 to BELOW-1.
 random() { echo $(($(od -An -N4 -tu4 /dev/urandom) % $1)); }
 

@@ -32,7 +32,6 @@ start_doomed() {
     wait $server 2>/dev/null || true
 }
 
-gone() { ! kill -0 "$1" 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status"; }
 server_says() { grep -E "$1" $server_log; }
 
 kill_server() {

@@ -16,10 +16,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,8 +88,11 @@ static void write_record(int fd, struct record* record) {
         die("write the record");
 }
 
+enum mode { kWrite, kAcked, kClaim };
+
 static void run_writer(const char* target, int record_fd, uint64_t writer, uint64_t last,
-                       int flushes) {
+                       enum mode mode) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     int fd = open(target, O_RDWR | O_DIRECT);
     if (fd < 0) die(target);
     struct record* record = read_record(record_fd, writer);
@@ -97,18 +102,14 @@ static void run_writer(const char* target, int record_fd, uint64_t writer, uint6
         for (uint64_t i = 0; i < p.count; ++i) fill(&data[i], writer, p.first + i, number);
         struct iovec vector = {data, p.count * kSector};
         off_t offset = (off_t)((writer * kRegionSectors + p.first) * kSector);
-        int fua = p.fua && flushes;
+        int fua = p.fua && mode != kClaim, flush = p.flush && mode != kClaim;
         if (pwritev2(fd, &vector, 1, offset, fua ? RWF_DSYNC : 0) != (ssize_t)vector.iov_len)
             die("write");
+        if (flush && fdatasync(fd)) die("fdatasync");
         if (fua) record->fua = number;
-        if (flushes && p.flush) {
-            if (fdatasync(fd)) die("fdatasync");
-            record->flushed = number;
-        }
-        if (fua || (flushes && p.flush)) write_record(record_fd, record);
+        if (flush || mode == kAcked || number == last) record->flushed = number;
+        if (fua || record->flushed == number) write_record(record_fd, record);
     }
-    if (!flushes) record->flushed = last;
-    if (!flushes) write_record(record_fd, record);
     exit(0);
 }
 
@@ -156,7 +157,7 @@ static uint64_t count_lost(const char* target, int record_fd, uint64_t writer) {
 int main(int argc, char** argv) {
     if (argc < 5) {
         fprintf(stderr,
-                "usage: flush_writer write|claim|verify TARGET RECORD WRITERS [LAST|lost]\n");
+                "usage: flush_writer write|acked|claim|verify TARGET RECORD WRITERS [LAST|lost]\n");
         return 2;
     }
     int record_fd = open(argv[3], O_RDWR | O_DIRECT | O_DSYNC);
@@ -166,11 +167,14 @@ int main(int argc, char** argv) {
         for (uint64_t w = 0; w < writers; ++w) lost += count_lost(argv[2], record_fd, w);
         return argc > 5 ? lost == 0 : lost != 0;
     }
+    enum mode mode = !strcmp(argv[1], "claim")   ? kClaim
+                     : !strcmp(argv[1], "acked") ? kAcked
+                                                 : kWrite;
     uint64_t last = argc > 5 ? strtoull(argv[5], NULL, 10) : UINT64_MAX;
     for (uint64_t w = 0; w < writers; ++w) {
         pid_t child = fork();
         if (child < 0) die("fork");
-        if (child == 0) run_writer(argv[2], record_fd, w, last, strcmp(argv[1], "claim") != 0);
+        if (child == 0) run_writer(argv[2], record_fd, w, last, mode);
     }
     int failed = 0, status;
     while (wait(&status) > 0) failed |= status != 0;
