@@ -47,7 +47,6 @@ KEY(Device);
 KEY(Label);
 KEY(Frontend);
 KEY(AttachTime);
-KEY(HostName);
 KEY(PoolId);
 KEY(Path);
 KEY(Domain);

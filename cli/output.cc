@@ -109,11 +109,15 @@ std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vect
         keyed.emplace_back(std::move(sort_by), std::move(item));
     }
     if (!known && find_column(view, key) == nullptr) return unknown(key);
-    std::ranges::stable_sort(keyed, [down](const auto& a, const auto& b) {
-        return down ? b.first < a.first : a.first < b.first;
+    std::vector<std::size_t> order(keyed.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::ranges::sort(order, [&](std::size_t a, std::size_t b) {  // equal ones keep their order
+        const int compared = keyed[a].first.compare(keyed[b].first);
+        if (compared == 0) return a < b;
+        return down ? compared > 0 : compared < 0;
     });
     items.clear();
-    for (auto& [sort_by, item] : keyed) items.push_back(std::move(item));
+    for (const std::size_t at : order) items.push_back(std::move(keyed[at].second));
     return items;
 }
 

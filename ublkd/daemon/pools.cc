@@ -154,8 +154,7 @@ Result<void> Pools::finish_removing(const PoolRecord& record) {
 }
 
 Result<void> Pools::open_all(HostId host) {
-    TRY_ASSIGN(const auto records,
-               store_->list<PoolRecord>(metadata::where("host", host)));
+    TRY_ASSIGN(const auto records, store_->list<PoolRecord>(metadata::where("host", host)));
     for (const PoolRecord& record : records) {
         if (record.state == PoolState::kAdding) {
             TRY(finish_adding(record));
@@ -233,8 +232,9 @@ std::vector<UsablePool> Pools::usable() {
         if (!space) continue;
         found.push_back({entry->record.id, entry->record.domain, space->available_bytes()});
     }
-    std::ranges::stable_sort(
-        found, [](const auto& a, const auto& b) { return a.available_bytes > b.available_bytes; });
+    std::ranges::sort(found, [](const UsablePool& a, const UsablePool& b) {
+        return std::pair(b.available_bytes, a.id) < std::pair(a.available_bytes, b.id);
+    });
     return found;
 }
 
@@ -290,7 +290,9 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
 ApiResult<std::string> Pools::check_request(const api::AddPoolRequest& request) {
     const std::string path = canonical(request.path);
     if (!front::ublk::check_not_on_ublk(existing_part(path))) {
-        return refuse("InvalidParameterValue", fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
     }
     if (path == "/") return refuse("InvalidParameterValue", "a pool is a folder of its own, not /");
     const bool printable = std::ranges::all_of(

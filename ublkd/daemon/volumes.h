@@ -28,6 +28,13 @@
 
 namespace ublkd::daemon {
 
+/// The front end of an attachment.
+struct Front {
+    std::unique_ptr<ReadOnlyDevice> read_only;
+    std::unique_ptr<front::ublk::UblkDevice> ublk;  // on the lane's reactor; none for NBD
+    bool nbd = false;
+};
+
 class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
   public:
     /// `changed`: called (on a thread that may block) when a volume may need a repair.
@@ -80,12 +87,6 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void trouble(VolumeId volume, const std::string& text) override;
 
   private:
-    /// The front end of an attachment.
-    struct Front {
-        std::unique_ptr<ReadOnlyDevice> read_only;
-        std::unique_ptr<front::ublk::UblkDevice> ublk;  // on the lane's reactor; none for NBD
-        bool nbd = false;
-    };
     struct Slot {
         std::timed_mutex operation;  // one create, attach, detach, modify, delete at a time
         std::mutex life;             // over start and stop; after `operation`
