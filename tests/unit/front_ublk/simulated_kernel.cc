@@ -31,7 +31,17 @@ class SimulatedChannel final : public DeviceChannel {
     ~SimulatedChannel() override {
         if (auto* const device = alive()) device->channel_open = false;
     }
+    Result<void> map_descriptors() override {
+        auto* const device = alive();
+        mapped_ = true;
+        if (device == nullptr) return {};
+        for (const auto& slot : device->tags)
+            CHECK(slot.fetched != nullptr || slot.sent,
+                  "descriptors are mapped after all tags were offered");
+        return {};
+    }
     uapi::IoDescriptor descriptor(unsigned queue, unsigned tag) const override {
+        CHECK(mapped_, "descriptors are mapped before they are read");
         auto* const device = alive();
         CHECK(device != nullptr, "a live server reads descriptors");
         return device->tags[queue * depth_ + tag].request->descriptor;
@@ -96,6 +106,7 @@ class SimulatedChannel final : public DeviceChannel {
     std::uint32_t id_;
     std::uint64_t generation_;
     unsigned depth_;
+    bool mapped_ = false;
 };
 
 SimulatedKernel::~SimulatedKernel() = default;

@@ -30,7 +30,7 @@ class LinuxChannel final : public DeviceChannel {
         ::close(fd);
     }
 
-    Result<void> map() {
+    Result<void> map_descriptors() override {
         for (unsigned queue = 0; queue < maps_.size(); ++queue) {
             void* const at =
                 mmap(nullptr, map_bytes_, PROT_READ, MAP_SHARED | MAP_POPULATE, file_.fd,
@@ -117,7 +117,6 @@ Result<std::unique_ptr<DeviceChannel>> open_device_channel(io::Reactor* reactor,
     const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0) return fail_errno(errno, "open /dev/ublkcN");
     auto channel = std::make_unique<LinuxChannel>(reactor, fd, queues, depth);
-    TRY(channel->map());
     return std::unique_ptr<DeviceChannel>(std::move(channel));
 }
 

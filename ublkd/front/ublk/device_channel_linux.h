@@ -11,7 +11,7 @@
 
 namespace ublkd::front::ublk {
 
-/// kNotFound, kBusy (another process has it open), the errno of the mapping.
+/// kNotFound, kBusy (another process has it open).
 Result<std::unique_ptr<DeviceChannel>> open_device_channel(io::Reactor* reactor,
                                                            const std::string& path, unsigned queues,
                                                            unsigned depth);

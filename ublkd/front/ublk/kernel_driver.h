@@ -31,6 +31,9 @@ class DeviceChannel {
     /// the device's file alive.
     virtual ~DeviceChannel() = default;
 
+    /// Maps what descriptor() reads: after all tags were offered, and before the device is started
+    /// or its recovery ended.
+    virtual Result<void> map_descriptors() = 0;
     /// What the kernel asks of this tag. Valid between a completion with kIoOk and the commit.
     virtual uapi::IoDescriptor descriptor(unsigned queue, unsigned tag) const = 0;
     /// Offers a tag for the first time. `completion` fires once with kIoOk (a request is there),
@@ -67,7 +70,7 @@ class KernelDriver {
     /// One control command. Errors: the kernel's errno with its Errc and the command's name as
     /// `where`; kTimedOut after request.deadline, the kernel may then still be at it.
     virtual io::Task<Result<void>> control(const ControlRequest* request) = 0;
-    /// Opens /dev/ublkcN and maps its descriptors, on the calling reactor. kBusy: another process
+    /// Opens /dev/ublkcN on the calling reactor. kBusy: another process
     /// has it open.
     virtual Result<std::unique_ptr<DeviceChannel>> open(io::Reactor* reactor,
                                                         const uapi::DeviceInfo& info) = 0;

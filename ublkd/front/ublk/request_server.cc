@@ -90,7 +90,9 @@ io::Task<Result<void>> RequestServer::offer_all() {
     co_await reactor_->yield();
     offering_ = false;
     if (refused_errno_ != 0) co_return fail_errno(refused_errno_, "ublk FETCH_REQ");
-    co_return Result<void>{};
+    // Only now: Linux 6.12 keeps a device for the process that mapped it until a recovery starts
+    // anew, which it refuses (EINVAL) where a server died in a recovery before its tags were there.
+    co_return channel_->map_descriptors();
 }
 
 void RequestServer::on_cqe(io::Completion* completion, int result, std::uint32_t) noexcept {

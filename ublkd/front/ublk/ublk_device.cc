@@ -161,6 +161,7 @@ UblkStatus UblkDevice::Impl::status() const {
 io::Task<Result<void>> UblkDevice::Impl::open_and_offer(RetryIds ids) {
     auto channel = environment_->driver->open(reactor_, info_);
     if (!channel) co_return fail(channel.error());
+    CO_TRY(pass("ublk.opened"));
     server_ = std::make_unique<RequestServer>(
         RequestServer::Parts{reactor_, buffers_, device_, std::move(*channel), std::move(ids),
                              info_.queue_count, info_.queue_depth});
