@@ -35,7 +35,7 @@ Result<Verdict> judge(Transaction& tx, const MembershipRecord& stored, const Pro
     if (verdict != Verdict::kAuthorized) return verdict;
     auto barred = adds_a_past_holder(tx, stored, proposal.next);
     if (!barred) return fail(barred.error());
-    return *barred ? Verdict::kDeclined : Verdict::kAuthorized;
+    return *barred ? Verdict::kBarred : Verdict::kAuthorized;
 }
 
 }  // namespace

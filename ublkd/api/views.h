@@ -161,7 +161,7 @@ struct ProposalRequest {
     MembershipView next;
 };
 struct ProposalAnswer {
-    std::string verdict;  // authorized already-yours declined
+    std::string verdict;  // authorized already-yours declined barred
     MembershipView current;
 };
 

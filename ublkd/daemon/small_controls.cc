@@ -161,6 +161,15 @@ ApiResult<void> Permissions::revoke_permission(const std::string& resource) {
         return refuse("InvalidPermission.NotFound",
                       fmt::format("nobody holds a permission for '{}'", resource));
     }
+    // Its copy would be for nothing: the authority never lets a past holder join.
+    const auto replica = core_.store->get<metadata::ReplicaRecord>((*record)->incarnation);
+    if (!replica) return refuse(replica.error(), "cannot look up the replica");
+    if (*replica && (*replica)->state == metadata::ReplicaState::kPreparing) {
+        return refuse("IncorrectState",
+                      fmt::format("{} is being prepared for its volume: its permission can be "
+                                  "revoked when it is no member and is not copied to",
+                                  (*record)->incarnation.to_string()));
+    }
     const auto revoked =
         core_.permissions->revoke(resource, {(*record)->host, (*record)->incarnation});
     if (!revoked && revoked.error().code == Errc::kBusy) {

@@ -178,7 +178,7 @@ ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
     for (const Candidate* winner : winners) proposal.next.members.push_back(winner->place.member);
     const auto outcome = core_.authority->propose(proposal);
     if (!outcome) return refuse(outcome.error(), "the authority could not be asked");
-    if (outcome->verdict == replication::Verdict::kDeclined)
+    if (!replication::accepted(outcome->verdict))
         return refuse("InternalError", "the authority declined the first record of a new volume");
     return {};
 }

@@ -23,6 +23,20 @@ std::uint64_t allocated_bytes(const std::string& folder) {
     return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }
 
+std::string verdict_name(replication::Verdict verdict) {
+    switch (verdict) {
+        case replication::Verdict::kAuthorized:
+            return "authorized";
+        case replication::Verdict::kAlreadyYours:
+            return "already-yours";
+        case replication::Verdict::kBarred:
+            return "barred";
+        case replication::Verdict::kDeclined:
+            break;
+    }
+    return "declined";
+}
+
 std::string role_of(const volume::MemberStatus& member) {
     if (member.is_primary) return "primary";
     if (member.is_member) return "secondary";
@@ -228,9 +242,7 @@ ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& requ
     const auto outcome = core_.authority->propose(proposal);
     if (!outcome) return refuse(outcome.error(), "the authority could not decide");
     api::ProposalAnswer answer;
-    answer.verdict = outcome->verdict == replication::Verdict::kAuthorized     ? "authorized"
-                     : outcome->verdict == replication::Verdict::kAlreadyYours ? "already-yours"
-                                                                               : "declined";
+    answer.verdict = verdict_name(outcome->verdict);
     if (outcome->current) answer.current = membership_view(*outcome->current);
     return answer;
 }

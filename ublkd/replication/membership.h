@@ -59,9 +59,14 @@ enum class Verdict : std::uint8_t {
     kAuthorized,      // store `next`, then answer
     kAlreadyYours,    // the very same record is current: an earlier answer was lost
     kDeclined,        // not greater than the greatest, or another base, or the proposer is no member
+    kBarred,          // its base is current, but it adds a replica that never joins anything again: declined for ever
 };
 
-/// What the authority answers to `proposal` when `current` is what it stores (nullopt: nothing yet). Pure.
+/// The proposal's record is the current one.
+constexpr bool accepted(Verdict verdict) { return verdict == Verdict::kAuthorized || verdict == Verdict::kAlreadyYours; }
+
+/// What the authority answers to `proposal` when `current` is what it stores (nullopt: nothing yet). Pure: who is barred
+/// only the authority knows, so never kBarred.
 Verdict decide(const std::optional<Membership>& current, const Proposal& proposal);
 
 }  // namespace ublkd::replication

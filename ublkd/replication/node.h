@@ -217,6 +217,7 @@ class Node {
     void record_stored();
     void leave_primary();
     void retry_authority();
+    void withdraw(const Membership& current);
     void start_timer(TimerKind kind, std::uint32_t milliseconds);
     void reconsider();
     void run();

@@ -168,8 +168,12 @@ void Node::retry_authority() {
 
 void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
     if (!proposal_ || !proposal_sent_) return;
+    if (verdict && *verdict == Verdict::kBarred && current != nullptr && current->number == number_) {
+        withdraw(*current);
+        return;
+    }
     // The old number read back says nothing: the proposal may still arrive, so the same one is sent again.
-    if (!verdict || (*verdict == Verdict::kDeclined && (current == nullptr || current->number <= number_))) {
+    if (!verdict || (!accepted(*verdict) && (current == nullptr || current->number <= number_))) {
         if (verdict) trouble("the authority declined a proposal under its own number");
         retry_authority();
         run();
@@ -177,7 +181,7 @@ void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
     }
     authority_failures_ = 0;
     faults::hit("repl.authorized");
-    const bool ours = *verdict != Verdict::kDeclined;
+    const bool ours = accepted(*verdict);
     const Membership next = ours ? proposal_->next : *current;
     const std::vector<ReplicaId> missing = missing_;
     proposal_.reset();
@@ -187,6 +191,27 @@ void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
         if (ours && std::exchange(loss_proposal_, false)) loss_takeover_ = true;
         adopt(next);
     }
+    run();
+}
+
+/// R4, the one declined proposal whose outcome is certain at its base number: the authority answered that this base is
+/// current and that the proposal adds a replica that is barred. No copy of it was authorized before (the number would be
+/// greater), and one that arrives later is declined as well, since a bar is for ever. So it will never count: nothing
+/// waits for the replica any more, and the volume goes on under the number that it has. It is taken out of the superblock
+/// by the next store; until then a restart sends it again, and is answered the same.
+void Node::withdraw(const Membership& current) {
+    authority_failures_ = 0;
+    proposal_.reset();
+    faults::hit("repl.barred");
+    if (std::exchange(resolving_, false)) {
+        const std::vector<ReplicaId> missing = missing_;
+        begin(Membership(current), missing);
+        run();
+        return;
+    }
+    if (!self_failed_ && !adopting_ && storing_ == Storing::kNothing) store(Storing::kPending);    // there is none now
+    abort_join(Error{Errc::kConflict, 0, "the replica may not join: its permission was taken from it"});
+    reconsider();
     run();
 }
 

@@ -69,7 +69,7 @@ io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buff
         const auto outcome = co_await proposing;
         if (!outcome) {
             result = fail(outcome.error());
-        } else if (outcome->verdict == replication::Verdict::kDeclined) {
+        } else if (!replication::accepted(outcome->verdict)) {
             result = fail(Errc::kConflict, "the volume has a membership already");
         }
     }

@@ -131,7 +131,11 @@ TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
     ASSERT_EQ(permissions.request("vol/1", holder)->answer, PermissionAnswer::kGranted);
     ASSERT_TRUE(permissions.revoke("vol/1", holder));
     const Proposal add{primary_.replica, 1, record(2, {primary_, secondary_, joining}, primary_)};
-    EXPECT_EQ(propose(add), Verdict::kDeclined);
+    const auto answer = *authority_.propose(add);
+    EXPECT_EQ(answer.verdict, Verdict::kBarred);  // unlike a declined one, it can never arrive later
+    EXPECT_EQ(answer.current, current_);
+    EXPECT_EQ(propose({primary_.replica, 4, record(5, {primary_, joining}, primary_)}),
+              Verdict::kDeclined);  // its base is another: nothing is said about the bar
     ASSERT_TRUE(faults::arm("rule.past_holder_never_joins=off"));
     EXPECT_EQ(propose(add), Verdict::kAuthorized);
 }

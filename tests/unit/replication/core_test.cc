@@ -206,8 +206,11 @@ struct Fake final : Effects {
                &ids) {}
     void send(const Message& message) override { sent.push_back(message); }
     void disk(const DiskRequest& request) override { disks.push_back(request); }
-    void store(const StoreRequest& request) override { stores.push_back(request.token); }
-    void extent(std::uint64_t, Range) override {}
+    void store(const StoreRequest& request) override {
+        stores.push_back(request.token);
+        if (request.pending != nullptr) pending_stored = request.pending->has_value();
+    }
+    void extent(std::uint64_t token, Range) override { extents.push_back(token); }
     RegionSet activity() override { return {}; }
     void clear_activity(const RegionSet& regions) override { cleared = regions; }
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override {
@@ -218,7 +221,9 @@ struct Fake final : Effects {
     void propose(const Proposal& proposal) override { proposals.push_back(proposal); }
     void ask_authority() override { ++asked; }
     void start_timer(TimerKind, std::uint32_t) override {}
-    void notice(const Notice&) override {}
+    void notice(const Notice& notice) override {
+        if (notice.kind == Notice::Kind::kLost) lost.push_back(notice.cause.code);
+    }
     void complete() {
         while (!disks.empty() || !stores.empty() || !buffers.empty()) {
             for (const std::uint64_t token : std::exchange(stores, {})) node.on_stored(token, {});
@@ -238,6 +243,9 @@ struct Fake final : Effects {
     std::deque<std::vector<std::byte>> memory;
     std::vector<Proposal> proposals;
     RegionSet cleared;
+    std::vector<std::uint64_t> extents;
+    std::vector<Errc> lost;
+    bool pending_stored = false;
     int asked = 0;
 };
 
@@ -443,6 +451,71 @@ TEST(NodePair, R4_SameProposalIsSentAgainUntilItsOutcomeIsCertain) {
     ASSERT_FALSE(pair.first.sent.empty());
     EXPECT_EQ(pair.first.sent.back().type, MessageType::kAnswer);
     EXPECT_EQ(pair.first.node.number(), 2U);
+}
+
+/// Two nodes; the second joins the first, the only member, and its copy has ended: the proposal that adds it is sent.
+struct Joining {
+    Joining() {
+        Membership record = record_of(1, 1);
+        record.members.pop_back();
+        first.node.start({.record = record, .pending = {}, .in_sync = true});
+        first.node.begin(record, {});
+        first.complete();
+        second.node.start({});
+        CHECK(first.node.add({ReplicaId(2), HostId(1), PoolId(2)}), "it serves");
+        exchange();
+    }
+    void exchange() {
+        for (bool more = true; more;) {
+            more = false;
+            for (Fake* const from : {&first, &second}) {
+                from->complete();
+                for (const std::uint64_t token : std::exchange(from->extents, {})) {
+                    from->node.on_extent(token, block::Extent{.length_bytes = 64 * kKiB, .allocated = false});
+                    more = true;
+                }
+                for (const Message& message : std::exchange(from->sent, {})) {
+                    if (!message.to) {
+                        to_client.push_back(message);
+                    } else if (message.to == ReplicaId(1) || second_hears) {
+                        (message.to == ReplicaId(1) ? first : second).node.on_message(message);
+                    }
+                    more = true;
+                }
+            }
+        }
+    }
+    Fake first{1};
+    Fake second{2};
+    bool second_hears = true;
+    std::vector<Message> to_client;
+    std::array<std::byte, 4096> memory{};
+};
+
+TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
+    Joining pair;
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    pair.second_hears = false;
+    pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+    pair.exchange();
+    EXPECT_TRUE(pair.to_client.empty());    // R4: acknowledged by all of the proposed membership
+    const Membership current = *pair.first.node.record();
+    // Declined under its own number says nothing; barred under it says that it never will be.
+    pair.first.node.on_outcome(Verdict::kDeclined, &current);
+    pair.exchange();
+    EXPECT_TRUE(pair.to_client.empty());
+    pair.first.node.on_timer(TimerKind::kAuthority);
+    pair.first.node.on_outcome(Verdict::kBarred, &current);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+    EXPECT_FALSE(pair.first.node.proposing());
+    EXPECT_FALSE(pair.first.pending_stored);    // out of the superblock as well
+    EXPECT_EQ(pair.first.node.number(), 1U);
+    EXPECT_EQ(pair.first.node.joining(), ReplicaId());
+    ASSERT_EQ(pair.first.lost.size(), 1U);
+    EXPECT_EQ(pair.first.lost[0], Errc::kConflict);
+    EXPECT_EQ(pair.first.proposals.size(), 2U);    // and it is not proposed again
 }
 
 }  // namespace

@@ -284,6 +284,28 @@ TEST(VolumeFailure, JoiningReplicaWhoseDiskFailsGivesUpAndNothingElseChanges) {
     EXPECT_TRUE(world.members_equal(2));
 }
 
+TEST(VolumeFailure, BarredReplicaIsGivenUpAndTheVolumeGoesOn) {
+    World world(1, 16 * kMiB);
+    ASSERT_TRUE(world.create());
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.write(0, 1_b, 512 * kKiB));
+    const ReplicaPlace place = world.new_place();
+    world.authority->barred = place.member.replica;
+    ASSERT_TRUE(world.run(world.volume->add_replica(place)));
+    ASSERT_TRUE(world.wait_until([&] { return !world.lost.empty(); }));
+    EXPECT_EQ(world.lost[0].first, place.member.replica);
+    EXPECT_EQ(world.lost[0].second.code, Errc::kConflict);    // no disk is to blame
+    EXPECT_EQ(world.authority->proposals, 2);                 // the first record, and the join once
+    EXPECT_EQ(world.authority->load()->number, 1U);
+    EXPECT_TRUE(world.write(0, 2_b));
+    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
+    ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
+    EXPECT_TRUE(world.members_equal(2));
+    ASSERT_TRUE(faults::arm("store.data_write=fail@2"));
+    EXPECT_TRUE(world.write(4096, 3_b));    // the next change of the membership is decided as ever
+    EXPECT_EQ(world.authority->load()->members.size(), 1U);
+}
+
 TEST(VolumeFailure, CopyKeepsToItsRate) {
     World world(1, 16 * kMiB);
     world.config.copy_bytes_per_second = 20 * kMiB;

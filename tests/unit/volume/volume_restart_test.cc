@@ -266,6 +266,32 @@ TEST(VolumeRestart, InterruptedCopyBeginsAgain) {
     EXPECT_TRUE(world.members_equal(2));
 }
 
+TEST(VolumeRestart, PendingJoinOfABarredReplicaIsGivenUpByTheNextStart) {
+    World world(1, 16 * kMiB);
+    const ReplicaPlace place = world.new_place();
+    world.authority->barred = place.member.replica;
+    for (const char* fault : {"repl.pending_stored=crash", "repl.barred=crash"}) {
+        const bool died = world.die_in([&] {
+            if (!world.authority->load()) CHECK(world.create(), "created");
+            CHECK(world.start() && world.write(0, 1_b, 512 * kKiB), "written");
+            CHECK(faults::arm(fault), "armed");
+            CHECK(world.run(world.volume->add_replica(place)), "added");
+            world.wait_until([] { return false; });
+        });
+        ASSERT_TRUE(died) << fault;
+        world.another_boot();
+        ASSERT_TRUE(world.start()) << fault;
+        EXPECT_EQ(world.read(0), 1_b);
+        EXPECT_TRUE(world.write(4096, 2_b));
+        ASSERT_TRUE(world.stop());
+        world.close_reactor();
+    }
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.run(world.volume->add_replica(world.new_place())));
+    ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
+    EXPECT_TRUE(world.members_equal(2));
+}
+
 // ---- dying anywhere
 
 /// What a child has had acknowledged, in memory that both processes see.

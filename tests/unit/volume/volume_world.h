@@ -32,6 +32,7 @@ class FileAuthority final : public replication::AuthorityClient {
     int away = 0;
     int lose_answers = 0;
     int proposals = 0;
+    ReplicaId barred;    // never joins
 
     std::optional<replication::Membership> load() const {
         std::ifstream file(path_, std::ios::binary);
@@ -63,6 +64,9 @@ class FileAuthority final : public replication::AuthorityClient {
         replication::ProposalOutcome outcome;
         const auto held = load();
         outcome.verdict = replication::decide(held, proposal);
+        const bool adds_barred = barred && proposal.next.has(barred);
+        if (outcome.verdict == replication::Verdict::kAuthorized && adds_barred)
+            outcome.verdict = replication::Verdict::kBarred;
         if (outcome.verdict == replication::Verdict::kAuthorized) save(proposal.next);
         outcome.current = *load();
         if (lose_answers > 0) {
