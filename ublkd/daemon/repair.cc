@@ -58,6 +58,12 @@ void Repair::remove_lost_replicas() {
     const auto removing = core_.store->list<ReplicaRecord>(
         metadata::where("state", metadata::ReplicaState::kRemoving));
     for (const auto& replica : removing ? *removing : std::vector<ReplicaRecord>()) {
+        const auto membership = core_.authority->current(replica.volume);
+        if (!membership) continue;
+        if (*membership && (*membership)->has(replica.id)) {
+            volumes_->reconcile(replica.volume);  // a member's folder is never deleted
+            continue;
+        }
         if (!core_.pools->remove_replica(replica.pool, replica.id))
             continue;  // the next round tries again
         const auto erased = core_.store->write([&](metadata::Transaction& tx) -> Result<void> {

@@ -16,6 +16,7 @@
 #include <sstream>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::daemon {
 namespace {
@@ -49,6 +50,7 @@ std::string boot_id_text() {
     std::string text;
     std::getline(file, text);
     CHECK(text.size() == 36, "/proc/sys/kernel/random/boot_id is a UUID (random(4))");
+    if (faults::hit("daemon.another_boot") != 0) text[0] = text[0] == '0' ? '1' : '0';
     return text;
 }
 

@@ -63,11 +63,12 @@ void Volumes::reconcile(VolumeId volume) {
         lost.clear();
         TRY_ASSIGN(record, tx.get<VolumeRecord>(volume));
         TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
-        if (!record || !membership || !membership->membership) return {};
+        if (!record || !membership || !membership->membership || membership->retired) return {};
         TRY_ASSIGN(auto replicas, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
         for (auto& replica : replicas) {
             const bool member = membership->membership->has(replica.id);
-            if (member && replica.state == ReplicaState::kPreparing) {
+            // Also one that was given up while the proposal that added it was under way.
+            if (member && replica.state != ReplicaState::kReady) {
                 replica.state = ReplicaState::kReady;
                 TRY(tx.put(replica));
             } else if (!member && replica.state == ReplicaState::kReady) {
@@ -101,6 +102,11 @@ void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
 
 void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, PoolId pool) {
     revoke_permission_of(volume, replica);
+    const auto record = core_.authority->current(volume.id);
+    if (!record || (*record && (*record)->has(replica))) {
+        reconcile(volume.id);  // it became a member meanwhile: its permission could not be revoked
+        return;
+    }
     discard_replica(core_, replica, pool);
 }
 

@@ -28,7 +28,7 @@ void Node::on_adopted(const Message& message) {
     }
     if (message.number != number_) return;    // an earlier number's
     if (!message.in_sync && !peer->joining && !loss_takeover_ && !faults::rule_off("rule.boot_check")) {
-        // R9: its unflushed writes are gone; it is lost, and brought back by a copy.
+        // R9: its unflushed writes are gone; it is lost, and another takes its place by a copy.
         fail_peer(*peer, Error{Errc::kStale, 0, "restarted in another boot"});
         if (role_ == Role::kPreparing) prepared();
         return;

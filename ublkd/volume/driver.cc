@@ -167,10 +167,6 @@ void Volume::Driver::on_record(const replication::Membership& record) {
     client_->set_record(record, false);
     if (!newer) return;
     wanted_ = std::max(wanted_, record.members.size());
-    // R9: a member that started out of sync is copied back as soon as the others go on without it.
-    for (const auto& host : hosts_) {
-        if (host->restarted && !record.has(host->place.member.replica) && !host->rejoined) host->rejoin = true;
-    }
     if (events_ != nullptr) events_->membership_changed(config_.id, record);
     wake_maintenance();    // who is no member any more is told there
 }

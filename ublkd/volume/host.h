@@ -39,9 +39,6 @@ struct Volume::Driver::Host final : replication::Effects {
     std::uint64_t proposals = 0;
     replication::RegionSet to_clear;
     bool clearing = false;
-    bool restarted = false;   // R9: a member that was out of sync when it was opened
-    bool rejoin = false;      // out of sync, to be copied as soon as the record is without it
-    bool rejoined = false;    // tried once; then an operator decides
 };
 
 }  // namespace ublkd::volume

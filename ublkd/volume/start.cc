@@ -159,7 +159,6 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr
     const auto start = node_start(superblock, config_.boot_id, std::move(record), std::move(pending),
                                   first_record);
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
-    hosts_.back()->restarted = start.record && !start.in_sync;
     hosts_.back()->node.start(start);
     return {};
 }
@@ -252,7 +251,7 @@ io::Task<void> Volume::Driver::maintain() {
             const Host* const primary = serving();
             const bool member = primary == nullptr || primary->node.record()->has(host->place.member.replica);
             const bool joining = primary != nullptr && primary->node.joining() == host->place.member.replica;
-            if (!member && !joining && !host->rejoin) out = host.get();
+            if (!member && !joining) out = host.get();
         }
         if (out != nullptr && !stopping_) {
             out->ids_file.remove();
@@ -274,14 +273,6 @@ bool Volume::Driver::look_after_hosts() {
         if (host->node.role() != Role::kOut && host->node.number() < record.number) {
             step([&] { host->node.on_current(&record); });
             if (host->node.role() == Role::kOut) return true;
-        }
-        if (host->rejoin && !primary->node.joining()) {
-            bool added = false;
-            step([&] { added = primary->node.add(host->place.member); });
-            if (!added) continue;
-            host->rejoin = false;
-            host->rejoined = true;
-            return true;
         }
     }
     return false;
