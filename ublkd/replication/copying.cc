@@ -205,6 +205,7 @@ void Node::abort_join(const Error& cause) {
     effects_->notice({.kind = Notice::Kind::kLost, .replica = replica, .cause = cause});
     forget_acks(place);
     ops_.for_each([&](Op& op) { settle(op); });
+    round_running_ = 0;    // it may wait for this replica alone: what is open is asked for again (R2)
     start_round();
     reconsider();
 }

@@ -518,5 +518,19 @@ TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     EXPECT_EQ(pair.first.proposals.size(), 2U);    // and it is not proposed again
 }
 
+TEST(NodeJoining, R2_ReadThatWaitsForAReplicaThatIsGivenUpIsAnswered) {
+    Joining pair;
+    pair.second_hears = false;
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    pair.exchange();
+    EXPECT_TRUE(pair.to_client.empty());    // its confirmation is needed, and it does not answer
+    const Membership current = *pair.first.node.record();
+    pair.first.node.on_outcome(Verdict::kBarred, &current);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+    EXPECT_FALSE(pair.to_client[0].failed);
+}
+
 }  // namespace
 }  // namespace ublkd::replication
