@@ -166,6 +166,11 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
     worker_->submit([this, volume, member, cause] {
         if (cause.code == Errc::kIo || cause.code == Errc::kCorrupt)
             core_.pools->mark_failed(member.pool, cause);
+        const auto ref = slot(volume);
+        {
+            const std::lock_guard state(ref->state);
+            if (ref->joining == member.replica) back_off(ref);  // the next copy may fail as well
+        }
         finish_joining(volume, member.replica);
         reconcile(volume);
     });
@@ -178,6 +183,11 @@ void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
     core_.events->post("member.joined", volume.to_string(),
                        fmt::format("{} has been copied and is a member", replica.to_string()));
     worker_->submit([this, volume, replica] {
+        const auto ref = slot(volume);
+        {
+            const std::lock_guard state(ref->state);
+            ref->repair_backoff = std::chrono::seconds(1);
+        }
         reconcile(volume);
         finish_joining(volume, replica);
     });

@@ -159,6 +159,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                            const replication::Membership& record);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
     void revoke_permission_of(const metadata::VolumeRecord& volume, ReplicaId replica);
+    static void back_off(const SlotRef& slot);
 
     // volumes_delete.cc
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);

@@ -87,6 +87,12 @@ void Volumes::reconcile(VolumeId volume) {
     changed_();
 }
 
+/// The next try waits, longer after each that failed; with the slot's state held.
+void Volumes::back_off(const SlotRef& slot) {
+    slot->next_repair = std::chrono::steady_clock::now() + slot->repair_backoff;
+    slot->repair_backoff = std::min(slot->repair_backoff * 2, std::chrono::seconds(60));
+}
+
 /// A copy of `replica` has ended, or was given up: its use of the volume ends.
 void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
     const auto ref = slot(volume);
@@ -199,13 +205,9 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
     if (running) begun = (*running)->add_replica(candidate->place);
     if (running && !begun) finish_joining(volume.id, replica);
     if (running) (void)release(ref);
-    if (begun) {
+    if (!begun) {
         const std::lock_guard state(ref->state);
-        ref->repair_backoff = std::chrono::seconds(1);
-    } else {
-        const std::lock_guard state(ref->state);
-        ref->next_repair = std::chrono::steady_clock::now() + ref->repair_backoff;
-        ref->repair_backoff = std::min(ref->repair_backoff * 2, std::chrono::seconds(60));
+        back_off(ref);
     }
     if (begun) {
         core_.events->add(

@@ -95,7 +95,7 @@ void Node::join_probed(Op& op, const Result<block::Extent>& extent) {
         return;
     }
     if (!extent) {
-        abort_join(extent.error());
+        abort_join(source_failed(extent.error()));
         return;
     }
     if (op.lock.queued) {
@@ -189,6 +189,11 @@ void Node::on_finished(const Message& message) {
     if (message.number != number_) return;
     join_.finished = true;
     reconsider();
+}
+
+/// A copy ends by this primary's own disk: the joining replica is lost with a cause that blames no disk of its own.
+Error Node::source_failed(const Error& error) {
+    return Error{Errc::kCancelled, error.sys_errno, "the primary's disk, the copy's source, can't be read"};
 }
 
 void Node::abort_join(const Error& cause) {

@@ -273,6 +273,7 @@ class Node {
     void finish_join();
     void on_finished(const Message& message);
     void abort_join(const Error& cause);
+    static Error source_failed(const Error& error);
     void on_copied(const Message& message);
 
     // failing.cc

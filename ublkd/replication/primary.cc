@@ -195,7 +195,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
             read_failed(op, result.error());
         } else if (op.copy == Copy::kJoin) {
-            abort_join(result.error());    // the volume goes on as it is
+            abort_join(source_failed(result.error()));    // the volume goes on as it is
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;
             full(op);

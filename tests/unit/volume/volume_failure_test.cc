@@ -284,6 +284,23 @@ TEST(VolumeFailure, JoiningReplicaWhoseDiskFailsGivesUpAndNothingElseChanges) {
     EXPECT_TRUE(world.members_equal(2));
 }
 
+TEST(VolumeFailure, CopyWhoseSourceCannotBeReadBlamesNotTheJoiningReplicasDisk) {
+    World world(1, 16 * kMiB);
+    ASSERT_TRUE(world.create());
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.write(0, 1_b, 512 * kKiB));
+    ASSERT_TRUE(faults::arm("store.data_read=fail@1"));    // the first read from now on is the copy's
+    const ReplicaPlace place = world.new_place();
+    ASSERT_TRUE(world.run(world.volume->add_replica(place)));
+    ASSERT_TRUE(world.wait_until([&] { return !world.lost.empty(); }));
+    EXPECT_EQ(world.lost[0].first, place.member.replica);
+    EXPECT_EQ(world.lost[0].second.code, Errc::kCancelled);    // kIo would put its pool out
+    EXPECT_EQ(world.read(0, 512 * kKiB), 1_b);
+    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
+    ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
+    EXPECT_TRUE(world.members_equal(2));
+}
+
 TEST(VolumeFailure, BarredReplicaIsGivenUpAndTheVolumeGoesOn) {
     World world(1, 16 * kMiB);
     ASSERT_TRUE(world.create());
