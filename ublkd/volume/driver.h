@@ -136,6 +136,7 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> open_members(const replication::Membership* record, std::vector<ReplicaId>* missing);
     std::vector<replication::Membership> pending_records() const;
     Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store, bool first_record);
+    const char* why_not_serving() const;
     Result<void> begin(const replication::Membership& record, const std::vector<ReplicaId>& missing);
     io::Task<Result<void>> flush_all();
     io::Task<Result<void>> compare(Range range, VerifyReport* report);

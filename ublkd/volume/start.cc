@@ -96,8 +96,22 @@ io::Task<Result<void>> Volume::Driver::start() {
         co_await close_hosts();
         co_return result;
     }
-    co_await serving_.wait();
-    co_return result;
+    const bool serves = co_await reactor_->wait_until(&serving_, io::Clock::now() + config_.start_limit);
+    if (serves) co_return result;
+    // As after a crash here: what is proposed and not answered is stored with the members (R4).
+    const Error error{Errc::kTimedOut, 0, why_not_serving()};
+    stopping_ = true;
+    co_await background_.close();
+    co_await close_hosts();
+    co_return fail(error);
+}
+
+const char* Volume::Driver::why_not_serving() const {
+    for (const auto& host : hosts_) {
+        if (host->node.authority_failures() > 0)
+            return "the authority does not answer (R4), and no member may serve before it has";
+    }
+    return "no member has become primary (R7)";
 }
 
 io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, std::vector<ReplicaId>* missing) {

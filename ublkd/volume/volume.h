@@ -45,6 +45,7 @@ class Volume final : public block::BlockDevice {
     /// Opens the members of the authority's record and starts as R7 and R9 say (a member of number 1 that was never
     /// written may lack a record of its own); ends when the volume serves (copies may
     /// still run behind it). `events` may be nullptr. Errors: kNotFound (no record), kIo (no replica usable), kStale,
+    /// kTimedOut (nobody serves within config.start_limit; its text says what that waits for),
     /// the authority's.
     static io::Task<Result<std::unique_ptr<Volume>>> start(io::Reactor* reactor, io::BufferPool* buffers,
                                                            VolumeConfig config,

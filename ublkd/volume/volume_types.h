@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -44,6 +45,7 @@ struct VolumeConfig {
     std::vector<ReplicaPlace> replicas;     // the local replicas: those of the record, in any order
     std::string run_dir;                    // lives as long as the boot: the files of R8. Empty: kept in memory alone
     std::array<std::byte, 16> boot_id{};    // of this boot (R9): /proc/sys/kernel/random/boot_id
+    std::chrono::milliseconds start_limit{10000};    // start() gives up where no member serves by then
     std::uint64_t copy_bytes_per_second = 0;    // of a full copy (R12); 0: as fast as it goes
 };
 

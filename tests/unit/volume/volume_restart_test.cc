@@ -446,5 +446,28 @@ TEST(VolumeRestart, DeathAtRandomMomentsLosesNothingThatWasAcknowledged) {
     }
 }
 
+TEST(VolumeRestart, StartEndsWhereTheAuthorityAnswersNoProposal) {
+    World world(2);
+    ASSERT_TRUE(world.create());
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.write(0, 3_b));
+    ASSERT_TRUE(world.stop());
+    std::filesystem::remove_all(world.config.replicas[1].folder);
+    world.authority->deaf = true;
+    world.config.start_limit = std::chrono::milliseconds(300);
+    for (int round = 0; round < 2; ++round) {    // once more: what the first left does no harm
+        const auto started = world.start();
+        ASSERT_FALSE(started);
+        EXPECT_EQ(started.error().code, Errc::kTimedOut);
+        EXPECT_NE(to_string(started.error()).find("R4"), std::string::npos) << to_string(started.error());
+    }
+    EXPECT_EQ(world.authority->load()->members.size(), 2U);
+    world.authority->deaf = false;
+    world.config.start_limit = std::chrono::seconds(10);
+    ASSERT_TRUE(world.start());
+    EXPECT_EQ(world.read(0), 3_b);
+    EXPECT_EQ(world.authority->load()->members.size(), 1U);
+}
+
 }  // namespace
 }  // namespace ublkd::volume

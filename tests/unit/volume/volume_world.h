@@ -25,12 +25,13 @@
 
 namespace ublkd::test {
 
-/// The authority over one file. `away`: it can't be asked. `lose_answers`: decides, then the answer is lost.
+/// The authority over one file. `away`: it can't be asked. `deaf`: it answers no proposal. `lose_answers`: decides, then the answer is lost.
 class FileAuthority final : public replication::AuthorityClient {
   public:
     explicit FileAuthority(std::string path) : path_(std::move(path)) {}
     int away = 0;
     int lose_answers = 0;
+    bool deaf = false;
     int proposals = 0;
     ReplicaId barred;    // never joins
 
@@ -57,6 +58,7 @@ class FileAuthority final : public replication::AuthorityClient {
     io::Task<Result<replication::ProposalOutcome>> propose(replication::Proposal proposal) override {
         ++proposals;
         co_await io::Reactor::current()->yield();
+        if (deaf) co_return fail(Errc::kTimedOut, "the authority is away");
         if (away > 0) {
             --away;
             co_return fail(Errc::kTimedOut, "the authority is away");
