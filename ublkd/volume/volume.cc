@@ -180,7 +180,11 @@ VolumeStatus Volume::Driver::status() const {
         status.sync_done_bytes = (node.union_total_regions() - node.regions_to_copy()) * kRegionBytes;
         status.sync_total_bytes = node.union_total_regions() * kRegionBytes;
     }
-    if (node.proposing() && node.authority_failures() > 0) {
+    if (node.self_failed()) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "R14";
+        status.blocked_why = "the last member's own disk has failed: requests end in errors";
+    } else if (node.proposing() && node.authority_failures() > 0) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R4";
         status.blocked_why = "the authority has not answered a proposal; acknowledgements wait for its outcome";

@@ -76,6 +76,9 @@ TEST(VolumeFailure, LastMemberIsNeverRemovedItsErrorsGoToTheGuest) {
     ASSERT_FALSE(written);
     EXPECT_EQ(written.error().code, Errc::kIo);
     EXPECT_EQ(world.authority->load()->number, 1U);
+    const VolumeStatus status = world.volume->status();
+    EXPECT_EQ(status.state, VolumeState::kBlocked);    // not "ok"
+    EXPECT_STREQ(status.blocked_by.c_str(), "R14");
     EXPECT_FALSE(world.stop());    // not clean, and says so
 }
 
