@@ -318,6 +318,17 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
         const std::lock_guard state(ref->state);
         is_up = ref->front.has_value();
     }
+    // Before the intent is stored: the next daemon would carry it out under a mounted file system. A
+    // device that is not served is not opened: that would wait for it.
+    if (const auto* ublk = core_.engine->ublk(); is_up && !force && ublk != nullptr && attachment.ublk_number) {
+        const auto users = front::ublk::device_users(fmt::format("ublkb{}", *attachment.ublk_number),
+                                                     ublk->device_folder, ublk->sys_folder);
+        if (!users.empty()) {
+            return refuse("DeviceInUse",
+                          fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
+                                      *attachment.ublk_number, fmt::join(users, ", ")));
+        }
+    }
     const auto before = attachment.state;
     if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
         return refuse(stored.error(), "cannot store the detach of " + id);
