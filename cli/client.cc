@@ -5,7 +5,6 @@
 
 #include <memory>
 
-
 namespace ublkd::cli {
 namespace {
 
@@ -33,7 +32,8 @@ int exit_code_of(std::string_view code) {
     if (code.ends_with(".NotFound")) return kExitNotFound;
     if (code.starts_with("Invalid") || code.starts_with("Missing")) return kExitUsage;
     if (code.starts_with("Unauthorized")) return kExitNotAllowed;
-    if (code == "IncorrectState" || code.ends_with("InUse") || code.ends_with("Exists")) return kExitConflict;
+    if (code == "IncorrectState" || code.ends_with("InUse") || code.ends_with("Exists"))
+        return kExitConflict;
     return kExitFailed;
 }
 
@@ -74,8 +74,7 @@ Outcome<api::Json> Client::call(const std::string& method, const std::string& pa
             kExitFailed, "", fmt::format("{} does not answer as ublkd does: {}", socket_, error)});
     if (status < 300) return *answer;
     const std::string code = (*answer)["code"].as_string();
-    return std::unexpected(Failure{exit_code_of(code), code,
-                                   (*answer)["message"].as_string(),
+    return std::unexpected(Failure{exit_code_of(code), code, (*answer)["message"].as_string(),
                                    (*answer)["request_id"].as_string()});
 }
 

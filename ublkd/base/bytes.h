@@ -1,4 +1,5 @@
-// Reading and writing integers of fixed byte order in buffers (our formats are little-endian, NBD is big-endian).
+// Reading and writing integers of fixed byte order in buffers (our formats are little-endian, NBD
+// is big-endian).
 #pragma once
 
 #include <bit>
@@ -29,9 +30,12 @@ template <class T>
     requires std::is_integral_v<T>
 constexpr T byte_swapped(T value) noexcept {
     if constexpr (sizeof(T) == 1) return value;
-    if constexpr (sizeof(T) == 2) return static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
-    if constexpr (sizeof(T) == 4) return static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
-    if constexpr (sizeof(T) == 8) return static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
+    if constexpr (sizeof(T) == 2)
+        return static_cast<T>(__builtin_bswap16(static_cast<std::uint16_t>(value)));
+    if constexpr (sizeof(T) == 4)
+        return static_cast<T>(__builtin_bswap32(static_cast<std::uint32_t>(value)));
+    if constexpr (sizeof(T) == 8)
+        return static_cast<T>(__builtin_bswap64(static_cast<std::uint64_t>(value)));
 }
 template <class T>
     requires std::is_integral_v<T>

@@ -15,7 +15,8 @@ constexpr std::array<std::uint32_t, 256> make_table() {
     std::array<std::uint32_t, 256> table{};
     for (std::uint32_t i = 0; i < 256; ++i) {
         std::uint32_t value = i;
-        for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) != 0 ? 0x82f63b78U : 0U);
+        for (int bit = 0; bit < 8; ++bit)
+            value = (value >> 1) ^ ((value & 1) != 0 ? 0x82f63b78U : 0U);
         table[i] = value;
     }
     return table;
@@ -24,7 +25,7 @@ constexpr auto kTable = make_table();
 
 #if defined(__x86_64__)
 __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::span<const std::byte> data,
-                                                            std::uint32_t seed) noexcept {
+                                                             std::uint32_t seed) noexcept {
     std::uint64_t crc = ~seed;
     const std::byte* at = data.data();
     std::size_t left = data.size();
@@ -39,7 +40,8 @@ __attribute__((target("sse4.2"))) std::uint32_t crc32c_sse42(std::span<const std
 
 std::uint32_t crc32c_portable(std::span<const std::byte> data, std::uint32_t seed) noexcept {
     std::uint32_t crc = ~seed;
-    for (const std::byte b : data) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<std::uint32_t>(b)) & 0xffU];
+    for (const std::byte b : data)
+        crc = (crc >> 8) ^ kTable[(crc ^ static_cast<std::uint32_t>(b)) & 0xffU];
     return ~crc;
 }
 

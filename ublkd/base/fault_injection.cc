@@ -2,13 +2,13 @@
 
 #ifdef UBLKD_FAULTS
 
-#include <cerrno>
-#include <csignal>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -23,14 +23,14 @@ enum class Action { kCrash, kFail, kDelay, kOff };
 
 struct Point {
     Action action = Action::kOff;
-    std::int64_t argument = 0;    // errno or milliseconds
-    std::uint64_t only_hit = 0;   // 0: each hit
+    std::int64_t argument = 0;   // errno or milliseconds
+    std::uint64_t only_hit = 0;  // 0: each hit
     std::uint64_t hits = 0;
 };
 
 std::mutex mutex;
 std::map<std::string, Point, std::less<>> points;
-std::atomic<bool> any_armed = false;    // keeps the data path off the mutex while nothing is armed
+std::atomic<bool> any_armed = false;  // keeps the data path off the mutex while nothing is armed
 
 bool parse_number(std::string_view text, std::int64_t& value) {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -51,11 +51,16 @@ std::optional<Point> parse_action(std::string_view text) {
         text = text.substr(0, colon);
         if (!parse_number(argument, point.argument)) return std::nullopt;
     }
-    if (text == "crash") point.action = Action::kCrash;
-    else if (text == "fail") point.action = Action::kFail;
-    else if (text == "delay") point.action = Action::kDelay;
-    else if (text == "off") point.action = Action::kOff;
-    else return std::nullopt;
+    if (text == "crash")
+        point.action = Action::kCrash;
+    else if (text == "fail")
+        point.action = Action::kFail;
+    else if (text == "delay")
+        point.action = Action::kDelay;
+    else if (text == "off")
+        point.action = Action::kOff;
+    else
+        return std::nullopt;
     if (point.action == Action::kFail && argument.empty()) point.argument = EIO;
     return point;
 }
@@ -77,10 +82,17 @@ int hit(const char* name) noexcept {
     const auto point = take_hit(name);
     if (!point) return 0;
     switch (point->action) {
-        case Action::kCrash: kill(getpid(), SIGKILL); pause(); break;
-        case Action::kFail: return static_cast<int>(point->argument);
-        case Action::kDelay: std::this_thread::sleep_for(std::chrono::milliseconds(point->argument)); break;
-        case Action::kOff: break;
+        case Action::kCrash:
+            kill(getpid(), SIGKILL);
+            pause();
+            break;
+        case Action::kFail:
+            return static_cast<int>(point->argument);
+        case Action::kDelay:
+            std::this_thread::sleep_for(std::chrono::milliseconds(point->argument));
+            break;
+        case Action::kOff:
+            break;
     }
     return 0;
 }
@@ -96,7 +108,8 @@ bool arm(std::string_view specification) {
     while (!specification.empty()) {
         const auto semicolon = specification.find(';');
         const auto entry = specification.substr(0, semicolon);
-        specification = semicolon == std::string_view::npos ? "" : specification.substr(semicolon + 1);
+        specification =
+            semicolon == std::string_view::npos ? "" : specification.substr(semicolon + 1);
         if (entry.empty()) continue;
         const auto equals = entry.find('=');
         if (equals == 0 || equals == std::string_view::npos) return false;

@@ -1,12 +1,13 @@
-// Fault points: named places where a test makes the real code crash, fail or wait, or switches a safety rule off.
-// Compiled in by the CMake option UBLKD_FAULTS (presets dev, asan, tsan, faults), never in a release: there each
-// function below is an empty inline, so a point costs nothing.
+// Fault points: named places where a test makes the real code crash, fail or wait, or switches a
+// safety rule off. Compiled in by the CMake option UBLKD_FAULTS (presets dev, asan, tsan, faults),
+// never in a release: there each function below is an empty inline, so a point costs nothing.
 //
 // A point is armed by code (faults::arm) or, for a daemon, by the environment:
 //   UBLKD_FAULTS="store.after_data_write=crash@3;permission.before_store=delay:50;rule.range_lock=off"
-// Actions: crash (SIGKILL to this process, nothing is flushed), fail[:ERRNO] (the point returns that errno, EIO by
-// default), delay:MS (sleeps the calling thread), off (a rule's switch). @N: at the Nth hit alone (from 1); without it
-// at each hit. Names are dotted: <folder>.<place>; rules are rule.<name>. Thread-safe.
+// Actions: crash (SIGKILL to this process, nothing is flushed), fail[:ERRNO] (the point returns
+// that errno, EIO by default), delay:MS (sleeps the calling thread), off (a rule's switch). @N: at
+// the Nth hit alone (from 1); without it at each hit. Names are dotted: <folder>.<place>; rules are
+// rule.<name>. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ namespace ublkd::faults {
 
 #ifdef UBLKD_FAULTS
 
-/// Passes the point `name`: crashes or waits where armed so. Returns 0, or the positive errno to fail with.
+/// Passes the point `name`: crashes or waits where armed so. Returns 0, or the positive errno to
+/// fail with.
 int hit(const char* name) noexcept;
 /// True where the safety rule `name` is switched off by a test.
 bool rule_off(const char* name) noexcept;

@@ -10,7 +10,8 @@ std::uint64_t random_u64() {
     std::uint64_t value = 0;
     while (value == 0) {
         const auto got = getrandom(&value, sizeof value, 0);
-        CHECK(got == static_cast<ssize_t>(sizeof value), "getrandom gives 8 bytes at once (man getrandom.2)");
+        CHECK(got == static_cast<ssize_t>(sizeof value),
+              "getrandom gives 8 bytes at once (man getrandom.2)");
     }
     return value;
 }

@@ -1,5 +1,6 @@
-// Identifiers: 64 bits, written as a prefix, "0" and 16 hex digits, as EBS writes them (vol-0a1b2c3d4e5f60718).
-// Each kind is a type of its own, so that a volume's id cannot be passed for a replica's. 0 is "none" and never drawn.
+// Identifiers: 64 bits, written as a prefix, "0" and 16 hex digits, as EBS writes them
+// (vol-0a1b2c3d4e5f60718). Each kind is a type of its own, so that a volume's id cannot be passed
+// for a replica's. 0 is "none" and never drawn.
 #pragma once
 
 #include <compare>
@@ -11,7 +12,7 @@
 
 namespace ublkd {
 
-std::uint64_t random_u64();    // from the kernel; never 0
+std::uint64_t random_u64();  // from the kernel; never 0
 std::string format_id(std::string_view prefix, std::uint64_t value);
 std::optional<std::uint64_t> parse_id(std::string_view prefix, std::string_view text) noexcept;
 
@@ -35,23 +36,39 @@ class Id {
     std::uint64_t value_ = 0;
 };
 
-struct VolumeKind { static constexpr std::string_view kPrefix = "vol-"; };
-struct ReplicaKind { static constexpr std::string_view kPrefix = "rep-"; };
-struct PoolKind { static constexpr std::string_view kPrefix = "pool-"; };
-struct HostKind { static constexpr std::string_view kPrefix = "host-"; };
-struct InstanceKind { static constexpr std::string_view kPrefix = "i-"; };
-struct AttachmentKind { static constexpr std::string_view kPrefix = "att-"; };
+struct VolumeKind {
+    static constexpr std::string_view kPrefix = "vol-";
+};
+struct ReplicaKind {
+    static constexpr std::string_view kPrefix = "rep-";
+};
+struct PoolKind {
+    static constexpr std::string_view kPrefix = "pool-";
+};
+struct HostKind {
+    static constexpr std::string_view kPrefix = "host-";
+};
+struct InstanceKind {
+    static constexpr std::string_view kPrefix = "i-";
+};
+struct AttachmentKind {
+    static constexpr std::string_view kPrefix = "att-";
+};
 
 using VolumeId = Id<VolumeKind>;
-using ReplicaId = Id<ReplicaKind>;    // one incarnation of a replica: made anew each time a replica is made
+using ReplicaId =
+    Id<ReplicaKind>;  // one incarnation of a replica: made anew each time a replica is made
 using PoolId = Id<PoolKind>;
 using HostId = Id<HostKind>;
 using InstanceId = Id<InstanceKind>;
-using AttachmentId = Id<AttachmentKind>;    // also the attachment's token in the membership record (R15)
+using AttachmentId =
+    Id<AttachmentKind>;  // also the attachment's token in the membership record (R15)
 
 }  // namespace ublkd
 
 template <class Kind>
 struct std::hash<ublkd::Id<Kind>> {
-    std::size_t operator()(ublkd::Id<Kind> id) const noexcept { return std::hash<std::uint64_t>()(id.value()); }
+    std::size_t operator()(ublkd::Id<Kind> id) const noexcept {
+        return std::hash<std::uint64_t>()(id.value());
+    }
 };

@@ -17,10 +17,14 @@ spdlog::logger& logger() {
 
 spdlog::level::level_enum to_spdlog(Level level) {
     switch (level) {
-        case Level::kDebug: return spdlog::level::debug;
-        case Level::kInfo: return spdlog::level::info;
-        case Level::kWarn: return spdlog::level::warn;
-        case Level::kError: break;
+        case Level::kDebug:
+            return spdlog::level::debug;
+        case Level::kInfo:
+            return spdlog::level::info;
+        case Level::kWarn:
+            return spdlog::level::warn;
+        case Level::kError:
+            break;
     }
     return spdlog::level::err;
 }
@@ -30,11 +34,16 @@ spdlog::level::level_enum to_spdlog(Level level) {
 void set_level(Level level) { logger().set_level(to_spdlog(level)); }
 
 bool parse_level(std::string_view name, Level& level) {
-    if (name == "debug") level = Level::kDebug;
-    else if (name == "info") level = Level::kInfo;
-    else if (name == "warn") level = Level::kWarn;
-    else if (name == "error") level = Level::kError;
-    else return false;
+    if (name == "debug")
+        level = Level::kDebug;
+    else if (name == "info")
+        level = Level::kInfo;
+    else if (name == "warn")
+        level = Level::kWarn;
+    else if (name == "error")
+        level = Level::kError;
+    else
+        return false;
     return true;
 }
 

@@ -7,23 +7,40 @@ namespace ublkd {
 
 const char* to_string(Errc code) noexcept {
     switch (code) {
-        case Errc::kInvalidArgument: return "invalid_argument";
-        case Errc::kNotFound: return "not_found";
-        case Errc::kExists: return "exists";
-        case Errc::kIo: return "io";
-        case Errc::kCorrupt: return "corrupt";
-        case Errc::kNoSpace: return "no_space";
-        case Errc::kReadOnly: return "read_only";
-        case Errc::kBusy: return "busy";
-        case Errc::kStale: return "stale";
-        case Errc::kConflict: return "conflict";
-        case Errc::kTimedOut: return "timed_out";
-        case Errc::kCancelled: return "cancelled";
-        case Errc::kClosed: return "closed";
-        case Errc::kProtocol: return "protocol";
-        case Errc::kUnsupported: return "unsupported";
-        case Errc::kNotPermitted: return "not_permitted";
-        case Errc::kExhausted: return "exhausted";
+        case Errc::kInvalidArgument:
+            return "invalid_argument";
+        case Errc::kNotFound:
+            return "not_found";
+        case Errc::kExists:
+            return "exists";
+        case Errc::kIo:
+            return "io";
+        case Errc::kCorrupt:
+            return "corrupt";
+        case Errc::kNoSpace:
+            return "no_space";
+        case Errc::kReadOnly:
+            return "read_only";
+        case Errc::kBusy:
+            return "busy";
+        case Errc::kStale:
+            return "stale";
+        case Errc::kConflict:
+            return "conflict";
+        case Errc::kTimedOut:
+            return "timed_out";
+        case Errc::kCancelled:
+            return "cancelled";
+        case Errc::kClosed:
+            return "closed";
+        case Errc::kProtocol:
+            return "protocol";
+        case Errc::kUnsupported:
+            return "unsupported";
+        case Errc::kNotPermitted:
+            return "not_permitted";
+        case Errc::kExhausted:
+            return "exhausted";
     }
     return "unknown";
 }
@@ -44,34 +61,59 @@ std::string to_string(const Error& error) {
 Error error_from_errno(int sys_errno, const char* where) noexcept {
     Errc code = Errc::kIo;
     switch (sys_errno) {
-        case EINVAL: code = Errc::kInvalidArgument; break;
-        case ENOENT: code = Errc::kNotFound; break;
-        case EEXIST: code = Errc::kExists; break;
+        case EINVAL:
+            code = Errc::kInvalidArgument;
+            break;
+        case ENOENT:
+            code = Errc::kNotFound;
+            break;
+        case EEXIST:
+            code = Errc::kExists;
+            break;
         case ENOSPC:
-        case EDQUOT: code = Errc::kNoSpace; break;
-        case EROFS: code = Errc::kReadOnly; break;
+        case EDQUOT:
+            code = Errc::kNoSpace;
+            break;
+        case EROFS:
+            code = Errc::kReadOnly;
+            break;
         case EBUSY:
         case EAGAIN:
-        case EADDRINUSE: code = Errc::kBusy; break;
+        case EADDRINUSE:
+            code = Errc::kBusy;
+            break;
         case ETIME:
-        case ETIMEDOUT: code = Errc::kTimedOut; break;
-        case ECANCELED: code = Errc::kCancelled; break;
+        case ETIMEDOUT:
+            code = Errc::kTimedOut;
+            break;
+        case ECANCELED:
+            code = Errc::kCancelled;
+            break;
         case EPIPE:
         case ECONNRESET:
         case ECONNREFUSED:
         case ECONNABORTED:
         case ENOTCONN:
-        case EBADF: code = Errc::kClosed; break;
+        case EBADF:
+            code = Errc::kClosed;
+            break;
         case EOPNOTSUPP:
         case ENOSYS:
-        case ENOTTY: code = Errc::kUnsupported; break;
+        case ENOTTY:
+            code = Errc::kUnsupported;
+            break;
         case EPERM:
-        case EACCES: code = Errc::kNotPermitted; break;
+        case EACCES:
+            code = Errc::kNotPermitted;
+            break;
         case ENOMEM:
         case ENOBUFS:
         case EMFILE:
-        case ENFILE: code = Errc::kExhausted; break;
-        default: break;
+        case ENFILE:
+            code = Errc::kExhausted;
+            break;
+        default:
+            break;
     }
     return Error{code, static_cast<std::int16_t>(sys_errno), where};
 }

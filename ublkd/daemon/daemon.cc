@@ -56,7 +56,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
         return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
     if (!front::ublk::check_not_on_ublk(configuration.state_dir)) {
-        return std::unexpected(configuration.state_dir + " is on a ublk device: the daemon could wait for itself");
+        return std::unexpected(configuration.state_dir +
+                               " is on a ublk device: the daemon could wait for itself");
     }
     auto store = metadata::SqliteStore::open(configuration.database());
     if (!store && store.error().code == Errc::kBusy)

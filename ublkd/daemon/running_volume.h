@@ -24,7 +24,8 @@ class RunningVolume {
     ~RunningVolume();
 
     Result<void> stop();
-    /// Writes that wait for space fail, now and from now on, so that a front end can come to its end; or again as configured.
+    /// Writes that wait for space fail, now and from now on, so that a front end can come to its
+    /// end; or again as configured.
     void fail_when_full(bool fail);
     std::optional<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);

@@ -181,7 +181,8 @@ Result<void> Volumes::start_ublk(const SlotRef& slot, RunningVolume& running,
     return {};
 }
 
-/// What was attached before stays so although this cannot be stored now (a full state folder stops no I/O).
+/// What was attached before stays so although this cannot be stored now (a full state folder stops
+/// no I/O).
 Result<void> Volumes::store_attached(AttachmentRecord& attachment, bool recovering) {
     const auto stored = set_state(attachment, AttachmentState::kAttached);
     if (stored || !recovering) return stored;
@@ -237,19 +238,20 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
         if (slot->front->ublk) ublk = &slot->front->ublk;
         nbd = slot->front->nbd;
     }
-    if (force) {    // a write that waits for space would hold the front end for ever
+    if (force) {  // a write that waits for space would hold the front end for ever
         if (nbd) core_.engine->begin_remove_export(attachment.volume.to_string());
         running->fail_when_full(true);
     }
     if (ublk != nullptr) {
-        const auto ended = io::run_on(running->lane().reactor(), [&] { return detach_and_end(ublk, force); });
+        const auto ended =
+            io::run_on(running->lane().reactor(), [&] { return detach_and_end(ublk, force); });
         if (!ended) {
             running->fail_when_full(false);
             return fail(ended.error());
         }
     }
     if (nbd) core_.engine->remove_export(attachment.volume.to_string());
-    if (force) running->fail_when_full(false);    // for who else uses the volume
+    if (force) running->fail_when_full(false);  // for who else uses the volume
     {
         const std::lock_guard state(slot->state);
         slot->front.reset();
@@ -318,11 +320,12 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
         const std::lock_guard state(ref->state);
         is_up = ref->front.has_value();
     }
-    // Before the intent is stored: the next daemon would carry it out under a mounted file system. A
-    // device that is not served is not opened: that would wait for it.
-    if (const auto* ublk = core_.engine->ublk(); is_up && !force && ublk != nullptr && attachment.ublk_number) {
-        const auto users = front::ublk::device_users(fmt::format("ublkb{}", *attachment.ublk_number),
-                                                     ublk->device_folder, ublk->sys_folder);
+    // Before the intent is stored: the next daemon would carry it out under a mounted file system.
+    // A device that is not served is not opened: that would wait for it.
+    if (const auto* ublk = core_.engine->ublk();
+        is_up && !force && ublk != nullptr && attachment.ublk_number) {
+        const auto users = front::ublk::device_users(
+            fmt::format("ublkb{}", *attachment.ublk_number), ublk->device_folder, ublk->sys_folder);
         if (!users.empty()) {
             return refuse("DeviceInUse",
                           fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
@@ -346,7 +349,7 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
         }
         return refuse(down.error(), "cannot detach " + id);
     }
-    if (!is_up) remove_left_device(attachment);    // it never came back
+    if (!is_up) remove_left_device(attachment);  // it never came back
     (void)faults::hit("daemon.detach.after_front");
     if (const auto erased = erase_attachment(attachment); !erased)
         return refuse(erased.error(), "cannot store the detach of " + id);

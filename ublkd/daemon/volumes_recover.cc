@@ -63,12 +63,16 @@ void Volumes::remove_left_device(const AttachmentRecord& attachment) {
     }
 }
 
-/// A daemon that was killed between making a device and storing its number left one that only its tag names.
+/// A daemon that was killed between making a device and storing its number left one that only its
+/// tag names.
 void Volumes::adopt_one(const VolumeRecord& volume, std::uint32_t number) {
-    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
+    const auto attachments =
+        core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     if (!attachments) return;
     for (AttachmentRecord attachment : *attachments) {
-        if (attachment.frontend != Frontend::kUblk || attachment.state == AttachmentState::kDetaching) continue;
+        if (attachment.frontend != Frontend::kUblk ||
+            attachment.state == AttachmentState::kDetaching)
+            continue;
         if (attachment.ublk_number == number) return;
         if (attachment.ublk_number) continue;
         attachment.ublk_number = number;
@@ -79,7 +83,8 @@ void Volumes::adopt_one(const VolumeRecord& volume, std::uint32_t number) {
     const auto removed =
         io::run_on(lane.reactor(), [&] { return remove_one(environment, number); });
     if (removed) {
-        core_.events->add("rescue.removed", volume.id.to_string(), fmt::format("/dev/ublkb{}, left by a former daemon", number));
+        core_.events->add("rescue.removed", volume.id.to_string(),
+                          fmt::format("/dev/ublkb{}, left by a former daemon", number));
     } else {
         log::warn("/dev/ublkb{} could not be removed: {}", number, to_string(removed.error()));
     }

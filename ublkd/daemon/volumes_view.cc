@@ -187,7 +187,8 @@ ApiResult<std::vector<api::AttachmentView>> Volumes::attachments() {
 }
 
 ApiResult<api::MembershipView> Volumes::membership(const std::string& volume) {
-    // By its whole id also where there is no such volume (any more): the authority's records outlive volumes.
+    // By its whole id also where there is no such volume (any more): the authority's records
+    // outlive volumes.
     auto id = VolumeId::parse(volume);
     if (!id) {
         API_TRY_ASSIGN(const auto found, find_volume(core_.store, volume));

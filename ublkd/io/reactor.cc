@@ -73,7 +73,8 @@ Result<std::unique_ptr<Reactor>> Reactor::create(const ReactorOptions& options) 
                     -error);
     if (error < 0) return fail_errno(-error, "set up io_uring");
     reactor->ring_made_ = true;
-    // A child's copy of the maps would keep the ring, and the files registered with it, alive after our death.
+    // A child's copy of the maps would keep the ring, and the files registered with it, alive after
+    // our death.
     (void)io_uring_ring_dontfork(&reactor->ring_);
     constexpr unsigned kNeeded =
         IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE;

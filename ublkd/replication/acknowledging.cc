@@ -1,5 +1,5 @@
-// When a request of a primary is answered and what is left of it then: R2 (acknowledge when all have it, read when all
-// confirm), R3 (the lock until the answer), R10 (activity bits).
+// When a request of a primary is answered and what is left of it then: R2 (acknowledge when all
+// have it, read when all confirm), R3 (the lock until the answer), R10 (activity bits).
 #include <algorithm>
 #include <utility>
 
@@ -25,8 +25,11 @@ void Node::settle(Op& op) {
                             : op.copy == Copy::kJoin ? peer.joining
                                                      : peer.needed;
         const Ack& ack = op.acks[place];
-        // A joining member that is storing a new number is sent the change before anybody is told of it.
-        if (peer.joining && peer.begun && !peer.ready && is_change(op.kind) && op.copy == Copy::kNone) return;
+        // A joining member that is storing a new number is sent the change before anybody is told
+        // of it.
+        if (peer.joining && peer.begun && !peer.ready && is_change(op.kind) &&
+            op.copy == Copy::kNone)
+            return;
         if (!peer.replica || !needed) continue;
         any_full = any_full || ack.full;
         // It counts under the number at which it was given alone.
@@ -71,8 +74,8 @@ void Node::answer(const Op& op) {
     effects_->send(message);
 }
 
-/// This node serves no longer: the client is told when the own disk is done with the client's memory (R8: a session is
-/// drained before its successor is served).
+/// This node serves no longer: the client is told when the own disk is done with the client's
+/// memory (R8: a session is drained before its successor is served).
 void Node::drop(Op& op) {
     op.dropped = true;
     if (op.own_sent) return;
@@ -82,7 +85,8 @@ void Node::drop(Op& op) {
         message.kind = op.kind;
         message.token = op.client_token;
         message.id = op.id;
-        if (record_ || adopting_) message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);
+        if (record_ || adopting_)
+            message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);
         effects_->send(message);
     }
     free_op(op);
@@ -95,9 +99,9 @@ void Node::free_op(Op& op) {
     linger(op);
 }
 
-/// A peer that was not needed (it joins) may still be writing: overlapping changes wait for it, so that it applies them in
-/// the order in which all others did; and it is proposed only when it has all. The payload is kept for it, and for those
-/// that are no peers any more.
+/// A peer that was not needed (it joins) may still be writing: overlapping changes wait for it, so
+/// that it applies them in the order in which all others did; and it is proposed only when it has
+/// all. The payload is kept for it, and for those that are no peers any more.
 void Node::linger(Op& op) {
     bool owed = false;
     for (std::size_t place = 0; place < kMaxPeers; ++place) {
@@ -118,21 +122,23 @@ void Node::forget_acks(std::size_t place) {
     });
 }
 
-/// One message about `op` was answered. The answering peer's place, or nullptr where the request needs it no more.
+/// One message about `op` was answered. The answering peer's place, or nullptr where the request
+/// needs it no more.
 Node::Ack* Node::message_answered(Op& op, const Message& message) {
     --op.open_messages;
     Peer* const peer = find_peer(message.from);
     Ack* const ack = peer == nullptr ? nullptr : &op.acks[place_of(*peer)];
     if (ack != nullptr && ack->open > 0) --ack->open;
     if (op.step != Step::kLingering) return op.dropped ? nullptr : ack;
-    const bool refused = message.failed && message.error.code == Errc::kStale;    // sent again when it is ready
+    const bool refused =
+        message.failed && message.error.code == Errc::kStale;  // sent again when it is ready
     if (ack != nullptr && !message.failed && message.number == ack->number) {
         ack->sent = false;
         ack->done = true;
     }
     linger(op);
     if (peer != nullptr && message.failed && !refused) {
-        fail_peer(*peer, message.error);    // it lacks what was answered
+        fail_peer(*peer, message.error);  // it lacks what was answered
     } else if (join_.copied && !join_.asked) {
         finish_join();
     }
@@ -169,7 +175,7 @@ void Node::start_round() {
         if (!peer.replica || !peer.needed) continue;
         others = true;
         peer.confirmed = false;
-        if (!peer.ready || peer.failed) continue;    // asked when it is ready
+        if (!peer.ready || peer.failed) continue;  // asked when it is ready
         Message message = message_to(peer.replica, MessageType::kConfirm);
         message.value = round_running_;
         effects_->send(message);
@@ -188,7 +194,9 @@ void Node::on_confirmed(const Message& message) {
         learn(message);
         return;
     }
-    if (peer == nullptr || message.number != number_ || message.value != round_running_ || round_running_ == 0) return;
+    if (peer == nullptr || message.number != number_ || message.value != round_running_ ||
+        round_running_ == 0)
+        return;
     peer->confirmed = true;
     for (const Peer& other : peers_) {
         if (other.replica && other.needed && !other.confirmed) return;
@@ -234,7 +242,8 @@ void Node::on_replicated(const Message& message) {
 
 // ---- R10
 
-/// Clears the activity bits of regions whose writes are durable on all members: completed before a flush that ended.
+/// Clears the activity bits of regions whose writes are durable on all members: completed before a
+/// flush that ended.
 void Node::clear_bits() {
     if (role_ != Role::kServing || regions_.empty()) return;
     start_timer(TimerKind::kBits, kClearBitsMs);
@@ -245,7 +254,8 @@ void Node::clear_bits() {
     auto clean = std::make_shared<RegionSet>();
     for (auto at = regions_.begin(); at != regions_.end();) {
         const Region& region = at->second;
-        const bool durable = region.last_tick <= durable_tick_ || faults::rule_off("rule.bits_durable");
+        const bool durable =
+            region.last_tick <= durable_tick_ || faults::rule_off("rule.bits_durable");
         const bool copied = !std::binary_search(to_copy_.begin(), to_copy_.end(), at->first);
         if (region.in_flight == 0 && durable && copied) {
             clean->push_back(at->first);

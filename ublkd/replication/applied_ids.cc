@@ -29,9 +29,11 @@ void AppliedIds::insert(const RequestId& id) {
     if (id.sequence == 0) return;
     ClientTable* client = find(id.client_start);
     if (client == nullptr) {
-        client = &*std::min_element(table_->clients.begin(), table_->clients.end(),
-                                    [](const ClientTable& a, const ClientTable& b) { return a.last_use < b.last_use; });
-        client->client_start = 0;    // a process that dies in here leaves an unused table, not a mixed one
+        client = &*std::min_element(
+            table_->clients.begin(), table_->clients.end(),
+            [](const ClientTable& a, const ClientTable& b) { return a.last_use < b.last_use; });
+        client->client_start =
+            0;  // a process that dies in here leaves an unused table, not a mixed one
         client->sequences.fill(0);
         client->client_start = id.client_start;
         client->last_use = ++uses_;

@@ -1,9 +1,11 @@
-// R8: the ids of changes that a member has applied, so that a retry is answered and not applied again. For each of up to
-// 16 clients the last kWindow sequences are kept; a client never has a request open that is kWindow or more behind its
-// newest (client.h), so what is forgotten was answered.
+// R8: the ids of changes that a member has applied, so that a retry is answered and not applied
+// again. For each of up to 16 clients the last kWindow sequences are kept; a client never has a
+// request open that is kWindow or more behind its newest (client.h), so what is forgotten was
+// answered.
 //
-// The table lies in memory that the owner gives: in the daemon a mapped file under /run, which outlives the process but
-// not the boot. An entry is written after the data was applied and before it is acknowledged.
+// The table lies in memory that the owner gives: in the daemon a mapped file under /run, which
+// outlives the process but not the boot. An entry is written after the data was applied and before
+// it is acknowledged.
 #pragma once
 
 #include <array>
@@ -24,7 +26,7 @@ class AppliedIds {
 
     struct ClientTable {
         std::uint64_t client_start;
-        std::uint64_t last_use;    // greater: used later
+        std::uint64_t last_use;  // greater: used later
         std::array<std::uint64_t, kWindow> sequences;
     };
     struct Table {
@@ -47,7 +49,7 @@ class AppliedIds {
 
     Table* table_;
     std::uint64_t uses_ = 0;
-    mutable ClientTable* newest_ = nullptr;    // where the last look-up ended
+    mutable ClientTable* newest_ = nullptr;  // where the last look-up ended
 };
 
 }  // namespace ublkd::replication

@@ -7,7 +7,8 @@ namespace ublkd::replication {
 
 void Client::submit(ClientRequest& request) {
     CHECK(request.place == ClientRequest::Place::kNone, "a request is submitted once");
-    if (is_change(request.kind) && request.id.sequence == 0) request.id = RequestId{client_start_, ++sequence_};
+    if (is_change(request.kind) && request.id.sequence == 0)
+        request.id = RequestId{client_start_, ++sequence_};
     request.previous = last_;
     request.next = nullptr;
     (last_ == nullptr ? first_ : last_->next) = &request;
@@ -24,7 +25,8 @@ void Client::submit(ClientRequest& request) {
 bool Client::in_window(const ClientRequest& request) const {
     for (const ClientRequest* open = first_; open != nullptr; open = open->next) {
         if (!is_change(open->kind) || open->id.client_start != request.id.client_start) continue;
-        return request.id.sequence < open->id.sequence + AppliedIds::kWindow;    // the oldest of this client
+        return request.id.sequence <
+               open->id.sequence + AppliedIds::kWindow;  // the oldest of this client
     }
     return true;
 }
@@ -81,7 +83,8 @@ void Client::on_message(const Message& message) {
     if (message.type == MessageType::kMoved) {
         request.place = ClientRequest::Place::kParked;
         ++parked_;
-        if (message.record && (!record_ || message.record->number > record_->number)) record_ = *message.record;
+        if (message.record && (!record_ || message.record->number > record_->number))
+            record_ = *message.record;
         send_parked(false);
         return;
     }

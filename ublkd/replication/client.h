@@ -1,8 +1,10 @@
-// The client's part in the protocol: sends requests to the primary, gives each change an id that it keeps over primaries
-// (R8), and sends again what a primary handed back. Pure like node.h; one per volume and attachment.
+// The client's part in the protocol: sends requests to the primary, gives each change an id that it
+// keeps over primaries (R8), and sends again what a primary handed back. Pure like node.h; one per
+// volume and attachment.
 //
-// A change is not sent while one that is AppliedIds::kWindow sequences older is open, so that no member has forgotten an
-// id that may still be asked for. Owner: the driver, on the volume's reactor. Requests live in their callers' frames.
+// A change is not sent while one that is AppliedIds::kWindow sequences older is open, so that no
+// member has forgotten an id that may still be asked for. Owner: the driver, on the volume's
+// reactor. Requests live in their callers' frames.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +20,11 @@ struct ClientRequest {
     bool fua = false;
     bool keep_allocated = false;
     Range range{};
-    RequestId id{};    // {0, 0}: the client draws one for a change
+    RequestId id{};  // {0, 0}: the client draws one for a change
     std::span<const std::byte> data{};
     std::span<std::byte> into{};
-    /// Called once, when `result` is there; the request may be destroyed in it (a kHold after release()).
+    /// Called once, when `result` is there; the request may be destroyed in it (a kHold after
+    /// release()).
     void (*on_done)(ClientRequest* self) noexcept = nullptr;
     Result<void> result{};
 
@@ -30,7 +33,8 @@ struct ClientRequest {
     Place place = Place::kNone;
     std::uint64_t token = 0;
     std::uint64_t sent_number = 0;
-    bool lost = false;    // a kHold that was answered and lost with its primary: nothing was kept off since
+    bool lost =
+        false;  // a kHold that was answered and lost with its primary: nothing was kept off since
     ClientRequest* previous = nullptr;
     ClientRequest* next = nullptr;
 };
@@ -53,7 +57,8 @@ class Client {
     /// Ends a kHold that was answered.
     void release(ClientRequest& request);
     void on_message(const Message& message);
-    /// A record that was read; sends what waits for it where it is newer. `again`: also what waits under this number.
+    /// A record that was read; sends what waits for it where it is newer. `again`: also what waits
+    /// under this number.
     void set_record(const Membership& record, bool again);
     const std::optional<Membership>& record() const { return record_; }
     std::uint64_t open() const { return open_; }
@@ -76,7 +81,7 @@ class Client {
     std::optional<Membership> record_;
     std::uint64_t sequence_ = 0;
     Slab<Open, 3> tokens_;
-    ClientRequest* first_ = nullptr;    // open requests, in order of arrival
+    ClientRequest* first_ = nullptr;  // open requests, in order of arrival
     ClientRequest* last_ = nullptr;
     std::uint64_t open_ = 0;
     std::uint64_t parked_ = 0;

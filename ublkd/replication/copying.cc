@@ -1,5 +1,6 @@
-// Copies: regions of the union of the activity maps before they are served (R7), and all of a volume to a joining member
-// (R12). A copy holds the range lock from its read at the source to the acknowledgement of its targets.
+// Copies: regions of the union of the activity maps before they are served (R7), and all of a
+// volume to a joining member (R12). A copy holds the range lock from its read at the source to the
+// acknowledgement of its targets.
 #include <algorithm>
 
 #include "ublkd/base/check.h"
@@ -10,7 +11,7 @@
 namespace ublkd::replication {
 namespace {
 
-constexpr std::uint64_t kHoleBytesMax = 64 * kMiB;    // zeroed under one lock
+constexpr std::uint64_t kHoleBytesMax = 64 * kMiB;  // zeroed under one lock
 
 }  // namespace
 
@@ -19,16 +20,18 @@ constexpr std::uint64_t kHoleBytesMax = 64 * kMiB;    // zeroed under one lock
 void Node::next_union_copy() {
     if (role_ != Role::kServing || union_op_ != 0 || to_copy_.empty() || self_failed_) return;
     if (union_offset_ == 0) {
-        const bool asked = union_first_ && std::binary_search(to_copy_.begin(), to_copy_.end(), *union_first_);
+        const bool asked =
+            union_first_ && std::binary_search(to_copy_.begin(), to_copy_.end(), *union_first_);
         union_region_ = asked ? *union_first_ : to_copy_.front();
     }
     const std::uint64_t begin = std::uint64_t{union_region_} * config_.region_bytes + union_offset_;
-    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
+    const std::uint64_t end =
+        std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
     Op& op = ops_.make();
     op.kind = OpKind::kWrite;
     op.copy = Copy::kUnion;
     op.range = Range{begin, std::min<std::uint64_t>(config_.copy_bytes, end - begin)};
-    op.fua = true;    // or a power cut brings back what was lost before (R9)
+    op.fua = true;  // or a power cut brings back what was lost before (R9)
     op.step = Step::kLock;
     op.lock.owner = op.token;
     union_op_ = op.token;
@@ -36,7 +39,8 @@ void Node::next_union_copy() {
 }
 
 void Node::union_copied(Op& op) {
-    const std::uint64_t end = std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
+    const std::uint64_t end =
+        std::min(config_.size_bytes, std::uint64_t{union_region_ + 1} * config_.region_bytes);
     const bool region_done = op.range.end_bytes() == end;
     union_offset_ = region_done ? 0 : union_offset_ + op.range.length_bytes;
     union_op_ = 0;
@@ -58,7 +62,8 @@ void Node::union_copied(Op& op) {
 // ---- R12
 
 bool Node::add(const Member& member) {
-    const auto free = std::find_if(peers_.begin(), peers_.end(), [](const Peer& peer) { return !peer.replica; });
+    const auto free =
+        std::find_if(peers_.begin(), peers_.end(), [](const Peer& peer) { return !peer.replica; });
     if (role_ != Role::kServing || join_.replica || record_->has(member.replica) || adopting_ ||
         record_->members.size() >= kMaxMembers || free == peers_.end() || self_failed_)
         return false;
@@ -100,7 +105,7 @@ void Node::join_probed(Op& op, const Result<block::Extent>& extent) {
     }
     if (op.lock.queued) {
         if (extent->allocated || extent->length_bytes < op.range.length_bytes) {
-            join_op_ = 0;    // a write came first
+            join_op_ = 0;  // a write came first
             free_op(op);
             next_join_copy();
             return;
@@ -135,7 +140,8 @@ void Node::on_copied(const Message& message) {
         if (!op->dropped) repair_done(*op);
         return;
     }
-    const bool checked = op->copy == Copy::kJoin && !op->zeroes && !message.failed && op->step == Step::kIssued;
+    const bool checked =
+        op->copy == Copy::kJoin && !op->zeroes && !message.failed && op->step == Step::kIssued;
     if (checked && !op->dropped &&
         message.value != crc32c(op->buffer.bytes.first(op->range.length_bytes))) {
         (void)message_answered(*op, message);
@@ -151,17 +157,21 @@ void Node::join_copied(Op& op) {
     join_op_ = 0;
     free_op(op);
     faults::hit("repl.part_copied");
-    effects_->notice({.kind = Notice::Kind::kCopied, .replica = join_.replica, .done = join_.cursor,
+    effects_->notice({.kind = Notice::Kind::kCopied,
+                      .replica = join_.replica,
+                      .done = join_.cursor,
                       .total = config_.size_bytes});
     if (config_.copy_bytes_per_second != 0 && copied != 0) {
         const std::uint64_t wait_ms = copied * 1000 / config_.copy_bytes_per_second;
-        start_timer(TimerKind::kCopy, static_cast<std::uint32_t>(std::min<std::uint64_t>(wait_ms, 10'000)));
+        start_timer(TimerKind::kCopy,
+                    static_cast<std::uint32_t>(std::min<std::uint64_t>(wait_ms, 10'000)));
         return;
     }
     next_join_copy();
 }
 
-/// All is copied: from now on acknowledgements and flushes need it, and it makes durable what it has.
+/// All is copied: from now on acknowledgements and flushes need it, and it makes durable what it
+/// has.
 void Node::finish_join() {
     Peer* const peer = find_peer(join_.replica);
     if (peer == nullptr || !peer->ready) return;
@@ -172,7 +182,7 @@ void Node::finish_join() {
         const Ack& ack = op.acks[place_of(*peer)];
         owed = owed || (op.step == Step::kLingering && (ack.open > 0 || (ack.sent && !ack.done)));
     });
-    if (owed) return;    // message_answered() comes here again
+    if (owed) return;  // message_answered() comes here again
     join_.asked = true;
     Message message = message_to(join_.replica, MessageType::kFinish);
     message.record = std::make_shared<const Membership>(*record_);
@@ -191,9 +201,11 @@ void Node::on_finished(const Message& message) {
     reconsider();
 }
 
-/// A copy ends by this primary's own disk: the joining replica is lost with a cause that blames no disk of its own.
+/// A copy ends by this primary's own disk: the joining replica is lost with a cause that blames no
+/// disk of its own.
 Error Node::source_failed(const Error& error) {
-    return Error{Errc::kCancelled, error.sys_errno, "the primary's disk, the copy's source, can't be read"};
+    return Error{Errc::kCancelled, error.sys_errno,
+                 "the primary's disk, the copy's source, can't be read"};
 }
 
 void Node::abort_join(const Error& cause) {
@@ -210,7 +222,7 @@ void Node::abort_join(const Error& cause) {
     effects_->notice({.kind = Notice::Kind::kLost, .replica = replica, .cause = cause});
     forget_acks(place);
     ops_.for_each([&](Op& op) { settle(op); });
-    round_running_ = 0;    // it may wait for this replica alone: what is open is asked for again (R2)
+    round_running_ = 0;  // it may wait for this replica alone: what is open is asked for again (R2)
     start_round();
     reconsider();
 }

@@ -1,5 +1,6 @@
-// What a node of the core asks of its driver. Each call returns at once and never calls back into the node: the answer
-// comes later through the node's input of the same name. The daemon's driver is ublkd/volume, the tests' a simulation.
+// What a node of the core asks of its driver. Each call returns at once and never calls back into
+// the node: the answer comes later through the node's input of the same name. The daemon's driver
+// is ublkd/volume, the tests' a simulation.
 #pragma once
 
 #include <cstddef>
@@ -12,47 +13,51 @@
 
 namespace ublkd::replication {
 
-/// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush has no range.
+/// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush has no
+/// range.
 struct DiskRequest {
     std::uint64_t token = 0;
     OpKind kind{};
     bool fua = false;
     bool keep_allocated = false;
     Range range{};
-    std::span<const std::byte> data{};    // kWrite
-    std::span<std::byte> into{};          // kRead
+    std::span<const std::byte> data{};  // kWrite
+    std::span<std::byte> into{};        // kRead
 };
 
 /// A change of the superblock, durable when Node::on_stored(token, ...) is called.
 struct StoreRequest {
     std::uint64_t token = 0;
-    const Membership* record = nullptr;                // nullptr: forget number and record (the replica begins to join)
+    const Membership* record =
+        nullptr;  // nullptr: forget number and record (the replica begins to join)
     const std::optional<Proposal>* pending = nullptr;  // nullptr: as it is; an empty one clears it
-    bool in_sync = false;    // write this boot's id; otherwise none, so that the replica counts as out of sync (R9)
+    bool in_sync = false;  // write this boot's id; otherwise none, so that the replica counts as
+                           // out of sync (R9)
 };
 
 enum class TimerKind : std::uint8_t {
-    kAuthority,    // ask or propose again
-    kFull,         // try again what found no space
-    kBits,         // R10: clear activity bits
-    kCopy,         // the next copy, by the rate limit
+    kAuthority,  // ask or propose again
+    kFull,       // try again what found no space
+    kBits,       // R10: clear activity bits
+    kCopy,       // the next copy, by the rate limit
 };
 inline constexpr std::size_t kTimerKinds = 4;
 
 struct BufferRef {
     std::span<std::byte> bytes{};
-    std::uint32_t handle = 0;    // for release_buffer
+    std::uint32_t handle = 0;  // for release_buffer
 };
 
 /// For status and people; nothing in the protocol depends on it.
 struct Notice {
     enum class Kind : std::uint8_t {
-        kRecord,          // a record was stored: `record`
-        kServing,         // this node serves as primary
-        kLost,            // `replica` leaves, or gave up joining: `cause`
-        kCopied,          // R7: regions left to be copied: `done` of `total` bytes; R12 the same with `replica`
-        kJoined,          // `replica` is a member now
-        kTrouble,         // `text`
+        kRecord,   // a record was stored: `record`
+        kServing,  // this node serves as primary
+        kLost,     // `replica` leaves, or gave up joining: `cause`
+        kCopied,   // R7: regions left to be copied: `done` of `total` bytes; R12 the same with
+                   // `replica`
+        kJoined,   // `replica` is a member now
+        kTrouble,  // `text`
     };
     Kind kind{};
     ReplicaId replica{};

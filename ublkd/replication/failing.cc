@@ -31,7 +31,8 @@ void Node::fail_peer(Peer& peer, const Error& cause) {
 void Node::fail_self(const Error& cause) {
     if (!self_failed_) {
         self_failed_ = cause;
-        effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = cause});
+        effects_->notice(
+            {.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = cause});
     }
     reconsider();
 }
@@ -39,7 +40,8 @@ void Node::fail_self(const Error& cause) {
 /// The last member is never removed: what its disk refused goes to the guest.
 void Node::give_up_changes() {
     ops_.for_each([&](Op& op) {
-        if (op.dropped || !op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair)) return;
+        if (op.dropped || !op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair))
+            return;
         if (op.copy != Copy::kNone) {
             union_op_ = op.copy == Copy::kUnion ? 0 : union_op_;
             free_op(op);
@@ -50,7 +52,8 @@ void Node::give_up_changes() {
     });
 }
 
-/// No primary any more: requests go back to the client, copies end, nothing is remembered of the peers.
+/// No primary any more: requests go back to the client, copies end, nothing is remembered of the
+/// peers.
 void Node::leave_primary() {
     to_copy_.clear();
     union_op_ = 0;
@@ -69,11 +72,13 @@ void Node::leave_primary() {
 
 // ---- R14: reads
 
-/// Reads the range from a member that has it, and rewrites it here; the range lock keeps writes away meanwhile.
+/// Reads the range from a member that has it, and rewrites it here; the range lock keeps writes
+/// away meanwhile.
 void Node::read_failed(Op& op, const Error& error) {
     op.error = error;
-    const auto peer = std::find_if(peers_.begin(), peers_.end(),
-                                   [](const Peer& other) { return other.member && other.ready && !other.failed; });
+    const auto peer = std::find_if(peers_.begin(), peers_.end(), [](const Peer& other) {
+        return other.member && other.ready && !other.failed;
+    });
     if (peer == peers_.end()) {
         op.failed = true;
         finish(op);
@@ -114,7 +119,7 @@ void Node::on_fetched(const Message& message) {
         return;
     }
     if (message.failed || message.number != number_) {
-        op->failed = true;    // nobody can read it
+        op->failed = true;  // nobody can read it
         finish(*op);
         return;
     }
@@ -123,7 +128,11 @@ void Node::on_fetched(const Message& message) {
     op->step = Step::kRewrite;
     op->own_sent = true;
     ++disk_open_;
-    effects_->disk({.token = op->token, .kind = OpKind::kWrite, .fua = true, .range = op->range, .data = content});
+    effects_->disk({.token = op->token,
+                    .kind = OpKind::kWrite,
+                    .fua = true,
+                    .range = op->range,
+                    .data = content});
 }
 
 void Node::rewrite_done(Op& op, const Result<void>& result) {
@@ -135,8 +144,9 @@ void Node::rewrite_done(Op& op, const Result<void>& result) {
 
 // ---- full pools: nobody leaves, nothing diverges
 
-/// A change found no space on one of the disks. Its range stays locked and its activity bit set. Policy wait: it is tried
-/// again there with backoff. Policy fail: when all disks have answered, their contents are made equal, then it fails.
+/// A change found no space on one of the disks. Its range stays locked and its activity bit set.
+/// Policy wait: it is tried again there with backoff. Policy fail: when all disks have answered,
+/// their contents are made equal, then it fails.
 void Node::full(Op& op) {
     if (!std::exchange(op.counted_full, true)) ++full_count_;
     if (!config_.wait_on_full && op.copy == Copy::kNone) {
@@ -155,7 +165,8 @@ void Node::set_wait_on_full(bool wait) {
 
 void Node::retry_full() {
     if (std::exchange(store_waits_, false)) store_now();
-    full_wait_ms_ = full_count_ == 0 ? 0 : std::min(std::max(full_wait_ms_, kFullRetryMs) * 2, kFullRetryMaxMs);
+    full_wait_ms_ =
+        full_count_ == 0 ? 0 : std::min(std::max(full_wait_ms_, kFullRetryMs) * 2, kFullRetryMaxMs);
     ops_.for_each([&](Op& op) {
         if (!op.counted_full || op.dropped || op.step == Step::kLingering) return;
         if (op.step == Step::kRepair) {
@@ -174,10 +185,12 @@ void Node::retry_full() {
     });
 }
 
-/// Policy fail, and every disk has answered: the one that found no space has old or partly new sectors, which is what a
-/// failed write may leave; all others get its content, for which they have the space already.
+/// Policy fail, and every disk has answered: the one that found no space has old or partly new
+/// sectors, which is what a failed write may leave; all others get its content, for which they have
+/// the space already.
 void Node::repair(Op& op) {
-    const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
+    const bool others =
+        std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
     if (!others || (faults::rule_off("rule.repair_full"))) {
         op.failed = true;
         op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
@@ -202,7 +215,8 @@ void Node::repair_read(Op& op) {
     if (op.own_sent || op.open_messages > 0) return;
     op.repair_writing = false;
     const auto into = op.buffer.bytes.first(op.range.length_bytes);
-    if (op.source < kMaxPeers && (!peers_[op.source].needed || peers_[op.source].failed)) op.source = kMaxPeers;
+    if (op.source < kMaxPeers && (!peers_[op.source].needed || peers_[op.source].failed))
+        op.source = kMaxPeers;
     op.own_sent = true;
     if (op.source == kMaxPeers) {
         ++disk_open_;
@@ -210,7 +224,7 @@ void Node::repair_read(Op& op) {
         return;
     }
     if (!peers_[op.source].ready) {
-        op.own_sent = false;    // peer_ready() comes here again
+        op.own_sent = false;  // peer_ready() comes here again
         return;
     }
     ++op.open_messages;
@@ -226,7 +240,7 @@ void Node::repair_write(Op& op) {
     const bool all_ready = std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) {
         return !peer.needed || peer.ready || peer.failed;
     });
-    if (!all_ready) return;    // peer_ready() begins anew
+    if (!all_ready) return;  // peer_ready() begins anew
     op.repair_writing = true;
     op.own_full = false;
     op.own_done = op.source == kMaxPeers;
@@ -241,14 +255,15 @@ void Node::repair_write(Op& op) {
         message.kind = OpKind::kWrite;
         message.token = op.token;
         message.range = op.range;
-        message.id = op.id;    // is forgotten there: it was not applied after all
+        message.id = op.id;  // is forgotten there: it was not applied after all
         message.data = content;
         effects_->send(message);
     }
     if (!op.own_done) {
         op.own_sent = true;
         ++disk_open_;
-        effects_->disk({.token = op.token, .kind = OpKind::kWrite, .range = op.range, .data = content});
+        effects_->disk(
+            {.token = op.token, .kind = OpKind::kWrite, .range = op.range, .data = content});
         return;
     }
     repair_done(op);
@@ -261,7 +276,7 @@ void Node::repair_done(Op& op) {
         const Peer& peer = peers_[place];
         if (!peer.needed || peer.failed || place == op.source) continue;
         const Ack& ack = op.acks[place];
-        if (ack.full) op.source = place;    // it has the least: it is the source of the next round
+        if (ack.full) op.source = place;  // it has the least: it is the source of the next round
         if (ack.done && ack.number == number_) continue;
         start_timer(TimerKind::kFull, kFullRetryMs);
         return;

@@ -13,7 +13,8 @@ constexpr std::uint8_t kRecordVersion = 1;
 constexpr std::size_t kHeaderBytes = 40;
 constexpr std::size_t kMemberBytes = 24;
 constexpr std::size_t kAttachmentBytes = 8;
-static_assert(kHeaderBytes + kMaxMembers * kMemberBytes + kMaxAttachments * kAttachmentBytes <= kMaxRecordBytes);
+static_assert(kHeaderBytes + kMaxMembers * kMemberBytes + kMaxAttachments * kAttachmentBytes <=
+              kMaxRecordBytes);
 
 template <class T, class Key>
 bool all_distinct(const std::vector<T>& items, Key key) {
@@ -28,8 +29,9 @@ bool all_distinct(const std::vector<T>& items, Key key) {
 }  // namespace
 
 const Member* Membership::find(ReplicaId replica) const {
-    const auto found = std::find_if(members.begin(), members.end(),
-                                    [&](const Member& member) { return member.replica == replica; });
+    const auto found = std::find_if(members.begin(), members.end(), [&](const Member& member) {
+        return member.replica == replica;
+    });
     return found == members.end() ? nullptr : &*found;
 }
 
@@ -95,8 +97,10 @@ Result<void> validate(const Membership& record) {
         return fail(Errc::kInvalidArgument, "membership of 1 to 3 members");
     if (!all_distinct(record.members, [](const Member& member) { return member.replica; }))
         return fail(Errc::kInvalidArgument, "membership with a replica twice");
-    if (!record.has(record.primary)) return fail(Errc::kInvalidArgument, "membership whose primary is no member");
-    if (record.attachments.size() > kMaxAttachments || !all_distinct(record.attachments, [](AttachmentId id) { return id; }))
+    if (!record.has(record.primary))
+        return fail(Errc::kInvalidArgument, "membership whose primary is no member");
+    if (record.attachments.size() > kMaxAttachments ||
+        !all_distinct(record.attachments, [](AttachmentId id) { return id; }))
         return fail(Errc::kInvalidArgument, "membership of at most 16 distinct attachments");
     return {};
 }
@@ -105,18 +109,23 @@ Verdict decide(const std::optional<Membership>& current, const Proposal& proposa
     const Membership& next = proposal.next;
     if (!validate(next)) return Verdict::kDeclined;
     if (!current) {
-        const bool first = proposal.base_number == 0 && next.number == 1 && next.has(proposal.proposer);
+        const bool first =
+            proposal.base_number == 0 && next.number == 1 && next.has(proposal.proposer);
         return first ? Verdict::kAuthorized : Verdict::kDeclined;
     }
     if (next == *current) return Verdict::kAlreadyYours;
     if (next.volume != current->volume) return Verdict::kDeclined;
-    const bool greater = next.number > current->number || faults::rule_off("rule.accept_equal_number");
-    const bool same_base = proposal.base_number == current->number || faults::rule_off("rule.base_compared");
-    if (!greater || !same_base || next.number != proposal.base_number + 1) return Verdict::kDeclined;
+    const bool greater =
+        next.number > current->number || faults::rule_off("rule.accept_equal_number");
+    const bool same_base =
+        proposal.base_number == current->number || faults::rule_off("rule.base_compared");
+    if (!greater || !same_base || next.number != proposal.base_number + 1)
+        return Verdict::kDeclined;
     if (!current->has(proposal.proposer)) return Verdict::kDeclined;
     // Only the primary adds members.
-    const bool adds = std::any_of(next.members.begin(), next.members.end(),
-                                  [&](const Member& member) { return !current->has(member.replica); });
+    const bool adds =
+        std::any_of(next.members.begin(), next.members.end(),
+                    [&](const Member& member) { return !current->has(member.replica); });
     if (adds && proposal.proposer != current->primary) return Verdict::kDeclined;
     return Verdict::kAuthorized;
 }

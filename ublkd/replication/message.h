@@ -1,8 +1,10 @@
-// What clients and members say to each other. In one process a message is handed over as this struct; a later peer
-// protocol encodes the same fields. Every message names the volume, sender and receiver (replica incarnations; none for
-// a client) and the number (R1); requests carry the id of R8. Plain values; see docs/replication.md.
+// What clients and members say to each other. In one process a message is handed over as this
+// struct; a later peer protocol encodes the same fields. Every message names the volume, sender and
+// receiver (replica incarnations; none for a client) and the number (R1); requests carry the id of
+// R8. Plain values; see docs/replication.md.
 //
-// Memory: `data` and `into` belong to the asking side and stay valid until the answer to `token` has come.
+// Memory: `data` and `into` belong to the asking side and stay valid until the answer to `token`
+// has come.
 #pragma once
 
 #include <cstddef>
@@ -30,32 +32,34 @@ enum class OpKind : std::uint8_t {
     kDiscard,
     kZero,
     kFlush,
-    kHold,    // keeps writes off a range (a shared lock) until kRelease: for comparing members
+    kHold,  // keeps writes off a range (a shared lock) until kRelease: for comparing members
 };
 constexpr bool is_change(OpKind kind) {
     return kind == OpKind::kWrite || kind == OpKind::kDiscard || kind == OpKind::kZero;
 }
 
 enum class MessageType : std::uint8_t {
-    kRequest,       // client -> primary: kind, range, data or into, id
-    kAnswer,        // the result of a request
-    kMoved,         // not served here, or asked under an old number: `record` says where to ask
-    kRelease,       // client -> primary: ends the kHold `token`
-    kReplicate,     // primary -> member: apply this change (or flush); mark_only: its data came by a copy, note the id
-    kReplicated,    // applied, or why not
-    kConfirm,       // R2: is `number` still yours?
+    kRequest,     // client -> primary: kind, range, data or into, id
+    kAnswer,      // the result of a request
+    kMoved,       // not served here, or asked under an old number: `record` says where to ask
+    kRelease,     // client -> primary: ends the kHold `token`
+    kReplicate,   // primary -> member: apply this change (or flush); mark_only: its data came by a
+                  // copy, note the id
+    kReplicated,  // applied, or why not
+    kConfirm,     // R2: is `number` still yours?
     kConfirmed,
-    kAdopt,         // R7 (2): close, drain, store `record`; with takeover: answer with your activity map
-    kAdopted,       // in_sync: not restarted in another boot (R9); regions
-    kProbe,         // R9: an out-of-sync primary asks whether a member is in sync
+    kAdopt,    // R7 (2): close, drain, store `record`; with takeover: answer with your activity map
+    kAdopted,  // in_sync: not restarted in another boot (R9); regions
+    kProbe,    // R9: an out-of-sync primary asks whether a member is in sync
     kProbed,
-    kTakeOver,      // R9: be primary in my place; regions unused
-    kCopy,          // content of the primary for `range`; without data: zeroes. check: answer with the checksum on disk
+    kTakeOver,  // R9: be primary in my place; regions unused
+    kCopy,      // content of the primary for `range`; without data: zeroes. check: answer with the
+                // checksum on disk
     kCopied,
-    kFetch,         // R14: read `range` into `into`
+    kFetch,  // R14: read `range` into `into`
     kFetched,
-    kClear,         // R10: regions whose writes are durable on all members
-    kFinish,        // R12: all is copied: flush, note the ids, mark yourself in sync
+    kClear,   // R10: regions whose writes are durable on all members
+    kFinish,  // R12: all is copied: flush, note the ids, mark yourself in sync
     kFinished,
 };
 
@@ -71,15 +75,16 @@ struct Message {
     bool takeover = false;
     bool joining = false;
     bool check = false;
-    bool failed = false;    // of an answer: `error` says why; kStale: refused under R1, `record` is the newer one
+    bool failed = false;  // of an answer: `error` says why; kStale: refused under R1, `record` is
+                          // the newer one
     Error error{Errc::kIo};
     VolumeId volume;
     ReplicaId from;
     ReplicaId to;
     std::uint64_t number = 0;
     RequestId id{};
-    std::uint64_t token = 0;    // of the side that asks; echoed by the answer
-    std::uint64_t value = 0;    // the round of a confirmation; the checksum of a copy
+    std::uint64_t token = 0;  // of the side that asks; echoed by the answer
+    std::uint64_t value = 0;  // the round of a confirmation; the checksum of a copy
     Range range{};
     std::span<const std::byte> data{};
     std::span<std::byte> into{};

@@ -24,7 +24,8 @@ std::vector<std::byte> encode(const Proposal& proposal) {
 }
 
 Result<Proposal> decode_proposal(std::span<const std::byte> bytes) {
-    if (bytes.size() < kProposalHeaderBytes) return fail(Errc::kCorrupt, "pending proposal: length");
+    if (bytes.size() < kProposalHeaderBytes)
+        return fail(Errc::kCorrupt, "pending proposal: length");
     Proposal proposal;
     proposal.proposer = ReplicaId(load_le<std::uint64_t>(bytes.data()));
     proposal.base_number = load_le<std::uint64_t>(bytes.data() + 8);
@@ -47,7 +48,8 @@ void Node::start(const NodeStart& start) {
 }
 
 void Node::begin(const Membership& record, const std::vector<ReplicaId>& missing) {
-    CHECK(record.number >= number_, "a record that is older than the disk's is refused by the driver");
+    CHECK(record.number >= number_,
+          "a record that is older than the disk's is refused by the driver");
     missing_ = missing;
     if (pending_ && pending_->base_number == record.number) {
         // R4: it may arrive late, so its outcome is made certain before anything is acknowledged.
@@ -99,39 +101,69 @@ void Node::on_message(const Message& message) {
     // R1: another volume's message, or one for another incarnation, is none of ours.
     if (message.volume != config_.volume || message.to != config_.self.replica) return;
     switch (message.type) {
-        case MessageType::kRequest: on_request(message); break;
-        case MessageType::kRelease: on_release(message); break;
+        case MessageType::kRequest:
+            on_request(message);
+            break;
+        case MessageType::kRelease:
+            on_release(message);
+            break;
         case MessageType::kReplicate:
-        case MessageType::kCopy: on_replicate(message); break;
-        case MessageType::kReplicated: on_replicated(message); break;
-        case MessageType::kConfirm: on_confirm(message); break;
-        case MessageType::kConfirmed: on_confirmed(message); break;
-        case MessageType::kAdopt: on_adopt(message); break;
-        case MessageType::kAdopted: on_adopted(message); break;
+        case MessageType::kCopy:
+            on_replicate(message);
+            break;
+        case MessageType::kReplicated:
+            on_replicated(message);
+            break;
+        case MessageType::kConfirm:
+            on_confirm(message);
+            break;
+        case MessageType::kConfirmed:
+            on_confirmed(message);
+            break;
+        case MessageType::kAdopt:
+            on_adopt(message);
+            break;
+        case MessageType::kAdopted:
+            on_adopted(message);
+            break;
         case MessageType::kProbe: {
             Message answer;
             answer.in_sync = in_sync_;
             reply(message, MessageType::kProbed, answer);
             break;
         }
-        case MessageType::kProbed: on_probed(message); break;
+        case MessageType::kProbed:
+            on_probed(message);
+            break;
         case MessageType::kTakeOver:
-            if (in_sync_ && role_ == Role::kSecondary && !proposal_ && !adopting_ && message.record->number >= number_) {
+            if (in_sync_ && role_ == Role::kSecondary && !proposal_ && !adopting_ &&
+                message.record->number >= number_) {
                 record_ = *message.record;
                 number_ = record_->number;
                 propose_handover();
             }
             break;
-        case MessageType::kCopied: on_copied(message); break;
-        case MessageType::kFetch: on_fetch(message); break;
-        case MessageType::kFetched: on_fetched(message); break;
+        case MessageType::kCopied:
+            on_copied(message);
+            break;
+        case MessageType::kFetch:
+            on_fetch(message);
+            break;
+        case MessageType::kFetched:
+            on_fetched(message);
+            break;
         case MessageType::kClear:
             if (from_primary(message)) effects_->clear_activity(*message.regions);
             break;
-        case MessageType::kFinish: on_finish(message); break;
-        case MessageType::kFinished: on_finished(message); break;
+        case MessageType::kFinish:
+            on_finish(message);
+            break;
+        case MessageType::kFinished:
+            on_finished(message);
+            break;
         case MessageType::kAnswer:
-        case MessageType::kMoved: break;    // a client's
+        case MessageType::kMoved:
+            break;  // a client's
     }
     run();
 }
@@ -157,7 +189,8 @@ void Node::on_buffer(std::uint64_t token, BufferRef buffer) {
     if (Op* const op = ops_.find(token); op != nullptr) {
         op->buffer = buffer;
         if (op->step == Step::kBuffer) {
-            if (op->copy == Copy::kNone) std::copy(op->data.begin(), op->data.end(), buffer.bytes.begin());
+            if (op->copy == Copy::kNone)
+                std::copy(op->data.begin(), op->data.end(), buffer.bytes.begin());
             issue(*op);
         } else if (op->step == Step::kFetch) {
             read_failed(*op, op->error);
@@ -165,7 +198,9 @@ void Node::on_buffer(std::uint64_t token, BufferRef buffer) {
     } else if (Apply* const apply = applies_.find(token); apply != nullptr) {
         apply->buffer = buffer;
         ++disk_open_;
-        effects_->disk({.token = token, .kind = OpKind::kRead, .range = apply->request.range,
+        effects_->disk({.token = token,
+                        .kind = OpKind::kRead,
+                        .range = apply->request.range,
                         .into = buffer.bytes.first(apply->request.range.length_bytes)});
     } else {
         effects_->release_buffer(buffer.handle);
@@ -179,9 +214,15 @@ void Node::on_timer(TimerKind kind) {
         case TimerKind::kAuthority:
             if (proposal_ && !proposal_sent_) send_proposal();
             break;
-        case TimerKind::kFull: retry_full(); break;
-        case TimerKind::kBits: clear_bits(); break;
-        case TimerKind::kCopy: next_join_copy(); break;
+        case TimerKind::kFull:
+            retry_full();
+            break;
+        case TimerKind::kBits:
+            clear_bits();
+            break;
+        case TimerKind::kCopy:
+            next_join_copy();
+            break;
     }
     run();
 }
@@ -200,13 +241,15 @@ void Node::stop() {
 
 /// One timer of a kind at a time.
 void Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
-    if (!std::exchange(timers_[static_cast<std::size_t>(kind)], true)) effects_->start_timer(kind, milliseconds);
+    if (!std::exchange(timers_[static_cast<std::size_t>(kind)], true))
+        effects_->start_timer(kind, milliseconds);
 }
 
 /// What became possible by the input that was just taken: locks that were granted.
 void Node::run() {
     while (RangeLock* const lock = locks_.take_granted()) {
-        if (Op* const op = ops_.find(lock->owner); op != nullptr && op->step == Step::kLock) locked(*op);
+        if (Op* const op = ops_.find(lock->owner); op != nullptr && op->step == Step::kLock)
+            locked(*op);
     }
 }
 
@@ -240,11 +283,13 @@ void Node::refuse(const Message& message, MessageType type) {
     answer.failed = true;
     answer.error = Error{Errc::kStale, 0, "older number"};
     const std::optional<Membership>& newest = adopting_ ? adopting_ : record_;
-    if (newest && newest->number > message.number) answer.record = std::make_shared<const Membership>(*newest);
+    if (newest && newest->number > message.number)
+        answer.record = std::make_shared<const Membership>(*newest);
     reply(message, type, answer);
 }
 
-/// R1: a greater number is taken over with its record alone: from the message, otherwise from the authority.
+/// R1: a greater number is taken over with its record alone: from the message, otherwise from the
+/// authority.
 void Node::learn(const Message& message) {
     if (message.record) {
         adopt(*message.record);
@@ -254,7 +299,8 @@ void Node::learn(const Message& message) {
 }
 
 void Node::trouble(const char* text) const {
-    effects_->notice({.kind = Notice::Kind::kTrouble, .replica = config_.self.replica, .text = text});
+    effects_->notice(
+        {.kind = Notice::Kind::kTrouble, .replica = config_.self.replica, .text = text});
 }
 
 }  // namespace ublkd::replication

@@ -1,15 +1,17 @@
-// One replica's part in the protocol (docs/replication.md): primary, secondary, joining member, or none of them. A pure
-// state machine: inputs are messages, results of its disk and the authority, and timers; outputs are Effects. No thread,
-// clock or socket; equal inputs give equal outputs.
+// One replica's part in the protocol (docs/replication.md): primary, secondary, joining member, or
+// none of them. A pure state machine: inputs are messages, results of its disk and the authority,
+// and timers; outputs are Effects. No thread, clock or socket; equal inputs give equal outputs.
 //
-// Place in the write path: a client (client.h) sends a request to the primary's node; the node takes the range lock,
-// applies it to its own disk and sends it to the other members beside that, and answers when all of them have it.
+// Place in the write path: a client (client.h) sends a request to the primary's node; the node
+// takes the range lock, applies it to its own disk and sends it to the other members beside that,
+// and answers when all of them have it.
 //
-// Files: node.cc (inputs), record.cc (record, proposals, peers), primary.cc and acknowledging.cc (requests), takeover.cc
-// (R7, R9), copying.cc (copies of R7 and R12), failing.cc (R5, R14, full pools), secondary.cc. Owner: the driver, on the volume's reactor.
-// Invariants: acknowledged or read => on every member of the record; what is acknowledged under a number was stored by all
-// of its members; nothing is answered between sending a proposal and knowing its outcome unless old and proposed members
-// have it.
+// Files: node.cc (inputs), record.cc (record, proposals, peers), primary.cc and acknowledging.cc
+// (requests), takeover.cc (R7, R9), copying.cc (copies of R7 and R12), failing.cc (R5, R14, full
+// pools), secondary.cc. Owner: the driver, on the volume's reactor. Invariants: acknowledged or
+// read => on every member of the record; what is acknowledged under a number was stored by all of
+// its members; nothing is answered between sending a proposal and knowing its outcome unless old
+// and proposed members have it.
 #pragma once
 
 #include <array>
@@ -32,24 +34,24 @@ struct NodeConfig {
     Member self;
     std::uint64_t size_bytes = 0;
     std::uint32_t lock_unit_bytes = kPageBytes;
-    std::uint32_t region_bytes = kRegionBytes;       // of the activity map
-    std::uint32_t copy_bytes = kMaxIoBytes;          // of one copy; divides a region
-    std::uint64_t copy_bytes_per_second = 0;         // R12; 0: no limit
+    std::uint32_t region_bytes = kRegionBytes;  // of the activity map
+    std::uint32_t copy_bytes = kMaxIoBytes;     // of one copy; divides a region
+    std::uint64_t copy_bytes_per_second = 0;    // R12; 0: no limit
     bool wait_on_full = true;
 };
 
 /// What the superblock says when the node starts.
 struct NodeStart {
-    std::optional<Membership> record;    // nullopt: was never a member
+    std::optional<Membership> record;  // nullopt: was never a member
     std::optional<Proposal> pending;
-    bool in_sync = false;    // this boot's id or the clean mark (R9)
+    bool in_sync = false;  // this boot's id or the clean mark (R9)
 };
 
 enum class Role : std::uint8_t {
-    kOut,           // not a member, or not started
-    kSecondary,     // a member, or joining
-    kProbing,       // R9: primary of the record, out of sync: asks whether all restarted
-    kPreparing,     // R7: primary, not yet serving
+    kOut,        // not a member, or not started
+    kSecondary,  // a member, or joining
+    kProbing,    // R9: primary of the record, out of sync: asks whether all restarted
+    kPreparing,  // R7: primary, not yet serving
     kServing,
 };
 
@@ -61,11 +63,11 @@ class Node {
 
     // Inputs.
     void start(const NodeStart& start);
-    /// `record` is the authority's. `missing`: members whose replica can't be opened here; their host is this one, so
-    /// they serve nowhere and restarted when this one did.
+    /// `record` is the authority's. `missing`: members whose replica can't be opened here; their
+    /// host is this one, so they serve nowhere and restarted when this one did.
     void begin(const Membership& record, const std::vector<ReplicaId>& missing);
-    /// The primary of `record` is among `missing`: propose this node, an in-sync member, in its place (R6 where both
-    /// live in one process).
+    /// The primary of `record` is among `missing`: propose this node, an in-sync member, in its
+    /// place (R6 where both live in one process).
     void replace_primary(const Membership& record, const std::vector<ReplicaId>& missing);
     /// R12: bring `member` in by a full copy; its node has been started. False: not now.
     bool add(const Member& member);
@@ -104,40 +106,41 @@ class Node {
   private:
     static constexpr std::uint32_t kClearBitsMs = 5000;    // R10: how often
     static constexpr std::uint32_t kFullRetryMs = 50;      // at first; doubles
-    static constexpr std::size_t kMaxPeers = kMaxMembers;    // two others and one that joins
+    static constexpr std::size_t kMaxPeers = kMaxMembers;  // two others and one that joins
 
     struct Peer {
-        ReplicaId replica;           // none: a free place
-        bool member = false;         // of the current record
+        ReplicaId replica;    // none: a free place
+        bool member = false;  // of the current record
         bool joining = false;
-        bool begun = false;          // joining, and copies have begun: it gets every change from then on
-        bool needed = false;         // acknowledgements need it: a member, or proposed as one
-        bool ready = false;          // has stored the current number: gets what is replicated
-        bool confirmed = false;      // R2, in the round that runs
+        bool begun = false;   // joining, and copies have begun: it gets every change from then on
+        bool needed = false;  // acknowledgements need it: a member, or proposed as one
+        bool ready = false;   // has stored the current number: gets what is replicated
+        bool confirmed = false;  // R2, in the round that runs
         std::optional<Error> failed{};
     };
 
     enum class Copy : std::uint8_t { kNone, kUnion, kJoin };
     enum class Step : std::uint8_t {
-        kQueued,     // until this node serves
-        kRegion,     // until its region was copied (R7)
+        kQueued,  // until this node serves
+        kRegion,  // until its region was copied (R7)
         kLock,
-        kBuffer,     // until there is memory for the private copy (R13), or for a copy's content
+        kBuffer,  // until there is memory for the private copy (R13), or for a copy's content
         kIssued,
         kFetch,      // R14: the range is being read from a peer
         kRewrite,    // R14: and written to the own disk
         kRepair,     // a full pool, policy fail: all members are brought back to one content
         kHeld,       // kHold: until kRelease
-        kLingering,  // answered; a peer has not: its range stays locked and its memory is kept until then
+        kLingering,  // answered; a peer has not: its range stays locked and its memory is kept
+                     // until then
     };
 
     /// What one other member has of a request. `number`: under which it was sent.
     struct Ack {
         std::uint64_t number = 0;
-        std::uint32_t open = 0;    // messages that it has not answered, under any number
+        std::uint32_t open = 0;  // messages that it has not answered, under any number
         bool sent = false;
         bool done = false;
-        bool full = false;    // answered kNoSpace
+        bool full = false;  // answered kNoSpace
     };
 
     struct Op {
@@ -147,15 +150,17 @@ class Node {
         Step step = Step::kQueued;
         bool fua = false;
         bool keep_allocated = false;
-        bool mark_only = false;     // R8: a known id
-        bool own_sent = false;      // a request to the own disk is under way
+        bool mark_only = false;  // R8: a known id
+        bool own_sent = false;   // a request to the own disk is under way
         bool own_done = false;
         bool own_full = false;
-        bool own_failed = false;    // held until the primary was handed over, or the error goes to the guest
+        bool own_failed =
+            false;  // held until the primary was handed over, or the error goes to the guest
         bool counted_full = false;
-        bool dropped = false;       // this node serves no longer: told to the client when its disk is done with it
-        bool in_flight = false;     // counted in its regions
-        bool zeroes = false;        // of a copy: a hole
+        bool dropped =
+            false;  // this node serves no longer: told to the client when its disk is done with it
+        bool in_flight = false;  // counted in its regions
+        bool zeroes = false;     // of a copy: a hole
         Range range{};
         RequestId id{};
         std::uint64_t client_token = 0;
@@ -166,8 +171,9 @@ class Node {
         BufferRef buffer{};
         RangeLock lock{};
         std::array<Ack, kMaxPeers> acks{};
-        std::uint32_t open_messages = 0;    // to peers, not answered yet: they may use our memory
-        std::size_t source = 0;          // kRepair: whose content counts: a peer's place; kMaxPeers: the own disk
+        std::uint32_t open_messages = 0;  // to peers, not answered yet: they may use our memory
+        std::size_t source =
+            0;  // kRepair: whose content counts: a peer's place; kMaxPeers: the own disk
         bool repair_writing = false;
         Error error{Errc::kIo};
         bool failed = false;
@@ -183,16 +189,16 @@ class Node {
 
     struct Region {
         std::uint32_t in_flight = 0;
-        std::uint64_t last_tick = 0;     // when its last change had completed on all members
+        std::uint64_t last_tick = 0;  // when its last change had completed on all members
     };
 
     struct Join {
         ReplicaId replica;
         Member member{};
-        std::uint64_t cursor = 0;        // bytes copied
+        std::uint64_t cursor = 0;  // bytes copied
         bool copied = false;
-        bool asked = false;              // to finish, under this number
-        bool finished = false;           // flushed and marked: may be proposed
+        bool asked = false;     // to finish, under this number
+        bool finished = false;  // flushed and marked: may be proposed
     };
 
     enum class Storing : std::uint8_t { kNothing, kPending, kRecord, kJoinBegin, kJoinFinish };
@@ -225,7 +231,9 @@ class Node {
     void set_peers();
     void invite(Peer& peer);
     void peer_ready(Peer& peer);
-    std::size_t place_of(const Peer& peer) const { return static_cast<std::size_t>(&peer - peers_.data()); }
+    std::size_t place_of(const Peer& peer) const {
+        return static_cast<std::size_t>(&peer - peers_.data());
+    }
     void trouble(const char* text) const;
 
     // takeover.cc
@@ -307,29 +315,30 @@ class Node {
 
     Role role_ = Role::kOut;
     bool in_sync_ = false;
-    std::uint64_t number_ = 0;                // of record_: durable here
+    std::uint64_t number_ = 0;  // of record_: durable here
     std::optional<Membership> record_;
     std::vector<ReplicaId> missing_;
     std::optional<Error> self_failed_;
 
     // A record on its way to the superblock.
     std::optional<Membership> adopting_;
-    std::optional<Message> adopt_request_;    // to be answered when it is stored (secondary)
+    std::optional<Message> adopt_request_;  // to be answered when it is stored (secondary)
     std::optional<Message> finish_request_;
-    bool was_in_sync_ = false;                // before the record that is being adopted
-    bool joining_here_ = false;               // this node is a joining member of record_->primary
+    bool was_in_sync_ = false;   // before the record that is being adopted
+    bool joining_here_ = false;  // this node is a joining member of record_->primary
     Storing storing_ = Storing::kNothing;
     std::uint64_t store_token_ = 0;
-    std::uint64_t storing_number_ = 0;        // of the record that is being stored
-    bool store_waits_ = false;                // found no space: retry_full() stores again
+    std::uint64_t storing_number_ = 0;  // of the record that is being stored
+    bool store_waits_ = false;          // found no space: retry_full() stores again
 
     // R4.
     std::optional<Proposal> proposal_;
     bool proposal_sent_ = false;
-    bool loss_proposal_ = false;              // R9: made in this boot
-    bool loss_takeover_ = false;              // and authorized: members that restarted too count, their regions are copied
-    bool resolving_ = false;                  // the pending proposal found at the start is being sent again
-    std::optional<Proposal> pending_;         // found at the start
+    bool loss_proposal_ = false;  // R9: made in this boot
+    bool loss_takeover_ =
+        false;  // and authorized: members that restarted too count, their regions are copied
+    bool resolving_ = false;  // the pending proposal found at the start is being sent again
+    std::optional<Proposal> pending_;  // found at the start
     std::uint64_t authority_failures_ = 0;
     bool asking_ = false;
     std::array<bool, kTimerKinds> timers_{};
@@ -341,7 +350,7 @@ class Node {
     std::map<std::uint32_t, Region> regions_;
     std::uint64_t tick_ = 0;
     std::uint64_t durable_tick_ = 0;
-    std::uint64_t round_running_ = 0;         // 0: none
+    std::uint64_t round_running_ = 0;  // 0: none
     std::uint64_t round_done_ = 0;
     std::uint64_t round_started_ = 0;
     std::uint64_t round_wanted_ = 0;
@@ -352,18 +361,18 @@ class Node {
     std::vector<ReplicaId> probed_in_sync_;
 
     // Copies.
-    RegionSet to_copy_;                       // R7: regions that are not served yet, ascending
+    RegionSet to_copy_;  // R7: regions that are not served yet, ascending
     std::uint64_t to_copy_total_ = 0;
-    std::uint64_t union_op_ = 0;              // token of the copy that runs
+    std::uint64_t union_op_ = 0;  // token of the copy that runs
     std::uint32_t union_region_ = 0;
-    std::uint64_t union_offset_ = 0;          // in its region; 0: the next region is to be chosen
-    std::optional<std::uint32_t> union_first_;    // a region that a request waits for
+    std::uint64_t union_offset_ = 0;            // in its region; 0: the next region is to be chosen
+    std::optional<std::uint32_t> union_first_;  // a region that a request waits for
     Join join_;
     std::uint64_t join_op_ = 0;
 
     // Secondary.
     Applies applies_;
-    std::uint64_t disk_open_ = 0;             // own requests to the disk that have not ended
+    std::uint64_t disk_open_ = 0;  // own requests to the disk that have not ended
 };
 
 /// Bytes for the superblock (R4), and back. Errors: kCorrupt.

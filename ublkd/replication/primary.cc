@@ -1,4 +1,5 @@
-// What a primary does with a request until its own disk has ended: R3, R8, R13, and sending it to the members.
+// What a primary does with a request until its own disk has ended: R3, R8, R13, and sending it to
+// the members.
 #include <algorithm>
 
 #include "ublkd/base/check.h"
@@ -15,7 +16,8 @@ std::uint32_t Node::end_region(const Range& range) const {
 }
 
 void Node::on_request(const Message& message) {
-    // Its client read a newer record than this node has: it waits until this node is told, or is handed back then.
+    // Its client read a newer record than this node has: it waits until this node is told, or is
+    // handed back then.
     const bool early = role_ == Role::kSecondary && message.number > number_;
     if (role_ != Role::kServing && role_ != Role::kPreparing && !early) {
         refuse(message, MessageType::kMoved);
@@ -40,7 +42,8 @@ void Node::on_request(const Message& message) {
 
 void Node::on_release(const Message& message) {
     ops_.for_each([&](Op& op) {
-        if (op.kind == OpKind::kHold && op.step == Step::kHeld && op.client_token == message.token) free_op(op);
+        if (op.kind == OpKind::kHold && op.step == Step::kHeld && op.client_token == message.token)
+            free_op(op);
     });
 }
 
@@ -50,7 +53,8 @@ void Node::start_op(Op& op) {
         return;
     }
     if (!to_copy_.empty()) {
-        const auto pending = std::lower_bound(to_copy_.begin(), to_copy_.end(), first_region(op.range));
+        const auto pending =
+            std::lower_bound(to_copy_.begin(), to_copy_.end(), first_region(op.range));
         if (pending != to_copy_.end() && *pending < end_region(op.range)) {
             op.step = Step::kRegion;
             if (!union_first_) union_first_ = *pending;
@@ -70,13 +74,16 @@ void Node::locked(Op& op) {
     }
     if (op.copy == Copy::kJoin && op.zeroes) {
         op.step = Step::kIssued;
-        effects_->extent(op.token, op.range);    // again, now that no write can come between
+        effects_->extent(op.token, op.range);  // again, now that no write can come between
         return;
     }
     op.mark_only = op.copy == Copy::kNone && is_change(op.kind) && ids_->knows(op.id);
-    const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return bool(peer.replica); });
-    // R13: the guest may change its page while it is written to several members, so all get one private copy.
-    const bool private_copy = op.kind == OpKind::kWrite && op.copy == Copy::kNone && others && !op.mark_only;
+    const bool others = std::any_of(peers_.begin(), peers_.end(),
+                                    [](const Peer& peer) { return bool(peer.replica); });
+    // R13: the guest may change its page while it is written to several members, so all get one
+    // private copy.
+    const bool private_copy =
+        op.kind == OpKind::kWrite && op.copy == Copy::kNone && others && !op.mark_only;
     if ((private_copy && !faults::rule_off("rule.private_copy")) || op.copy != Copy::kNone) {
         op.step = Step::kBuffer;
         effects_->acquire_buffer(op.token, op.range.length_bytes);
@@ -89,7 +96,8 @@ void Node::issue(Op& op) {
     op.step = Step::kIssued;
     if (op.kind == OpKind::kFlush) op.durable_tick = tick_;
     if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
-        const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
+        const bool others =
+            std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
         if (others && !faults::rule_off("rule.confirm_reads")) {
             // Only a confirmation whose request is sent from now on counts.
             op.round = round_started_ + 1;
@@ -114,13 +122,17 @@ void Node::issue_own(Op& op) {
         op.own_done = true;
         return;
     }
-    DiskRequest request{.token = op.token, .kind = op.kind, .fua = op.fua, .keep_allocated = op.keep_allocated,
+    DiskRequest request{.token = op.token,
+                        .kind = op.kind,
+                        .fua = op.fua,
+                        .keep_allocated = op.keep_allocated,
                         .range = op.range};
     if (op.copy != Copy::kNone) {
         request.kind = OpKind::kRead;
         request.into = op.buffer.bytes.first(op.range.length_bytes);
     } else if (op.kind == OpKind::kWrite) {
-        request.data = op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
+        request.data =
+            op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
     } else if (op.kind == OpKind::kRead) {
         request.into = op.into;
     }
@@ -138,8 +150,9 @@ bool Node::wants(const Op& op, const Peer& peer) const {
     if (op.copy == Copy::kJoin) return peer.joining && op.own_done;
     if (op.kind == OpKind::kFlush) return true;
     // A write without a private copy began when there was nobody else; a copy waits for its lock.
-    return is_change(op.kind) && (op.mark_only || op.kind != OpKind::kWrite || !op.buffer.bytes.empty() ||
-                                  faults::rule_off("rule.private_copy"));
+    return is_change(op.kind) &&
+           (op.mark_only || op.kind != OpKind::kWrite || !op.buffer.bytes.empty() ||
+            faults::rule_off("rule.private_copy"));
 }
 
 void Node::replicate(Op& op, Peer& peer) {
@@ -147,7 +160,8 @@ void Node::replicate(Op& op, Peer& peer) {
     ack = Ack{.number = number_, .open = ack.open + 1, .sent = true};
     ++op.open_messages;
     const bool copies = op.copy != Copy::kNone;
-    Message message = message_to(peer.replica, copies ? MessageType::kCopy : MessageType::kReplicate);
+    Message message =
+        message_to(peer.replica, copies ? MessageType::kCopy : MessageType::kReplicate);
     message.kind = copies ? (op.zeroes ? OpKind::kDiscard : OpKind::kWrite) : op.kind;
     message.fua = op.fua;
     message.keep_allocated = op.keep_allocated;
@@ -157,7 +171,8 @@ void Node::replicate(Op& op, Peer& peer) {
     message.range = op.range;
     message.id = op.id;
     if (message.kind == OpKind::kWrite)
-        message.data = op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
+        message.data =
+            op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
     effects_->send(message);
 }
 
@@ -173,7 +188,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
     }
     if (op.step == Step::kRepair) {
         if (!result && result.error().code == Errc::kNoSpace) {
-            op.source = kMaxPeers;    // this disk has the least: it is the source of the next round
+            op.source = kMaxPeers;  // this disk has the least: it is the source of the next round
             start_timer(TimerKind::kFull, kFullRetryMs);
             return;
         }
@@ -195,7 +210,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
             read_failed(op, result.error());
         } else if (op.copy == Copy::kJoin) {
-            abort_join(source_failed(result.error()));    // the volume goes on as it is
+            abort_join(source_failed(result.error()));  // the volume goes on as it is
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;
             full(op);

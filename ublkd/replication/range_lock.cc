@@ -7,8 +7,10 @@ namespace ublkd::replication {
 
 bool RangeLocks::blocked(const RangeLock& lock) const {
     if (faults::rule_off("rule.range_lock")) return false;
-    for (const RangeLock* earlier = lock.previous; earlier != nullptr; earlier = earlier->previous) {
-        if ((earlier->exclusive || lock.exclusive) && earlier->range.overlaps(lock.range)) return true;
+    for (const RangeLock* earlier = lock.previous; earlier != nullptr;
+         earlier = earlier->previous) {
+        if ((earlier->exclusive || lock.exclusive) && earlier->range.overlaps(lock.range))
+            return true;
     }
     return false;
 }

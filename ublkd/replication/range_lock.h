@@ -1,6 +1,7 @@
-// R3: reads share a range, changes have it alone, each until its answer is sent; the unit is the physical block (4 KiB), so
-// that two writes of 512 bytes never meet in one read-modify-write. First come first served among those that overlap, so
-// nobody starves. Who has to wait is handed out by take_granted() later.
+// R3: reads share a range, changes have it alone, each until its answer is sent; the unit is the
+// physical block (4 KiB), so that two writes of 512 bytes never meet in one read-modify-write.
+// First come first served among those that overlap, so nobody starves. Who has to wait is handed
+// out by take_granted() later.
 //
 // Nodes live in the requests; nothing is allocated. Not thread-safe.
 #pragma once
@@ -12,11 +13,11 @@
 namespace ublkd::replication {
 
 struct RangeLock {
-    std::uint64_t owner = 0;    // the request's token
-    Range range{};              // widened to whole blocks by acquire()
+    std::uint64_t owner = 0;  // the request's token
+    Range range{};            // widened to whole blocks by acquire()
     bool exclusive = false;
     bool held = false;
-    bool queued = false;        // in the list: held or waiting
+    bool queued = false;  // in the list: held or waiting
     RangeLock* previous = nullptr;
     RangeLock* next = nullptr;
     RangeLock* next_granted = nullptr;
@@ -40,7 +41,7 @@ class RangeLocks {
     bool blocked(const RangeLock& lock) const;
 
     std::uint32_t unit_bytes_;
-    RangeLock* first_ = nullptr;    // in order of arrival
+    RangeLock* first_ = nullptr;  // in order of arrival
     RangeLock* last_ = nullptr;
     RangeLock* granted_first_ = nullptr;
     RangeLock* granted_last_ = nullptr;

@@ -1,4 +1,5 @@
-// The membership record of a node: in the superblock, proposed (R4), taken over, and the peers that follow from it.
+// The membership record of a node: in the superblock, proposed (R4), taken over, and the peers that
+// follow from it.
 #include <algorithm>
 #include <utility>
 
@@ -28,7 +29,8 @@ void Node::store_now() {
     request.token = ++store_token_;
     request.pending = &no_proposal;
     switch (storing_) {
-        case Storing::kNothing: return;
+        case Storing::kNothing:
+            return;
         case Storing::kPending:
             request.record = &*record_;
             request.pending = &proposal_;
@@ -42,7 +44,9 @@ void Node::store_now() {
             request.in_sync = member && (in_sync_ || by_loss);
             break;
         }
-        case Storing::kJoinBegin: storing_number_ = adopting_->number; break;
+        case Storing::kJoinBegin:
+            storing_number_ = adopting_->number;
+            break;
         case Storing::kJoinFinish:
             request.record = &*record_;
             request.in_sync = true;
@@ -56,7 +60,7 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
     if (!result && result.error().code == Errc::kNoSpace) {
         store_waits_ = true;
         start_timer(TimerKind::kFull, kAuthorityRetryMs);
-        return;    // retry_full() stores again; a full pool puts nobody out
+        return;  // retry_full() stores again; a full pool puts nobody out
     }
     const Storing what = std::exchange(storing_, Storing::kNothing);
     if (result) {
@@ -74,7 +78,8 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
 
 void Node::stored(Storing what) {
     switch (what) {
-        case Storing::kNothing: break;
+        case Storing::kNothing:
+            break;
         case Storing::kPending:
             faults::hit("repl.pending_stored");
             if (proposal_ && !adopting_) send_proposal();
@@ -82,7 +87,8 @@ void Node::stored(Storing what) {
         case Storing::kRecord:
         case Storing::kJoinBegin:
             faults::hit("repl.record_stored");
-            if (!adopting_ || adopting_->number != storing_number_) break;    // a newer one came meanwhile
+            if (!adopting_ || adopting_->number != storing_number_)
+                break;  // a newer one came meanwhile
             record_stored();
             break;
         case Storing::kJoinFinish:
@@ -99,9 +105,10 @@ void Node::stored(Storing what) {
 
 void Node::store_failed(Storing what, const Error& error) {
     switch (what) {
-        case Storing::kNothing: break;
+        case Storing::kNothing:
+            break;
         case Storing::kPending:
-            proposal_.reset();    // it was not sent
+            proposal_.reset();  // it was not sent
             for (Peer& peer : peers_) peer.needed = peer.member;
             fail_self(error);
             break;
@@ -117,9 +124,11 @@ void Node::store_failed(Storing what, const Error& error) {
                 role_ = Role::kOut;
                 break;
             }
-            // A primary's: the record counts (it is the authority's), but this disk holds nothing any more.
+            // A primary's: the record counts (it is the authority's), but this disk holds nothing
+            // any more.
             if (!self_failed_ && adopting_->has(config_.self.replica))
-                effects_->notice({.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = error});
+                effects_->notice(
+                    {.kind = Notice::Kind::kLost, .replica = config_.self.replica, .cause = error});
             self_failed_ = error;
             record_stored();
             break;
@@ -163,16 +172,19 @@ void Node::retry_authority() {
     ++authority_failures_;
     proposal_sent_ = false;
     const std::uint64_t doublings = std::min<std::uint64_t>(authority_failures_ - 1, 5);
-    start_timer(TimerKind::kAuthority, std::min(kAuthorityRetryMs << doublings, kAuthorityRetryMaxMs));
+    start_timer(TimerKind::kAuthority,
+                std::min(kAuthorityRetryMs << doublings, kAuthorityRetryMaxMs));
 }
 
 void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
     if (!proposal_ || !proposal_sent_) return;
-    if (verdict && *verdict == Verdict::kBarred && current != nullptr && current->number == number_) {
+    if (verdict && *verdict == Verdict::kBarred && current != nullptr &&
+        current->number == number_) {
         withdraw(*current);
         return;
     }
-    // The old number read back says nothing: the proposal may still arrive, so the same one is sent again.
+    // The old number read back says nothing: the proposal may still arrive, so the same one is sent
+    // again.
     if (!verdict || (!accepted(*verdict) && (current == nullptr || current->number <= number_))) {
         if (verdict) trouble("the authority declined a proposal under its own number");
         retry_authority();
@@ -194,10 +206,11 @@ void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
     run();
 }
 
-/// R4, the one declined proposal whose outcome is certain at its base number: the authority answered that this base is
-/// current and that the proposal adds a replica that is barred. No copy of it was authorized before (the number would be
-/// greater), and one that arrives later is declined as well, since a bar is for ever. So it will never count: nothing
-/// waits for the replica any more, and the volume goes on under the number that it has. It is taken out of the superblock
+/// R4, the one declined proposal whose outcome is certain at its base number: the authority
+/// answered that this base is current and that the proposal adds a replica that is barred. No copy
+/// of it was authorized before (the number would be greater), and one that arrives later is
+/// declined as well, since a bar is for ever. So it will never count: nothing waits for the replica
+/// any more, and the volume goes on under the number that it has. It is taken out of the superblock
 /// by the next store; until then a restart sends it again, and is answered the same.
 void Node::withdraw(const Membership& current) {
     authority_failures_ = 0;
@@ -209,21 +222,25 @@ void Node::withdraw(const Membership& current) {
         run();
         return;
     }
-    if (!self_failed_ && !adopting_ && storing_ == Storing::kNothing) store(Storing::kPending);    // there is none now
-    abort_join(Error{Errc::kConflict, 0, "the replica may not join: its permission was taken from it"});
+    if (!self_failed_ && !adopting_ && storing_ == Storing::kNothing)
+        store(Storing::kPending);  // there is none now
+    abort_join(
+        Error{Errc::kConflict, 0, "the replica may not join: its permission was taken from it"});
     reconsider();
     run();
 }
 
 void Node::on_current(Result<const Membership*> current) {
     asking_ = false;
-    if (current && *current != nullptr && (*current)->number > number_ && !proposal_) adopt(**current);
+    if (current && *current != nullptr && (*current)->number > number_ && !proposal_)
+        adopt(**current);
     run();
 }
 
 // ---- records
 
-/// Takes over a record with a greater number that came from the authority or from an authenticated peer with the record.
+/// Takes over a record with a greater number that came from the authority or from an authenticated
+/// peer with the record.
 void Node::adopt(const Membership& record) {
     if (record.number <= number_ || (adopting_ && adopting_->number >= record.number)) return;
     proposal_.reset();
@@ -240,7 +257,8 @@ void Node::adopt(const Membership& record) {
     if (role_ == Role::kServing || (disk_open_ == 0 && applies_.count() == 0)) drained();
 }
 
-/// No own disk request of the older number is open any more (a serving primary's count on): the record may be stored.
+/// No own disk request of the older number is open any more (a serving primary's count on): the
+/// record may be stored.
 void Node::drained() {
     if (storing_ != Storing::kNothing || !adopting_) return;
     const bool joins = adopt_request_ && adopt_request_->joining;
@@ -266,7 +284,9 @@ void Node::record_stored() {
         in_sync_ = true;
     }
     if (!record_->has(config_.self.replica) && !joins) in_sync_ = false;
-    if (!joins) effects_->notice({.kind = Notice::Kind::kRecord, .replica = config_.self.replica, .record = &*record_});
+    if (!joins)
+        effects_->notice(
+            {.kind = Notice::Kind::kRecord, .replica = config_.self.replica, .record = &*record_});
     if (adopt_request_) {
         ops_.for_each([&](Op& op) { drop(op); });
         answer_adopt();
@@ -295,7 +315,8 @@ void Node::record_stored() {
             effects_->notice({.kind = Notice::Kind::kJoined, .replica = join_.replica});
         join_ = Join{};
     }
-    // Acknowledgements and confirmations were given under the old number: what is open is asked for again (R2).
+    // Acknowledgements and confirmations were given under the old number: what is open is asked for
+    // again (R2).
     round_running_ = 0;
     start_round();
     ops_.for_each([&](Op& op) { settle(op); });
@@ -311,30 +332,35 @@ void Node::set_peers() {
         peer.needed = peer.member || (peer.joining && join_.copied);
         peer.ready = false;
         peer.confirmed = false;
-        if (peer.joining) join_.asked = join_.finished = false;    // it stores the new number first
+        if (peer.joining) join_.asked = join_.finished = false;  // it stores the new number first
         if (peer.member || peer.joining) continue;
         peer = Peer{};
         forget_acks(place);
     }
     for (const Member& member : record_->members) {
-        if (member.replica == config_.self.replica || find_peer(member.replica) != nullptr) continue;
-        const auto free = std::find_if(peers_.begin(), peers_.end(), [](const Peer& peer) { return !peer.replica; });
+        if (member.replica == config_.self.replica || find_peer(member.replica) != nullptr)
+            continue;
+        const auto free = std::find_if(peers_.begin(), peers_.end(),
+                                       [](const Peer& peer) { return !peer.replica; });
         CHECK(free != peers_.end(), "a place for each other member");
         *free = Peer{.replica = member.replica, .member = true, .needed = true};
         if (std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end()) {
             free->failed = Error{Errc::kNotFound, 0, "the replica can't be opened"};
-            effects_->notice({.kind = Notice::Kind::kLost, .replica = free->replica, .cause = *free->failed});
+            effects_->notice(
+                {.kind = Notice::Kind::kLost, .replica = free->replica, .cause = *free->failed});
         }
     }
 }
 
 Node::Peer* Node::find_peer(ReplicaId replica) {
-    const auto found = std::find_if(peers_.begin(), peers_.end(),
-                                    [&](const Peer& peer) { return peer.replica == replica && peer.replica; });
+    const auto found = std::find_if(peers_.begin(), peers_.end(), [&](const Peer& peer) {
+        return peer.replica == replica && peer.replica;
+    });
     return found == peers_.end() ? nullptr : &*found;
 }
 
-/// R7 (2), and each later number: the peer closes what is older, drains, stores the record and answers.
+/// R7 (2), and each later number: the peer closes what is older, drains, stores the record and
+/// answers.
 void Node::invite(Peer& peer) {
     Message message = message_to(peer.replica, MessageType::kAdopt);
     message.record = std::make_shared<const Membership>(*record_);
@@ -355,7 +381,7 @@ void Node::peer_ready(Peer& peer) {
         if (op.step == Step::kRepair) repair_read(op);
     });
     if (std::exchange(peer.begun, true))
-        ops_.for_each([&](Op& op) { settle(op); });    // some waited to be sent to it
+        ops_.for_each([&](Op& op) { settle(op); });  // some waited to be sent to it
     if (round_running_ != 0 && peer.needed) {
         Message message = message_to(peer.replica, MessageType::kConfirm);
         message.value = round_running_;
@@ -374,9 +400,10 @@ void Node::reconsider() {
         return peer != nullptr && peer->failed;
     });
     if (self_failed_) {
-        std::erase_if(next.members, [&](const Member& member) { return member.replica == config_.self.replica; });
+        std::erase_if(next.members,
+                      [&](const Member& member) { return member.replica == config_.self.replica; });
         if (next.members.empty()) {
-            give_up_changes();    // the last member is never removed: its errors go to the guest
+            give_up_changes();  // the last member is never removed: its errors go to the guest
             return;
         }
         const Peer* const heir = find_peer(next.members.front().replica);

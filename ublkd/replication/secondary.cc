@@ -1,5 +1,5 @@
-// What a member that is not primary does, and one that joins: takes over records, applies what its primary sends,
-// confirms the number.
+// What a member that is not primary does, and one that joins: takes over records, applies what its
+// primary sends, confirms the number.
 #include <algorithm>
 
 #include "ublkd/base/check.h"
@@ -9,11 +9,12 @@
 
 namespace ublkd::replication {
 
-/// R1: from the primary of the record that is stored here, under its number, and no newer record is being stored.
+/// R1: from the primary of the record that is stored here, under its number, and no newer record is
+/// being stored.
 bool Node::from_primary(const Message& message) const {
     const bool number = message.number == number_ || faults::rule_off("rule.number_checked");
-    return role_ == Role::kSecondary && !adopting_ && record_ && message.from == record_->primary && number &&
-           (in_sync_ || joining_here_);
+    return role_ == Role::kSecondary && !adopting_ && record_ && message.from == record_->primary &&
+           number && (in_sync_ || joining_here_);
 }
 
 void Node::on_replicate(const Message& message) {
@@ -33,8 +34,12 @@ void Node::on_replicate(const Message& message) {
     Apply& apply = applies_.make();
     apply.request = message;
     ++disk_open_;
-    effects_->disk({.token = apply.token, .kind = message.kind, .fua = message.fua,
-                    .keep_allocated = message.keep_allocated, .range = message.range, .data = message.data});
+    effects_->disk({.token = apply.token,
+                    .kind = message.kind,
+                    .fua = message.fua,
+                    .keep_allocated = message.keep_allocated,
+                    .range = message.range,
+                    .data = message.data});
 }
 
 void Node::on_confirm(const Message& message) {
@@ -55,7 +60,10 @@ void Node::on_fetch(const Message& message) {
     Apply& apply = applies_.make();
     apply.request = message;
     ++disk_open_;
-    effects_->disk({.token = apply.token, .kind = OpKind::kRead, .range = message.range, .into = message.into});
+    effects_->disk({.token = apply.token,
+                    .kind = OpKind::kRead,
+                    .range = message.range,
+                    .into = message.into});
 }
 
 void Node::on_adopt(const Message& message) {
@@ -72,7 +80,8 @@ void Node::on_adopt(const Message& message) {
         if (!known && record.number > number_ && in_sync_) adopt(record);
         return;
     }
-    if (message.from != record.primary || (!record.has(config_.self.replica) && !message.joining)) return;
+    if (message.from != record.primary || (!record.has(config_.self.replica) && !message.joining))
+        return;
     if (role_ == Role::kServing || role_ == Role::kPreparing) leave_primary();
     if (message.joining && !joining_here_) ids_->clear();
     proposal_.reset();
@@ -86,8 +95,10 @@ void Node::on_adopt(const Message& message) {
 void Node::answer_adopt() {
     const Message request = std::move(*adopt_request_);
     adopt_request_.reset();
-    // R8: an id that only this member knows was not served by the new primary, whose content will be copied over it.
-    if (request.takeover && request.ids && !faults::rule_off("rule.ids_agree")) ids_->keep_only(*request.ids);
+    // R8: an id that only this member knows was not served by the new primary, whose content will
+    // be copied over it.
+    if (request.takeover && request.ids && !faults::rule_off("rule.ids_agree"))
+        ids_->keep_only(*request.ids);
     Message answer;
     answer.in_sync = was_in_sync_ || request.in_sync;
     if (request.takeover) answer.regions = std::make_shared<const RegionSet>(effects_->activity());
@@ -120,11 +131,13 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
             break;
         case MessageType::kCopy:
             if (request.check && apply.step == 0) {
-                apply.step = 1;    // what the disk holds now is read back and compared
+                apply.step = 1;  // what the disk holds now is read back and compared
                 effects_->acquire_buffer(apply.token, request.range.length_bytes);
                 break;
             }
-            apply_done(apply, result, apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
+            apply_done(
+                apply, result,
+                apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
             break;
         case MessageType::kFinish:
             for (const RequestId& id : *request.ids) ids_->insert(id);
@@ -132,7 +145,9 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
             applies_.free(apply);
             store(Storing::kJoinFinish);
             break;
-        default: apply_done(apply, result, 0); break;
+        default:
+            apply_done(apply, result, 0);
+            break;
     }
 }
 

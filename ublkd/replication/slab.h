@@ -1,5 +1,6 @@
-// Objects in stable places, named by tokens that are never reused: an answer that comes too late finds nothing instead
-// of somebody else's object. Grows in chunks and never shrinks, so that a warm slab allocates nothing.
+// Objects in stable places, named by tokens that are never reused: an answer that comes too late
+// finds nothing instead of somebody else's object. Grows in chunks and never shrinks, so that a
+// warm slab allocates nothing.
 #pragma once
 
 #include <array>
@@ -42,7 +43,8 @@ class Slab {
         --count_;
     }
     std::size_t count() const { return count_; }
-    /// Calls function(T&) for each object in use, oldest place first; it may free the object it is given.
+    /// Calls function(T&) for each object in use, oldest place first; it may free the object it is
+    /// given.
     template <class Function>
     void for_each(Function function) {
         for (auto& chunk : chunks_) {

@@ -26,8 +26,9 @@ void Node::on_adopted(const Message& message) {
         if (role_ == Role::kPreparing) prepared();
         return;
     }
-    if (message.number != number_) return;    // an earlier number's
-    if (!message.in_sync && !peer->joining && !loss_takeover_ && !faults::rule_off("rule.boot_check")) {
+    if (message.number != number_) return;  // an earlier number's
+    if (!message.in_sync && !peer->joining && !loss_takeover_ &&
+        !faults::rule_off("rule.boot_check")) {
         // R9: its unflushed writes are gone; it is lost, and another takes its place by a copy.
         fail_peer(*peer, Error{Errc::kStale, 0, "restarted in another boot"});
         if (role_ == Role::kPreparing) prepared();
@@ -35,8 +36,8 @@ void Node::on_adopted(const Message& message) {
     }
     if (message.regions) {
         RegionSet united;
-        std::set_union(to_copy_.begin(), to_copy_.end(), message.regions->begin(), message.regions->end(),
-                       std::back_inserter(united));
+        std::set_union(to_copy_.begin(), to_copy_.end(), message.regions->begin(),
+                       message.regions->end(), std::back_inserter(united));
         to_copy_ = std::move(united);
     }
     peer_ready(*peer);
@@ -72,16 +73,19 @@ void Node::prepared() {
 void Node::serve() {
     const RegionSet own = effects_->activity();
     RegionSet united;
-    std::set_union(to_copy_.begin(), to_copy_.end(), own.begin(), own.end(), std::back_inserter(united));
+    std::set_union(to_copy_.begin(), to_copy_.end(), own.begin(), own.end(),
+                   std::back_inserter(united));
     // Their bits are cleared like those of writes: after a flush on all members (R10).
     ++tick_;
     for (const std::uint32_t region : united) regions_[region].last_tick = tick_;
-    const bool others = std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.member; });
+    const bool others =
+        std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.member; });
     to_copy_ = others && !faults::rule_off("rule.union_copy") ? std::move(united) : RegionSet{};
     to_copy_total_ = to_copy_.size();
     role_ = Role::kServing;
     faults::hit("repl.serving");
-    effects_->notice({.kind = Notice::Kind::kServing, .replica = config_.self.replica, .record = &*record_});
+    effects_->notice(
+        {.kind = Notice::Kind::kServing, .replica = config_.self.replica, .record = &*record_});
     if (!regions_.empty()) start_timer(TimerKind::kBits, kClearBitsMs);
     ops_.for_each([&](Op& op) {
         if (op.step == Step::kQueued) start_op(op);
@@ -97,7 +101,8 @@ void Node::probe() {
     probes_open_ = 0;
     probed_in_sync_.clear();
     for (const Member& member : record_->members) {
-        const bool gone = std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end();
+        const bool gone =
+            std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end();
         if (member.replica == config_.self.replica || gone) continue;
         ++probes_open_;
         effects_->send(message_to(member.replica, MessageType::kProbe));

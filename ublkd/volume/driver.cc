@@ -13,14 +13,18 @@ namespace {
 
 using replication::OpKind;
 
-constexpr std::size_t kPayloadBytes = 16 * kMiB;    // of private copies under way, as address space
+constexpr std::size_t kPayloadBytes = 16 * kMiB;  // of private copies under way, as address space
 constexpr std::uint64_t kProgressBytes = 64 * kMiB;
 
 }  // namespace
 
 Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
                        replication::AuthorityClient* authority, VolumeEvents* events)
-    : reactor_(reactor), buffers_(buffers), config_(std::move(config)), authority_(authority), events_(events) {
+    : reactor_(reactor),
+      buffers_(buffers),
+      config_(std::move(config)),
+      authority_(authority),
+      events_(events) {
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
@@ -83,21 +87,28 @@ void Volume::Driver::deliver(const replication::Message& message) {
         answer.token = message.token;
         client_->on_message(answer);
     } else if (Host* const sender = find(message.from); sender != nullptr) {
-        sender->node.on_peer_lost(message.to, Error{Errc::kNotFound, 0, "the replica is not there"});
+        sender->node.on_peer_lost(message.to,
+                                  Error{Errc::kNotFound, 0, "the replica is not there"});
     }
 }
 
 void Volume::Driver::deliver(Done& done) {
     switch (done.kind) {
-        case Done::Kind::kDisk: done.host->node.on_disk(done.token, done.result); break;
-        case Done::Kind::kStored: done.host->node.on_stored(done.token, done.result); break;
+        case Done::Kind::kDisk:
+            done.host->node.on_disk(done.token, done.result);
+            break;
+        case Done::Kind::kStored:
+            done.host->node.on_stored(done.token, done.result);
+            break;
         case Done::Kind::kExtent: {
             Result<block::Extent> extent = done.extent;
             if (!done.result) extent = fail(done.result.error());
             done.host->node.on_extent(done.token, extent);
             break;
         }
-        case Done::Kind::kBuffer: done.host->node.on_buffer(done.token, done.buffer); break;
+        case Done::Kind::kBuffer:
+            done.host->node.on_buffer(done.token, done.buffer);
+            break;
     }
 }
 
@@ -122,7 +133,9 @@ Volume::Driver::Host* Volume::Driver::serving() const {
 void Volume::Driver::on_notice(const replication::Notice& notice) {
     using Kind = replication::Notice::Kind;
     switch (notice.kind) {
-        case Kind::kRecord: on_record(*notice.record); break;
+        case Kind::kRecord:
+            on_record(*notice.record);
+            break;
         case Kind::kServing:
             client_->set_record(*notice.record, true);
             serving_.set();
@@ -130,20 +143,23 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             break;
         case Kind::kLost: {
             replication::Member member{.replica = notice.replica, .host = {}, .pool = {}};
-            if (const Host* const lost = find(notice.replica); lost != nullptr) member = lost->place.member;
+            if (const Host* const lost = find(notice.replica); lost != nullptr)
+                member = lost->place.member;
             for (const ReplicaPlace& place : config_.replicas) {
                 if (place.member.replica == notice.replica) member = place.member;
             }
-            std::erase_if(lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
+            std::erase_if(
+                lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
             lost_.push_back(Lost{member, notice.cause});
-            log::warn("volume {}: replica {} is lost: {}", config_.id.to_string(), notice.replica.to_string(),
-                      to_string(notice.cause));
+            log::warn("volume {}: replica {} is lost: {}", config_.id.to_string(),
+                      notice.replica.to_string(), to_string(notice.cause));
             if (events_ != nullptr) events_->member_lost(config_.id, member, notice.cause);
             wake_maintenance();
             break;
         }
         case Kind::kCopied: {
-            const bool much = notice.done < last_progress_ || notice.done - last_progress_ >= kProgressBytes;
+            const bool much =
+                notice.done < last_progress_ || notice.done - last_progress_ >= kProgressBytes;
             if (events_ != nullptr && (much || notice.done == notice.total)) {
                 last_progress_ = notice.done;
                 events_->sync_progress(config_.id, notice.replica, notice.done, notice.total);
@@ -151,7 +167,8 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             break;
         }
         case Kind::kJoined:
-            std::erase_if(lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
+            std::erase_if(
+                lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
             if (events_ != nullptr) events_->sync_finished(config_.id, notice.replica);
             wake_maintenance();
             break;
@@ -168,12 +185,13 @@ void Volume::Driver::on_record(const replication::Membership& record) {
     if (!newer) return;
     wanted_ = std::max(wanted_, record.members.size());
     if (events_ != nullptr) events_->membership_changed(config_.id, record);
-    wake_maintenance();    // who is no member any more is told there
+    wake_maintenance();  // who is no member any more is told there
 }
 
 // ---- effects
 
-Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where, std::unique_ptr<store::ReplicaStore> opened, IdsFile file)
+Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where,
+                           std::unique_ptr<store::ReplicaStore> opened, IdsFile file)
     : driver(owner),
       place(std::move(where)),
       replica(std::move(opened)),
@@ -212,7 +230,9 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
     store::ReplicaStore& replica = *host->replica;
     const std::uint64_t at = request.range.offset_bytes;
     switch (request.kind) {
-        case OpKind::kRead: done.result = co_await replica.read(at, request.into); break;
+        case OpKind::kRead:
+            done.result = co_await replica.read(at, request.into);
+            break;
         case OpKind::kWrite: {
             const block::WriteOptions options{.fua = request.fua};
             done.result = co_await replica.write(at, request.data, options);
@@ -224,12 +244,16 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
             break;
         }
         case OpKind::kZero: {
-            const block::ZeroOptions options{.fua = request.fua, .keep_allocated = request.keep_allocated};
+            const block::ZeroOptions options{.fua = request.fua,
+                                             .keep_allocated = request.keep_allocated};
             done.result = co_await replica.write_zeroes(request.range, options);
             break;
         }
-        case OpKind::kFlush: done.result = co_await replica.flush(); break;
-        case OpKind::kHold: break;
+        case OpKind::kFlush:
+            done.result = co_await replica.flush();
+            break;
+        case OpKind::kHold:
+            break;
     }
     push_done(std::move(done));
 }
@@ -239,16 +263,19 @@ void Volume::Driver::Host::store(const replication::StoreRequest& request) {
     change.clean = false;
     change.number = request.record == nullptr ? 0 : request.record->number;
     change.record = store::RecordBytes();
-    if (request.record != nullptr) change.record = store::RecordBytes(replication::encode(*request.record));
+    if (request.record != nullptr)
+        change.record = store::RecordBytes(replication::encode(*request.record));
     if (request.pending != nullptr) {
         change.pending = store::ProposalBytes();
-        if (*request.pending) change.pending = store::ProposalBytes(replication::encode(**request.pending));
+        if (*request.pending)
+            change.pending = store::ProposalBytes(replication::encode(**request.pending));
     }
     change.boot_id = request.in_sync ? driver->config_.boot_id : store::BootId{};
     io::spawn(gate, driver->run_store(this, request.token, change));
 }
 
-io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token, store::SuperblockChange change) {
+io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token,
+                                         store::SuperblockChange change) {
     Done done{.kind = Done::Kind::kStored, .host = host, .token = token};
     faults::hit("volume.before_store");
     done.result = co_await host->replica->update_superblock(change);
@@ -287,7 +314,7 @@ io::Task<void> Volume::Driver::run_clear(Host* host) {
     while (!host->to_clear.empty()) {
         const replication::RegionSet regions = std::exchange(host->to_clear, {});
         const auto cleared = co_await host->replica->clear_activity(regions);
-        if (!cleared) break;    // the bits stay: more is copied than needed
+        if (!cleared) break;  // the bits stay: more is copied than needed
     }
     host->clearing = false;
 }
@@ -340,7 +367,7 @@ io::Task<void> Volume::Driver::run_propose(Host* host) {
     replication::Proposal proposal = *host->proposal;
     auto proposing = authority_->propose(std::move(proposal));
     const auto outcome = co_await proposing;
-    if (mine != host->proposals) co_return;    // another one was sent since
+    if (mine != host->proposals) co_return;  // another one was sent since
     step([&] {
         if (outcome) {
             host->node.on_outcome(outcome->verdict, &outcome->current);

@@ -1,9 +1,9 @@
-// What runs the replication core of one volume on its reactor: hands messages between the client and the nodes of this
-// process, turns a node's effects into requests to its store, the authority, timers and buffers, and brings the results
-// back. Nothing of the protocol is decided here.
+// What runs the replication core of one volume on its reactor: hands messages between the client
+// and the nodes of this process, turns a node's effects into requests to its store, the authority,
+// timers and buffers, and brings the results back. Nothing of the protocol is decided here.
 //
-// A node's effects never call back into it: messages and results that are there at once are queued, and handed over by
-// pump() one after the other. Owner: Volume, on its reactor.
+// A node's effects never call back into it: messages and results that are there at once are queued,
+// and handed over by pump() one after the other. Owner: Volume, on its reactor.
 #pragma once
 
 #include <coroutine>
@@ -26,8 +26,8 @@ namespace ublkd::volume {
 
 class Volume::Driver final : public replication::ClientEffects {
   public:
-    Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config, replication::AuthorityClient* authority,
-           VolumeEvents* events);
+    Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
+           replication::AuthorityClient* authority, VolumeEvents* events);
     Driver(const Driver&) = delete;
     Driver& operator=(const Driver&) = delete;
     ~Driver() override;
@@ -94,7 +94,8 @@ class Volume::Driver final : public replication::ClientEffects {
       private:
         void grow() {
             std::vector<T> larger(items_.empty() ? 64 : items_.size() * 2);
-            for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(items_[(first_ + i) % items_.size()]);
+            for (std::size_t i = 0; i < count_; ++i)
+                larger[i] = std::move(items_[(first_ + i) % items_.size()]);
             items_ = std::move(larger);
             first_ = 0;
         }
@@ -108,7 +109,8 @@ class Volume::Driver final : public replication::ClientEffects {
     void send_to_node(const replication::Message& message) override;
     void push_done(Done done);
     void pump();
-    /// Gives a node an input from outside of pump(): what the step brings at once is queued until it has ended.
+    /// Gives a node an input from outside of pump(): what the step brings at once is queued until
+    /// it has ended.
     template <class Function>
     void step(Function function) {
         const bool outer = std::exchange(pumping_, true);
@@ -133,11 +135,14 @@ class Volume::Driver final : public replication::ClientEffects {
     std::uint32_t keep_buffer(io::Buffer buffer);
 
     // start.cc
-    io::Task<Result<void>> open_members(const replication::Membership* record, std::vector<ReplicaId>* missing);
+    io::Task<Result<void>> open_members(const replication::Membership* record,
+                                        std::vector<ReplicaId>* missing);
     std::vector<replication::Membership> pending_records() const;
-    Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store, bool first_record);
+    Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
+                          bool first_record);
     const char* why_not_serving() const;
-    Result<void> begin(const replication::Membership& record, const std::vector<ReplicaId>& missing);
+    Result<void> begin(const replication::Membership& record,
+                       const std::vector<ReplicaId>& missing);
     io::Task<Result<void>> flush_all();
     io::Task<Result<void>> compare(Range range, VerifyReport* report);
     bool look_after_hosts();
@@ -160,7 +165,8 @@ class Volume::Driver final : public replication::ClientEffects {
     Ring<replication::Message> messages_;
     Ring<Done> done_;
     bool pumping_ = false;
-    std::unique_ptr<io::BufferPool> payloads_;    // private copies (R13) and copies' content; made when first needed
+    std::unique_ptr<io::BufferPool>
+        payloads_;  // private copies (R13) and copies' content; made when first needed
     std::vector<io::Buffer> kept_;
     std::vector<std::uint32_t> kept_free_;
 
@@ -168,15 +174,15 @@ class Volume::Driver final : public replication::ClientEffects {
         replication::Member member;
         Error cause{Errc::kIo};
     };
-    std::vector<Lost> lost_;             // why who left, for status
-    std::size_t wanted_ = 0;             // members, when nothing is missing
+    std::vector<Lost> lost_;  // why who left, for status
+    std::size_t wanted_ = 0;  // members, when nothing is missing
     std::uint64_t last_progress_ = 0;
     bool stopping_ = false;
     bool maintaining_ = false;
     bool woken_ = false;
-    std::uint64_t comparing_ = 0;    // verify() reads from stores: none is closed meanwhile
+    std::uint64_t comparing_ = 0;  // verify() reads from stores: none is closed meanwhile
     io::Event serving_;
-    io::Gate gate_;                      // requests of front ends
+    io::Gate gate_;  // requests of front ends
     io::Gate background_;
 };
 

@@ -1,4 +1,5 @@
-// One replica of this process: its store, its node of the core, and the node's effects. Private to the driver.
+// One replica of this process: its store, its node of the core, and the node's effects. Private to
+// the driver.
 #pragma once
 
 #include "ublkd/volume/driver.h"
@@ -11,7 +12,8 @@ struct Volume::Driver::HostTimer : io::Reactor::Timer {
 };
 
 struct Volume::Driver::Host final : replication::Effects {
-    Host(Driver* owner, ReplicaPlace where, std::unique_ptr<store::ReplicaStore> opened, IdsFile file);
+    Host(Driver* owner, ReplicaPlace where, std::unique_ptr<store::ReplicaStore> opened,
+         IdsFile file);
     ~Host() override;
 
     void send(const replication::Message& message) override;
@@ -33,7 +35,7 @@ struct Volume::Driver::Host final : replication::Effects {
     IdsFile ids_file;
     replication::AppliedIds ids;
     replication::Node node;
-    io::Gate gate;    // requests of this node under way
+    io::Gate gate;  // requests of this node under way
     std::array<HostTimer, replication::kTimerKinds> timers{};
     std::optional<replication::Proposal> proposal;
     std::uint64_t proposals = 0;

@@ -16,7 +16,7 @@ constexpr std::size_t kBytes = sizeof(replication::AppliedIds::Table);
 Result<void*> map_file(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return fail_errno(errno, "open the file of applied ids");
-    struct stat found {};
+    struct stat found{};
     const bool known = fstat(fd, &found) == 0 && static_cast<std::size_t>(found.st_size) == kBytes;
     if (!known && (ftruncate(fd, 0) != 0 || ftruncate(fd, kBytes) != 0)) {
         const int error = errno;

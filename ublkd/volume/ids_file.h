@@ -1,5 +1,6 @@
-// The table of applied ids (R8) of one replica in a file of the run folder, mapped: it outlives the process, and the boot
-// ends it as it ends the requests that could be sent again. Without a run folder: in memory alone.
+// The table of applied ids (R8) of one replica in a file of the run folder, mapped: it outlives the
+// process, and the boot ends it as it ends the requests that could be sent again. Without a run
+// folder: in memory alone.
 #pragma once
 
 #include <string>
@@ -11,7 +12,8 @@ namespace ublkd::volume {
 
 class IdsFile {
   public:
-    /// Opens or makes `path` ("": memory). A file of another size is made anew. Errors: the errno's.
+    /// Opens or makes `path` ("": memory). A file of another size is made anew. Errors: the
+    /// errno's.
     static Result<IdsFile> open(const std::string& path);
     IdsFile() = default;
     IdsFile(IdsFile&& other) noexcept;

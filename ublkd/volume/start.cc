@@ -1,4 +1,5 @@
-// Starting and stopping a volume, and bringing replicas in: which stores are opened, and what their nodes are told.
+// Starting and stopping a volume, and bringing replicas in: which stores are opened, and what their
+// nodes are told.
 #include <algorithm>
 #include <filesystem>
 #include <system_error>
@@ -16,13 +17,13 @@ using replication::Membership;
 using replication::Role;
 
 void remove_folder(const std::string& folder) {
-    std::error_code ignored;    // best effort: what is left is swept when its pool is opened
+    std::error_code ignored;  // best effort: what is left is swept when its pool is opened
     std::filesystem::remove_all(folder, ignored);
 }
 
 replication::NodeStart node_start(const store::Superblock& superblock, const store::BootId& boot,
-                                  std::optional<Membership> record, std::optional<replication::Proposal> pending,
-                                  bool first_record) {
+                                  std::optional<Membership> record,
+                                  std::optional<replication::Proposal> pending, bool first_record) {
     replication::NodeStart start;
     const bool known = record.has_value() && (superblock.clean || superblock.boot_id == boot);
     // Made, named in the volume's first record, and never written: as empty as the others.
@@ -35,7 +36,8 @@ replication::NodeStart node_start(const store::Superblock& superblock, const sto
 
 }  // namespace
 
-io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
+io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buffers,
+                                      VolumeConfig config,
                                       replication::AuthorityClient* authority) {
     Membership record;
     record.volume = config.id;
@@ -46,13 +48,14 @@ io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buff
     std::vector<std::string> made;
     Result<void> result;
     for (const ReplicaPlace& place : config.replicas) {
-        const store::ReplicaConfig replica{.volume = config.id,
-                                           .incarnation = place.member.replica,
-                                           .size_bytes = config.size_bytes,
-                                           .direct = place.direct,
-                                           .boot_id = config.boot_id,
-                                           .number = record.number,
-                                           .record = store::RecordBytes(replication::encode(record))};
+        const store::ReplicaConfig replica{
+            .volume = config.id,
+            .incarnation = place.member.replica,
+            .size_bytes = config.size_bytes,
+            .direct = place.direct,
+            .boot_id = config.boot_id,
+            .number = record.number,
+            .record = store::RecordBytes(replication::encode(record))};
         const store::StoreOptions options{.budget = place.budget};
         auto making = store::ReplicaStore::create(reactor, buffers, place.folder, replica, options);
         const auto store = co_await making;
@@ -87,16 +90,19 @@ io::Task<Result<void>> Volume::Driver::start() {
     wanted_ = std::max(config_.replicas.size(), record.members.size());
     std::vector<ReplicaId> missing;
     Result<void> result = co_await open_members(&record, &missing);
-    // R4: a proposal that was not settled when the process died may add a member: it is needed as well.
+    // R4: a proposal that was not settled when the process died may add a member: it is needed as
+    // well.
     const std::vector<Membership> pending = pending_records();
-    for (std::size_t i = 0; i < pending.size() && result; ++i) result = co_await open_members(&pending[i], &missing);
+    for (std::size_t i = 0; i < pending.size() && result; ++i)
+        result = co_await open_members(&pending[i], &missing);
     faults::hit("volume.opened");
     if (result) result = begin(record, missing);
     if (!result) {
         co_await close_hosts();
         co_return result;
     }
-    const bool serves = co_await reactor_->wait_until(&serving_, io::Clock::now() + config_.start_limit);
+    const bool serves =
+        co_await reactor_->wait_until(&serving_, io::Clock::now() + config_.start_limit);
     if (serves) co_return result;
     // As after a crash here: what is proposed and not answered is stored with the members (R4).
     const Error error{Errc::kTimedOut, 0, why_not_serving()};
@@ -114,13 +120,15 @@ const char* Volume::Driver::why_not_serving() const {
     return "no member has become primary (R7)";
 }
 
-io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, std::vector<ReplicaId>* missing) {
+io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
+                                                    std::vector<ReplicaId>* missing) {
     for (const replication::Member& member : record->members) {
-        const bool known = std::find(missing->begin(), missing->end(), member.replica) != missing->end();
+        const bool known =
+            std::find(missing->begin(), missing->end(), member.replica) != missing->end();
         if (known || find(member.replica) != nullptr) continue;
-        const auto place = std::find_if(config_.replicas.begin(), config_.replicas.end(), [&](const ReplicaPlace& at) {
-            return at.member.replica == member.replica;
-        });
+        const auto place = std::find_if(
+            config_.replicas.begin(), config_.replicas.end(),
+            [&](const ReplicaPlace& at) { return at.member.replica == member.replica; });
         if (place == config_.replicas.end()) {
             missing->push_back(member.replica);
             continue;
@@ -130,14 +138,15 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, st
         auto opened = co_await opening;
         if (!opened) {
             if (opened.error().code == Errc::kBusy) co_return fail(opened.error());
-            log::warn("volume {}: replica {}: {}", config_.id.to_string(), member.replica.to_string(),
-                      to_string(opened.error()));
+            log::warn("volume {}: replica {}: {}", config_.id.to_string(),
+                      member.replica.to_string(), to_string(opened.error()));
             missing->push_back(member.replica);
             continue;
         }
         const store::Superblock& superblock = (*opened)->superblock();
         if (superblock.volume != config_.id || superblock.size_bytes != config_.size_bytes)
-            co_return fail(Errc::kCorrupt, "a replica of another volume or size in the place of a member");
+            co_return fail(Errc::kCorrupt,
+                           "a replica of another volume or size in the place of a member");
         if (superblock.number > record->number)
             co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
         CO_TRY(add_host(*place, std::move(*opened), record->number == 1));
@@ -149,17 +158,20 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record, st
 std::vector<Membership> Volume::Driver::pending_records() const {
     std::vector<Membership> records;
     for (const auto& host : hosts_) {
-        const auto pending = replication::decode_proposal(host->replica->superblock().pending.span());
+        const auto pending =
+            replication::decode_proposal(host->replica->superblock().pending.span());
         if (pending) records.push_back(pending->next);
     }
     return records;
 }
 
-Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
+Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
+                                      std::unique_ptr<store::ReplicaStore> store,
                                       bool first_record) {
     std::string path;
     if (!config_.run_dir.empty())
-        path = config_.run_dir + "/ids-" + config_.id.to_string() + "-" + place.member.replica.to_string();
+        path = config_.run_dir + "/ids-" + config_.id.to_string() + "-" +
+               place.member.replica.to_string();
     TRY_ASSIGN(IdsFile ids, IdsFile::open(path));
     const store::Superblock& superblock = store->superblock();
     std::optional<Membership> record;
@@ -170,14 +182,15 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place, std::unique_ptr
     if (!superblock.pending.empty()) {
         TRY_ASSIGN(pending, replication::decode_proposal(superblock.pending.span()));
     }
-    const auto start = node_start(superblock, config_.boot_id, std::move(record), std::move(pending),
-                                  first_record);
+    const auto start = node_start(superblock, config_.boot_id, std::move(record),
+                                  std::move(pending), first_record);
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
     hosts_.back()->node.start(start);
     return {};
 }
 
-Result<void> Volume::Driver::begin(const Membership& record, const std::vector<ReplicaId>& missing) {
+Result<void> Volume::Driver::begin(const Membership& record,
+                                   const std::vector<ReplicaId>& missing) {
     client_->set_record(record, false);
     Host* const primary = find(record.primary);
     Host* heir = nullptr;
@@ -185,8 +198,10 @@ Result<void> Volume::Driver::begin(const Membership& record, const std::vector<R
         for (const auto& host : hosts_) {
             if (heir == nullptr && host->node.in_sync()) heir = host.get();
         }
-        // Nobody may choose among replicas that restarted without their primary: that is an operator's force.
-        if (heir == nullptr) return fail(Errc::kIo, "the primary is gone and no other member is in sync");
+        // Nobody may choose among replicas that restarted without their primary: that is an
+        // operator's force.
+        if (heir == nullptr)
+            return fail(Errc::kIo, "the primary is gone and no other member is in sync");
     }
     step([&] {
         for (const auto& host : hosts_) {
@@ -206,7 +221,8 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve yet");
     const Membership& record = *primary->node.record();
     if (record.has(place.member.replica)) co_return fail(Errc::kExists, "the replica is a member");
-    if (record.members.size() >= replication::kMaxMembers) co_return fail(Errc::kExhausted, "three members");
+    if (record.members.size() >= replication::kMaxMembers)
+        co_return fail(Errc::kExhausted, "three members");
     if (primary->node.joining() || find(place.member.replica) != nullptr)
         co_return fail(Errc::kBusy, "a replica is joining already");
     const store::ReplicaConfig config{.volume = config_.id,
@@ -232,15 +248,17 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     Host* const now = serving();
     if (now == nullptr || now->node.joining() || find(place.member.replica) != nullptr || stopping_)
         co_return fail(Errc::kBusy, "the membership is being changed");
-    std::erase_if(lost_, [&](const Lost& known) { return known.member.replica == place.member.replica; });
+    std::erase_if(lost_,
+                  [&](const Lost& known) { return known.member.replica == place.member.replica; });
     CO_TRY(add_host(place, std::move(*opened), false));
-    std::erase_if(config_.replicas,
-                  [&](const ReplicaPlace& known) { return known.member.replica == place.member.replica; });
+    std::erase_if(config_.replicas, [&](const ReplicaPlace& known) {
+        return known.member.replica == place.member.replica;
+    });
     config_.replicas.push_back(place);
     bool added = false;
     step([&] { added = now->node.add(place.member); });
     if (!added) {
-        wake_maintenance();    // closes it again
+        wake_maintenance();  // closes it again
         co_return fail(Errc::kBusy, "the membership is being changed");
     }
     co_return Result<void>{};
@@ -258,13 +276,15 @@ void Volume::Driver::wake_maintenance() {
 io::Task<void> Volume::Driver::maintain() {
     while (woken_ && !stopping_) {
         woken_ = false;
-        co_await reactor_->yield();    // not from inside of a step
+        co_await reactor_->yield();  // not from inside of a step
         while (!stopping_ && look_after_hosts()) co_await reactor_->yield();
         Host* out = nullptr;
         for (const auto& host : hosts_) {
             const Host* const primary = serving();
-            const bool member = primary == nullptr || primary->node.record()->has(host->place.member.replica);
-            const bool joining = primary != nullptr && primary->node.joining() == host->place.member.replica;
+            const bool member =
+                primary == nullptr || primary->node.record()->has(host->place.member.replica);
+            const bool joining =
+                primary != nullptr && primary->node.joining() == host->place.member.replica;
             if (!member && !joining) out = host.get();
         }
         if (out != nullptr && !stopping_) {
@@ -283,7 +303,8 @@ bool Volume::Driver::look_after_hosts() {
     const Membership record = *primary->node.record();
     for (const auto& host : hosts_) {
         const ReplicaId replica = host->place.member.replica;
-        if (host.get() == primary || record.has(replica) || primary->node.joining() == replica) continue;
+        if (host.get() == primary || record.has(replica) || primary->node.joining() == replica)
+            continue;
         if (host->node.role() != Role::kOut && host->node.number() < record.number) {
             step([&] { host->node.on_current(&record); });
             if (host->node.role() == Role::kOut) return true;
@@ -292,10 +313,12 @@ bool Volume::Driver::look_after_hosts() {
     return false;
 }
 
-/// Its node takes no part any more: waits for what its disk and its peers still have to answer, then closes its store.
+/// Its node takes no part any more: waits for what its disk and its peers still have to answer,
+/// then closes its store.
 io::Task<void> Volume::Driver::close_host(Host* host) {
     step([&] { host->node.stop(); });
-    while (host->node.open_ops() > 0 || comparing_ > 0) co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+    while (host->node.open_ops() > 0 || comparing_ > 0)
+        co_await reactor_->sleep_for(std::chrono::milliseconds(2));
     co_await host->gate.close();
     std::erase_if(hosts_, [&](const std::unique_ptr<Host>& known) { return known.get() == host; });
 }
@@ -306,7 +329,8 @@ io::Task<void> Volume::Driver::quiesce_hosts() {
         for (const auto& host : hosts_) host->node.stop();
     });
     const auto busy = [](const std::unique_ptr<Host>& host) { return host->node.open_ops() > 0; };
-    while (std::any_of(hosts_.begin(), hosts_.end(), busy)) co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+    while (std::any_of(hosts_.begin(), hosts_.end(), busy))
+        co_await reactor_->sleep_for(std::chrono::milliseconds(2));
 }
 
 io::Task<void> Volume::Driver::close_hosts() {
@@ -331,7 +355,9 @@ io::Task<Result<void>> Volume::Driver::stop() {
     Host* const primary = serving();
     if (primary != nullptr && primary->node.joining()) {
         const ReplicaId joining = primary->node.joining();
-        step([&] { primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"}); });
+        step([&] {
+            primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"});
+        });
     }
     Result<void> result = co_await flush_all();
     faults::hit("volume.before_clean");
@@ -340,11 +366,12 @@ io::Task<Result<void>> Volume::Driver::stop() {
     co_return result;
 }
 
-/// Everything is durable on all members: their bits are cleared, unless a copy of R7 is still to be done, and they are
-/// marked, so that the next start finds them in sync in whatever boot.
+/// Everything is durable on all members: their bits are cleared, unless a copy of R7 is still to be
+/// done, and they are marked, so that the next start finds them in sync in whatever boot.
 io::Task<Result<void>> Volume::Driver::mark_clean() {
     Host* const primary = serving();
-    if (primary == nullptr || primary->node.self_failed()) co_return fail(Errc::kIo, "no primary to stop in order");
+    if (primary == nullptr || primary->node.self_failed())
+        co_return fail(Errc::kIo, "no primary to stop in order");
     const Membership record = *primary->node.record();
     const bool equal = primary->node.regions_to_copy() == 0 && !primary->node.proposing();
     co_await quiesce_hosts();

@@ -12,16 +12,22 @@ using replication::OpKind;
 
 const char* to_string(VolumeState state) noexcept {
     switch (state) {
-        case VolumeState::kOk: return "ok";
-        case VolumeState::kDegraded: return "degraded";
-        case VolumeState::kSyncing: return "syncing";
-        case VolumeState::kBlocked: return "blocked";
+        case VolumeState::kOk:
+            return "ok";
+        case VolumeState::kDegraded:
+            return "degraded";
+        case VolumeState::kSyncing:
+            return "syncing";
+        case VolumeState::kBlocked:
+            return "blocked";
     }
     return "unknown";
 }
 
-io::Task<Result<std::unique_ptr<Volume>>> Volume::start(io::Reactor* reactor, io::BufferPool* buffers,
-                                                        VolumeConfig config, replication::AuthorityClient* authority,
+io::Task<Result<std::unique_ptr<Volume>>> Volume::start(io::Reactor* reactor,
+                                                        io::BufferPool* buffers,
+                                                        VolumeConfig config,
+                                                        replication::AuthorityClient* authority,
                                                         VolumeEvents* events) {
     auto driver = std::make_unique<Driver>(reactor, buffers, std::move(config), authority, events);
     CO_TRY(co_await driver->start());
@@ -35,7 +41,9 @@ const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
 io::Task<Result<void>> Volume::stop() { return driver_->stop(); }
 void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 VolumeStatus Volume::status() const { return driver_->status(); }
-io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) { return driver_->add_replica(std::move(place)); }
+io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) {
+    return driver_->add_replica(std::move(place));
+}
 io::Task<Result<VerifyReport>> Volume::verify() { return driver_->verify(); }
 
 namespace {
@@ -107,7 +115,8 @@ io::Task<Result<void>> Volume::do_write_zeroes(Range range, block::ZeroOptions o
     const Entered entered(driver_->gate());
     if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
     // Whole pages are zeroed by the file system; parts of pages are read and written.
-    if (options.fast_only && (!is_aligned(range.offset_bytes, kPageBytes) || !is_aligned(range.length_bytes, kPageBytes)))
+    if (options.fast_only && (!is_aligned(range.offset_bytes, kPageBytes) ||
+                              !is_aligned(range.length_bytes, kPageBytes)))
         co_return fail(Errc::kUnsupported, "zeroing parts of pages is not fast");
     Driver::Waiting request;
     request.kind = OpKind::kZero;
@@ -119,16 +128,20 @@ io::Task<Result<void>> Volume::do_write_zeroes(Range range, block::ZeroOptions o
     co_return request.result;
 }
 
-io::Task<Result<std::vector<block::Extent>>> Volume::do_block_status(Range range, std::size_t max_extents) {
+io::Task<Result<std::vector<block::Extent>>> Volume::do_block_status(Range range,
+                                                                     std::size_t max_extents) {
     const Entered entered(driver_->gate());
     if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
     co_return co_await driver_->block_status(range, max_extents);
 }
 
-/// The allocated map is the primary's: a property of the file that no guest relies on, so nobody confirms it.
-io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range range, std::size_t max_extents) {
+/// The allocated map is the primary's: a property of the file that no guest relies on, so nobody
+/// confirms it.
+io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range range,
+                                                                          std::size_t max_extents) {
     const Host* const primary = serving();
-    if (primary == nullptr) co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
+    if (primary == nullptr)
+        co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
     co_return co_await primary->replica->block_status(range, max_extents);
 }
 
@@ -139,29 +152,39 @@ VolumeStatus Volume::Driver::status() const {
     status.open_requests = client_->open();
     const Host* const primary = serving();
     if (!client_->record()) return status;
-    const replication::Membership& record = primary != nullptr ? *primary->node.record() : *client_->record();
+    const replication::Membership& record =
+        primary != nullptr ? *primary->node.record() : *client_->record();
     status.number = record.number;
     status.loss_count = record.loss_count;
     status.data_may_be_lost = record.data_may_be_lost;
     status.primary = record.primary;
     for (const replication::Member& member : record.members)
-        status.replicas.push_back(MemberStatus{.member = member, .is_primary = member.replica == record.primary,
-                                               .is_member = true, .is_joining = false, .failure = {}});
+        status.replicas.push_back(MemberStatus{.member = member,
+                                               .is_primary = member.replica == record.primary,
+                                               .is_member = true,
+                                               .is_joining = false,
+                                               .failure = {}});
     if (primary != nullptr && primary->node.joining()) {
         if (const Host* const joining = find(primary->node.joining()); joining != nullptr)
-            status.replicas.push_back(MemberStatus{.member = joining->place.member, .is_primary = false,
-                                                   .is_member = false, .is_joining = true, .failure = {}});
+            status.replicas.push_back(MemberStatus{.member = joining->place.member,
+                                                   .is_primary = false,
+                                                   .is_member = false,
+                                                   .is_joining = true,
+                                                   .failure = {}});
     }
     for (const Lost& lost : lost_) {
-        const auto known = std::find_if(status.replicas.begin(), status.replicas.end(), [&](const MemberStatus& at) {
-            return at.member.replica == lost.member.replica;
-        });
+        const auto known = std::find_if(
+            status.replicas.begin(), status.replicas.end(),
+            [&](const MemberStatus& at) { return at.member.replica == lost.member.replica; });
         if (known != status.replicas.end()) {
             if (!known->is_joining) known->failure = lost.cause;
             continue;
         }
-        status.replicas.push_back(MemberStatus{.member = lost.member, .is_primary = false, .is_member = false,
-                                               .is_joining = false, .failure = lost.cause});
+        status.replicas.push_back(MemberStatus{.member = lost.member,
+                                               .is_primary = false,
+                                               .is_member = false,
+                                               .is_joining = false,
+                                               .failure = lost.cause});
     }
     if (record.members.size() < wanted_) status.state = VolumeState::kDegraded;
     if (primary == nullptr) {
@@ -177,7 +200,8 @@ VolumeStatus Volume::Driver::status() const {
         status.sync_total_bytes = config_.size_bytes;
     } else if (node.regions_to_copy() != 0) {
         status.state = VolumeState::kSyncing;
-        status.sync_done_bytes = (node.union_total_regions() - node.regions_to_copy()) * kRegionBytes;
+        status.sync_done_bytes =
+            (node.union_total_regions() - node.regions_to_copy()) * kRegionBytes;
         status.sync_total_bytes = node.union_total_regions() * kRegionBytes;
     }
     if (node.self_failed()) {
@@ -187,11 +211,13 @@ VolumeStatus Volume::Driver::status() const {
     } else if (node.proposing() && node.authority_failures() > 0) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R4";
-        status.blocked_why = "the authority has not answered a proposal; acknowledgements wait for its outcome";
+        status.blocked_why =
+            "the authority has not answered a proposal; acknowledgements wait for its outcome";
     } else if (node.waiting_for_space() > 0) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "on-full";
-        status.blocked_why = std::to_string(node.waiting_for_space()) + " writes wait for space in a pool that is full";
+        status.blocked_why = std::to_string(node.waiting_for_space()) +
+                             " writes wait for space in a pool that is full";
     }
     return status;
 }
@@ -215,12 +241,13 @@ io::Task<Result<VerifyReport>> Volume::Driver::verify() {
         const bool held = !hold.lost;
         client_->release(hold);
         pump();
-        if (!held) continue;    // the primary changed meanwhile: once more
+        if (!held) continue;  // the primary changed meanwhile: once more
         if (!compared) co_return fail(compared.error());
         report.members = part.members;
         report.compared_bytes += part.compared_bytes;
         report.differing_bytes += part.differing_bytes;
-        if (!report.first_difference_bytes) report.first_difference_bytes = part.first_difference_bytes;
+        if (!report.first_difference_bytes)
+            report.first_difference_bytes = part.first_difference_bytes;
         at = range.end_bytes();
     }
     co_return report;
@@ -239,7 +266,8 @@ io::Task<Result<void>> Volume::Driver::compare(Range range, VerifyReport* report
     for (Host* const host : members) {
         const auto extents = co_await host->replica->block_status(range, 1);
         if (!extents) co_return fail(extents.error());
-        holes = holes && !extents->front().allocated && extents->front().length_bytes == range.length_bytes;
+        holes = holes && !extents->front().allocated &&
+                extents->front().length_bytes == range.length_bytes;
     }
     report->members = members.size();
     report->compared_bytes = range.length_bytes;
@@ -255,7 +283,8 @@ io::Task<Result<void>> Volume::Driver::compare(Range range, VerifyReport* report
             const auto bytes = std::min<std::uint64_t>(kPageBytes, range.length_bytes - at);
             if (std::memcmp(first.data() + at, other.data() + at, bytes) == 0) continue;
             report->differing_bytes += bytes;
-            if (!report->first_difference_bytes) report->first_difference_bytes = range.offset_bytes + at;
+            if (!report->first_difference_bytes)
+                report->first_difference_bytes = range.offset_bytes + at;
         }
     }
     co_return Result<void>{};

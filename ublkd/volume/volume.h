@@ -1,10 +1,12 @@
-// A volume: the BlockDevice that front ends serve. It drives the replication core (ublkd/replication) for those members
-// that live in this process, each over its own store::ReplicaStore, and keeps guest requests queued over a change of
-// members or primary. Place in the write path: step 2 of 4 (front, volume, replication, store).
+// A volume: the BlockDevice that front ends serve. It drives the replication core
+// (ublkd/replication) for those members that live in this process, each over its own
+// store::ReplicaStore, and keeps guest requests queued over a change of members or primary. Place
+// in the write path: step 2 of 4 (front, volume, replication, store).
 //
-// Owner: the daemon, through a unique_ptr; used, stopped and destroyed on the thread of the reactor it was started on.
-// Invariants: a completed write or an answered read is on every member of the record; nothing is served before the
-// authority's record was read (R7). See docs/volume.md and docs/replication.md.
+// Owner: the daemon, through a unique_ptr; used, stopped and destroyed on the thread of the reactor
+// it was started on. Invariants: a completed write or an answered read is on every member of the
+// record; nothing is served before the authority's record was read (R7). See docs/volume.md and
+// docs/replication.md.
 #pragma once
 
 #include <memory>
@@ -18,15 +20,17 @@
 
 namespace ublkd::volume {
 
-/// Called on the volume's reactor from inside its steps: must not block, and must not call the volume back (post
-/// instead).
+/// Called on the volume's reactor from inside its steps: must not block, and must not call the
+/// volume back (post instead).
 class VolumeEvents {
   public:
     virtual ~VolumeEvents() = default;
     virtual void membership_changed(VolumeId volume, const replication::Membership& record) = 0;
     /// A replica left the members, or a joining one gave up. `cause`: its disk's error.
-    virtual void member_lost(VolumeId volume, const replication::Member& member, const Error& cause) = 0;
-    virtual void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes, std::uint64_t total_bytes) = 0;
+    virtual void member_lost(VolumeId volume, const replication::Member& member,
+                             const Error& cause) = 0;
+    virtual void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes,
+                               std::uint64_t total_bytes) = 0;
     /// The replica is a member now.
     virtual void sync_finished(VolumeId volume, ReplicaId replica) = 0;
     /// What an operator should know: text, one line.
@@ -35,19 +39,22 @@ class VolumeEvents {
 
 class Volume final : public block::BlockDevice {
   public:
-    /// `buffers` of all calls: the pool of the reactor's stores, not the one that front ends take requests' memory from,
-    /// so that neither waits for the other. It outlives the volume.
+    /// `buffers` of all calls: the pool of the reactor's stores, not the one that front ends take
+    /// requests' memory from, so that neither waits for the other. It outlives the volume.
     ///
-    /// Makes the folders of all replicas of `config` (empty volumes) and asks the authority for number 1 with the first
-    /// as primary. On an error the folders made are removed again. Errors: kExists, kNoSpace, kConflict (there is a record).
-    static io::Task<Result<void>> create(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
+    /// Makes the folders of all replicas of `config` (empty volumes) and asks the authority for
+    /// number 1 with the first as primary. On an error the folders made are removed again. Errors:
+    /// kExists, kNoSpace, kConflict (there is a record).
+    static io::Task<Result<void>> create(io::Reactor* reactor, io::BufferPool* buffers,
+                                         VolumeConfig config,
                                          replication::AuthorityClient* authority);
-    /// Opens the members of the authority's record and starts as R7 and R9 say (a member of number 1 that was never
-    /// written may lack a record of its own); ends when the volume serves (copies may
-    /// still run behind it). `events` may be nullptr. Errors: kNotFound (no record), kIo (no replica usable), kStale,
-    /// kTimedOut (nobody serves within config.start_limit; its text says what that waits for),
-    /// the authority's.
-    static io::Task<Result<std::unique_ptr<Volume>>> start(io::Reactor* reactor, io::BufferPool* buffers,
+    /// Opens the members of the authority's record and starts as R7 and R9 say (a member of number
+    /// 1 that was never written may lack a record of its own); ends when the volume serves (copies
+    /// may still run behind it). `events` may be nullptr. Errors: kNotFound (no record), kIo (no
+    /// replica usable), kStale, kTimedOut (nobody serves within config.start_limit; its text says
+    /// what that waits for), the authority's.
+    static io::Task<Result<std::unique_ptr<Volume>>> start(io::Reactor* reactor,
+                                                           io::BufferPool* buffers,
                                                            VolumeConfig config,
                                                            replication::AuthorityClient* authority,
                                                            VolumeEvents* events);
@@ -55,17 +62,20 @@ class Volume final : public block::BlockDevice {
 
     const block::Geometry& geometry() const override;
 
-    /// Waits for open requests, flushes, marks the members clean and closes them. Later requests give kClosed. Comes
-    /// before the destructor. An error: a member could not be marked clean (it is recopied at the next start).
+    /// Waits for open requests, flushes, marks the members clean and closes them. Later requests
+    /// give kClosed. Comes before the destructor. An error: a member could not be marked clean (it
+    /// is recopied at the next start).
     io::Task<Result<void>> stop();
 
     VolumeStatus status() const;
-    /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end can come to its end.
+    /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end
+    /// can come to its end.
     void set_on_full(OnFull on_full);
 
-    /// Brings in a replica: makes its folder (or takes the one that an interrupted call left), copies all to it while the
-    /// volume serves, then proposes it as a member. Ends when the copy has begun; status() and events tell the rest.
-    /// Errors: kBusy (one is joining already), kExists (is a member), kExhausted (three members), kIo, kNoSpace.
+    /// Brings in a replica: makes its folder (or takes the one that an interrupted call left),
+    /// copies all to it while the volume serves, then proposes it as a member. Ends when the copy
+    /// has begun; status() and events tell the rest. Errors: kBusy (one is joining already),
+    /// kExists (is a member), kExhausted (three members), kIo, kNoSpace.
     io::Task<Result<void>> add_replica(ReplicaPlace place);
 
     /// Compares all members byte for byte, each range under its lock while the volume serves.
@@ -80,7 +90,8 @@ class Volume final : public block::BlockDevice {
     io::Task<Result<void>> do_flush() override;
     io::Task<Result<void>> do_discard(Range range, block::WriteOptions options) override;
     io::Task<Result<void>> do_write_zeroes(Range range, block::ZeroOptions options) override;
-    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range, std::size_t max_extents) override;
+    io::Task<Result<std::vector<block::Extent>>> do_block_status(Range range,
+                                                                 std::size_t max_extents) override;
 
     std::unique_ptr<Driver> driver_;
 };

@@ -1,4 +1,5 @@
-// What a volume is started with and what it tells about itself: plain values, for volume.h and its users (api, tests).
+// What a volume is started with and what it tells about itself: plain values, for volume.h and its
+// users (api, tests).
 #pragma once
 
 #include <array>
@@ -19,21 +20,23 @@
 namespace ublkd::volume {
 
 enum class Durability : std::uint8_t {
-    kFlush,    // a write is durable once a flush that follows it has ended (the cache contract of a disk)
-    kWrite,    // each write is durable on all members before it is acknowledged
+    kFlush,  // a write is durable once a flush that follows it has ended (the cache contract of a
+             // disk)
+    kWrite,  // each write is durable on all members before it is acknowledged
 };
 
 enum class OnFull : std::uint8_t {
-    kWait,    // a write that finds a pool full waits for space, and is tried again with backoff
-    kFail,    // it fails with kNoSpace, after all members hold the same content again
+    kWait,  // a write that finds a pool full waits for space, and is tried again with backoff
+    kFail,  // it fails with kNoSpace, after all members hold the same content again
 };
 
-/// Where a replica lives: the folder that store::ReplicaStore opens (Pool::replica_folder), and its pool's budget.
+/// Where a replica lives: the folder that store::ReplicaStore opens (Pool::replica_folder), and its
+/// pool's budget.
 struct ReplicaPlace {
     replication::Member member;
     std::string folder;
-    std::shared_ptr<store::AllocationBudget> budget{};    // none: what it allocates is not limited
-    bool direct = true;                                   // O_DIRECT; false in a pool made with --buffered
+    std::shared_ptr<store::AllocationBudget> budget{};  // none: what it allocates is not limited
+    bool direct = true;  // O_DIRECT; false in a pool made with --buffered
 };
 
 struct VolumeConfig {
@@ -42,27 +45,28 @@ struct VolumeConfig {
     std::uint32_t logical_block_bytes = kSectorBytes;
     Durability durability = Durability::kFlush;
     OnFull on_full = OnFull::kWait;
-    std::vector<ReplicaPlace> replicas;     // the local replicas: those of the record, in any order
-    std::string run_dir;                    // lives as long as the boot: the files of R8. Empty: kept in memory alone
-    std::array<std::byte, 16> boot_id{};    // of this boot (R9): /proc/sys/kernel/random/boot_id
-    std::chrono::milliseconds start_limit{10000};    // start() gives up where no member serves by then
-    std::uint64_t copy_bytes_per_second = 0;    // of a full copy (R12); 0: as fast as it goes
+    std::vector<ReplicaPlace> replicas;  // the local replicas: those of the record, in any order
+    std::string run_dir;  // lives as long as the boot: the files of R8. Empty: kept in memory alone
+    std::array<std::byte, 16> boot_id{};  // of this boot (R9): /proc/sys/kernel/random/boot_id
+    std::chrono::milliseconds start_limit{
+        10000};                               // start() gives up where no member serves by then
+    std::uint64_t copy_bytes_per_second = 0;  // of a full copy (R12); 0: as fast as it goes
 };
 
 enum class VolumeState : std::uint8_t {
-    kOk,          // every replica that was wanted is a member, nothing is being copied
-    kDegraded,    // fewer members than replicas known to the volume
-    kSyncing,     // regions or a joining replica are being copied
-    kBlocked,     // some I/O waits: blocked_by and blocked_why say for what
+    kOk,        // every replica that was wanted is a member, nothing is being copied
+    kDegraded,  // fewer members than replicas known to the volume
+    kSyncing,   // regions or a joining replica are being copied
+    kBlocked,   // some I/O waits: blocked_by and blocked_why say for what
 };
-const char* to_string(VolumeState state) noexcept;    // "ok", "degraded", "syncing", "blocked"
+const char* to_string(VolumeState state) noexcept;  // "ok", "degraded", "syncing", "blocked"
 
 struct MemberStatus {
     replication::Member member;
     bool is_primary = false;
-    bool is_member = false;     // of the record: in sync, and needed to acknowledge
-    bool is_joining = false;    // gets new writes, is being copied to
-    std::optional<Error> failure;    // why it left
+    bool is_member = false;        // of the record: in sync, and needed to acknowledge
+    bool is_joining = false;       // gets new writes, is being copied to
+    std::optional<Error> failure;  // why it left
 };
 
 struct VolumeStatus {
@@ -72,9 +76,9 @@ struct VolumeStatus {
     ReplicaId primary;
     std::vector<MemberStatus> replicas;
     VolumeState state = VolumeState::kOk;
-    std::string blocked_by;     // the rule, such as "R5"; empty unless kBlocked
-    std::string blocked_why;    // a sentence for a person
-    std::uint64_t sync_done_bytes = 0;     // while kSyncing
+    std::string blocked_by;             // the rule, such as "R5"; empty unless kBlocked
+    std::string blocked_why;            // a sentence for a person
+    std::uint64_t sync_done_bytes = 0;  // while kSyncing
     std::uint64_t sync_total_bytes = 0;
     std::uint64_t open_requests = 0;
 };
@@ -82,7 +86,7 @@ struct VolumeStatus {
 struct VerifyReport {
     std::uint64_t members = 0;
     std::uint64_t compared_bytes = 0;
-    std::uint64_t differing_bytes = 0;    // counted in units of 4 KiB
+    std::uint64_t differing_bytes = 0;  // counted in units of 4 KiB
     std::optional<std::uint64_t> first_difference_bytes;
     bool equal() const { return differing_bytes == 0; }
 };

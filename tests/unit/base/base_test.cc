@@ -1,4 +1,5 @@
-// base: ids, checksums, units, results. Checksums against the published check value and the portable version.
+// base: ids, checksums, units, results. Checksums against the published check value and the
+// portable version.
 #include <cerrno>
 #include <random>
 #include <string_view>
@@ -36,8 +37,9 @@ TEST(Ids, AreWrittenAsEbsWritesThemAndReadBack) {
     const VolumeId id(0xa1b2c3d4e5f60718);
     EXPECT_EQ(id.to_string(), "vol-0a1b2c3d4e5f60718");
     EXPECT_EQ(VolumeId::parse("vol-0a1b2c3d4e5f60718"), id);
-    for (const char* bad : {"", "vol-", "vol-1a1b2c3d4e5f60718", "vol-0a1b2c3d4e5f6071", "vol-0a1b2c3d4e5f607188",
-                            "vol-0A1b2c3d4e5f60718", "rep-0a1b2c3d4e5f60718", "vol-00000000000000000"})
+    for (const char* bad :
+         {"", "vol-", "vol-1a1b2c3d4e5f60718", "vol-0a1b2c3d4e5f6071", "vol-0a1b2c3d4e5f607188",
+          "vol-0A1b2c3d4e5f60718", "rep-0a1b2c3d4e5f60718", "vol-00000000000000000"})
         EXPECT_FALSE(VolumeId::parse(bad)) << bad;
     EXPECT_NE(VolumeId::random(), VolumeId::random());
 }
@@ -79,7 +81,8 @@ TEST(Result, TryPassesTheErrorOn) {
     const auto odd = quarter(6);
     ASSERT_FALSE(odd);
     EXPECT_EQ(to_string(odd.error()), "half of an odd number: invalid_argument");
-    EXPECT_EQ(to_string(error_from_errno(ENOSPC, "write")), "write: no_space (No space left on device)");
+    EXPECT_EQ(to_string(error_from_errno(ENOSPC, "write")),
+              "write: no_space (No space left on device)");
 }
 
 TEST(CheckDeathTest, StopsTheProcessAndSaysWhy) {

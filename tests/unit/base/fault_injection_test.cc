@@ -1,8 +1,8 @@
 // Fault points: parsing, counting, each action. The crash is seen from outside by a death test.
-#include <csignal>
-#include <cerrno>
-
 #include "ublkd/base/fault_injection.h"
+
+#include <cerrno>
+#include <csignal>
 
 namespace ublkd {
 namespace {

@@ -132,7 +132,8 @@ TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
     ASSERT_TRUE(permissions.revoke("vol/1", holder));
     const Proposal add{primary_.replica, 1, record(2, {primary_, secondary_, joining}, primary_)};
     const auto answer = *authority_.propose(add);
-    EXPECT_EQ(answer.verdict, Verdict::kBarred);  // unlike a declined one, it can never arrive later
+    EXPECT_EQ(answer.verdict,
+              Verdict::kBarred);  // unlike a declined one, it can never arrive later
     EXPECT_EQ(answer.current, current_);
     EXPECT_EQ(propose({primary_.replica, 4, record(5, {primary_, joining}, primary_)}),
               Verdict::kDeclined);  // its base is another: nothing is said about the bar

@@ -1,5 +1,6 @@
-// Goal: the parts of the core by themselves, and the rules that one process alone never needs: a primary that was replaced
-// without knowing it, messages of another number, volume or incarnation. Method: nodes over effects that are written down.
+// Goal: the parts of the core by themselves, and the rules that one process alone never needs: a
+// primary that was replaced without knowing it, messages of another number, volume or incarnation.
+// Method: nodes over effects that are written down.
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -40,7 +41,7 @@ TEST_F(Locks, ReadsShareAndWritesHaveTheirBlockAlone) {
 TEST_F(Locks, TwoWritesOf512BytesInOneBlockFollowEachOther) {
     RangeLock first, second;
     EXPECT_TRUE(acquire(first, 0, 512, true));
-    EXPECT_FALSE(acquire(second, 3584, 512, true));    // they would meet in one read-modify-write
+    EXPECT_FALSE(acquire(second, 3584, 512, true));  // they would meet in one read-modify-write
     locks_.release(first);
     EXPECT_EQ(locks_.take_granted(), &second);
     locks_.release(second);
@@ -79,12 +80,13 @@ TEST(AppliedIdsTest, RemembersTheWindowOfEachClientAndForgetsTheOldestClient) {
     EXPECT_FALSE(ids.knows({1, 10}));
     EXPECT_TRUE(ids.knows({1, 11}));
     EXPECT_FALSE(ids.knows({2, 11}));
-    for (std::uint64_t client = 2; client <= AppliedIds::kClients; ++client) ids.insert({client, 1});
+    for (std::uint64_t client = 2; client <= AppliedIds::kClients; ++client)
+        ids.insert({client, 1});
     EXPECT_TRUE(ids.knows({1, 11}));
     ids.insert({99, 1});
     EXPECT_FALSE(ids.knows({1, 11}));
     EXPECT_TRUE(ids.knows({2, 1}));
-    AppliedIds again(table.get());    // the next process finds them
+    AppliedIds again(table.get());  // the next process finds them
     EXPECT_TRUE(again.knows({99, 1}));
     again.erase({99, 1});
     EXPECT_FALSE(again.knows({99, 1}));
@@ -112,7 +114,7 @@ TEST(ProposalBytes, ComeBackAsTheyWere) {
     proposal.next.primary = ReplicaId(7);
     proposal.next.members.push_back({ReplicaId(7), HostId(1), PoolId(2)});
     const auto bytes = encode(proposal);
-    EXPECT_LE(bytes.size(), 640U);    // what a superblock has room for
+    EXPECT_LE(bytes.size(), 640U);  // what a superblock has room for
     const auto back = decode_proposal(bytes);
     ASSERT_TRUE(back.has_value());
     EXPECT_EQ(back->proposer, proposal.proposer);
@@ -148,7 +150,7 @@ TEST(ClientTest, SendsAgainUnderTheSameIdWhatAPrimaryHandedBack) {
     done = false;
     request.on_done = [](ClientRequest*) noexcept { done = true; };
     client.submit(request);
-    EXPECT_TRUE(sent.messages.empty());    // no record yet
+    EXPECT_TRUE(sent.messages.empty());  // no record yet
     client.set_record(record_of(1, 1), false);
     ASSERT_EQ(sent.messages.size(), 1U);
     Message moved = sent.messages[0];
@@ -165,7 +167,7 @@ TEST(ClientTest, SendsAgainUnderTheSameIdWhatAPrimaryHandedBack) {
     client.on_message(answer);
     EXPECT_TRUE(done);
     EXPECT_EQ(client.open(), 0U);
-    client.on_message(answer);    // a second answer finds nobody
+    client.on_message(answer);  // a second answer finds nobody
 }
 
 TEST(ClientTest, ChangeWaitsWhileOneThatIsAWindowOlderIsOpen) {
@@ -183,7 +185,7 @@ TEST(ClientTest, ChangeWaitsWhileOneThatIsAWindowOlderIsOpen) {
     Message answer = sent.messages[5];
     answer.type = MessageType::kAnswer;
     client.on_message(answer);
-    EXPECT_EQ(sent.messages.size(), AppliedIds::kWindow);    // the oldest is still open
+    EXPECT_EQ(sent.messages.size(), AppliedIds::kWindow);  // the oldest is still open
     answer = sent.messages[0];
     answer.type = MessageType::kAnswer;
     client.on_message(answer);
@@ -201,9 +203,12 @@ TEST(ClientTest, ChangeWaitsWhileOneThatIsAWindowOlderIsOpen) {
 /// Written-down effects; every disk request and store succeeds when complete() is called.
 struct Fake final : Effects {
     explicit Fake(std::uint64_t id)
-        : table(std::make_unique<AppliedIds::Table>()), ids(table.get()),
-          node({.volume = VolumeId(1), .self = {ReplicaId(id), HostId(1), PoolId(id)}, .size_bytes = 64 * kKiB}, this,
-               &ids) {}
+        : table(std::make_unique<AppliedIds::Table>()),
+          ids(table.get()),
+          node({.volume = VolumeId(1),
+                .self = {ReplicaId(id), HostId(1), PoolId(id)},
+                .size_bytes = 64 * kKiB},
+               this, &ids) {}
     void send(const Message& message) override { sent.push_back(message); }
     void disk(const DiskRequest& request) override { disks.push_back(request); }
     void store(const StoreRequest& request) override {
@@ -227,7 +232,8 @@ struct Fake final : Effects {
     void complete() {
         while (!disks.empty() || !stores.empty() || !buffers.empty()) {
             for (const std::uint64_t token : std::exchange(stores, {})) node.on_stored(token, {});
-            for (const DiskRequest& request : std::exchange(disks, {})) node.on_disk(request.token, {});
+            for (const DiskRequest& request : std::exchange(disks, {}))
+                node.on_disk(request.token, {});
             for (const std::uint64_t token : std::exchange(buffers, {}))
                 node.on_buffer(token, {.bytes = memory.back(), .handle = 0});
         }
@@ -253,13 +259,15 @@ struct Fake final : Effects {
 struct Pair {
     Pair() {
         const Membership record = record_of(1, 1);
-        for (Fake* const fake : {&first, &second}) fake->node.start({.record = record, .pending = {}, .in_sync = true});
+        for (Fake* const fake : {&first, &second})
+            fake->node.start({.record = record, .pending = {}, .in_sync = true});
         second.node.begin(record, {});
         first.node.begin(record, {});
         exchange();
     }
     ~Pair() { faults::disarm_all(); }
-    /// Hands over all messages between the two, and completes all of their requests, until nothing is left.
+    /// Hands over all messages between the two, and completes all of their requests, until nothing
+    /// is left.
     void exchange() {
         for (bool more = true; more;) {
             more = false;
@@ -277,7 +285,8 @@ struct Pair {
             }
         }
     }
-    static Message request(OpKind kind, std::uint64_t to, std::uint64_t number, std::span<std::byte> memory) {
+    static Message request(OpKind kind, std::uint64_t to, std::uint64_t number,
+                           std::span<std::byte> memory) {
         Message message;
         message.type = MessageType::kRequest;
         message.kind = kind;
@@ -312,7 +321,8 @@ TEST(NodePair, R2_ReplacedPrimaryAnswersNoReadAndHandsItToItsSuccessor) {
     Pair pair;
     ASSERT_EQ(pair.first.node.role(), Role::kServing);
     pair.replace_first();
-    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));    // from its socket's buffer
+    pair.first.node.on_message(
+        Pair::request(OpKind::kRead, 1, 1, pair.memory));  // from its socket's buffer
     pair.exchange();
     ASSERT_EQ(pair.to_client.size(), 1U);
     EXPECT_EQ(pair.to_client[0].type, MessageType::kMoved);
@@ -338,7 +348,8 @@ TEST(NodePair, R2_ConfirmationThatWasUnderWayWhenAReadCameDoesNotCount) {
     ASSERT_EQ(pair.first.sent.size(), 1U);
     const Message confirm = pair.first.sent[0];
     EXPECT_EQ(confirm.type, MessageType::kConfirm);
-    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, other));    // while that is in flight
+    pair.first.node.on_message(
+        Pair::request(OpKind::kRead, 1, 1, other));  // while that is in flight
     EXPECT_EQ(pair.first.sent.size(), 1U);
     pair.first.complete();
     pair.first.sent.clear();
@@ -356,7 +367,7 @@ TEST(NodePair, R2_WriteIsAnsweredWhenTheOtherMemberHasItToo) {
     Pair pair;
     pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
     pair.first.complete();
-    ASSERT_EQ(pair.first.sent.size(), 1U);    // to the member, and nothing to the client
+    ASSERT_EQ(pair.first.sent.size(), 1U);  // to the member, and nothing to the client
     EXPECT_EQ(pair.first.sent[0].type, MessageType::kReplicate);
     pair.exchange();
     ASSERT_EQ(pair.to_client.size(), 1U);
@@ -386,7 +397,8 @@ TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
         late.type = MessageType::kReplicate;
         late.from = ReplicaId(1);
         pair.second.node.on_message(late);
-        EXPECT_EQ(pair.second.disks.empty(), rule);    // without the rule a late write lands on newer ones
+        EXPECT_EQ(pair.second.disks.empty(),
+                  rule);  // without the rule a late write lands on newer ones
         if (rule) {
             ASSERT_EQ(pair.second.sent.size(), 1U);
             EXPECT_TRUE(pair.second.sent[0].failed);
@@ -420,7 +432,7 @@ TEST(NodePair, R1_GreaterNumberWithoutARecordIsAskedForAndNeverStored) {
     EXPECT_EQ(pair.first.asked, 1);
     EXPECT_EQ(pair.first.node.number(), 1U);
     pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 8, pair.memory));
-    EXPECT_EQ(pair.first.asked, 1);    // one question at a time
+    EXPECT_EQ(pair.first.asked, 1);  // one question at a time
     const Membership record = record_of(8, 2);
     pair.first.node.on_current(&record);
     pair.first.complete();
@@ -444,7 +456,7 @@ TEST(NodePair, R4_SameProposalIsSentAgainUntilItsOutcomeIsCertain) {
     pair.first.node.on_outcome(Verdict::kDeclined, &old);
     pair.first.node.on_timer(TimerKind::kAuthority);
     ASSERT_EQ(pair.first.proposals.size(), 3U);
-    for (const Message& message : pair.first.sent) EXPECT_TRUE(message.to);    // no answer meanwhile
+    for (const Message& message : pair.first.sent) EXPECT_TRUE(message.to);  // no answer meanwhile
     const Membership next = pair.first.proposals[0].next;
     pair.first.node.on_outcome(Verdict::kAlreadyYours, &next);
     pair.first.complete();
@@ -453,7 +465,8 @@ TEST(NodePair, R4_SameProposalIsSentAgainUntilItsOutcomeIsCertain) {
     EXPECT_EQ(pair.first.node.number(), 2U);
 }
 
-/// Two nodes; the second joins the first, the only member, and its copy has ended: the proposal that adds it is sent.
+/// Two nodes; the second joins the first, the only member, and its copy has ended: the proposal
+/// that adds it is sent.
 struct Joining {
     Joining() {
         Membership record = record_of(1, 1);
@@ -471,7 +484,8 @@ struct Joining {
             for (Fake* const from : {&first, &second}) {
                 from->complete();
                 for (const std::uint64_t token : std::exchange(from->extents, {})) {
-                    from->node.on_extent(token, block::Extent{.length_bytes = 64 * kKiB, .allocated = false});
+                    from->node.on_extent(
+                        token, block::Extent{.length_bytes = 64 * kKiB, .allocated = false});
                     more = true;
                 }
                 for (const Message& message : std::exchange(from->sent, {})) {
@@ -498,7 +512,7 @@ TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     pair.second_hears = false;
     pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
     pair.exchange();
-    EXPECT_TRUE(pair.to_client.empty());    // R4: acknowledged by all of the proposed membership
+    EXPECT_TRUE(pair.to_client.empty());  // R4: acknowledged by all of the proposed membership
     const Membership current = *pair.first.node.record();
     // Declined under its own number says nothing; barred under it says that it never will be.
     pair.first.node.on_outcome(Verdict::kDeclined, &current);
@@ -510,12 +524,12 @@ TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     ASSERT_EQ(pair.to_client.size(), 1U);
     EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
     EXPECT_FALSE(pair.first.node.proposing());
-    EXPECT_FALSE(pair.first.pending_stored);    // out of the superblock as well
+    EXPECT_FALSE(pair.first.pending_stored);  // out of the superblock as well
     EXPECT_EQ(pair.first.node.number(), 1U);
     EXPECT_EQ(pair.first.node.joining(), ReplicaId());
     ASSERT_EQ(pair.first.lost.size(), 1U);
     EXPECT_EQ(pair.first.lost[0], Errc::kConflict);
-    EXPECT_EQ(pair.first.proposals.size(), 2U);    // and it is not proposed again
+    EXPECT_EQ(pair.first.proposals.size(), 2U);  // and it is not proposed again
 }
 
 TEST(NodeJoining, R2_ReadThatWaitsForAReplicaThatIsGivenUpIsAnswered) {
@@ -523,7 +537,7 @@ TEST(NodeJoining, R2_ReadThatWaitsForAReplicaThatIsGivenUpIsAnswered) {
     pair.second_hears = false;
     pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
     pair.exchange();
-    EXPECT_TRUE(pair.to_client.empty());    // its confirmation is needed, and it does not answer
+    EXPECT_TRUE(pair.to_client.empty());  // its confirmation is needed, and it does not answer
     const Membership current = *pair.first.node.record();
     pair.first.node.on_outcome(Verdict::kBarred, &current);
     pair.exchange();

@@ -1,7 +1,8 @@
-// What a guest did and saw, and whether one order explains it. Each sector is a register whose writes are all different;
-// for those linearizability is decided exactly by zones (Gibbons and Korach, "Testing shared memories", 1997): the
-// operations on one value span a zone between their earliest end and their latest start; forward zones (the value was
-// current all through it) never overlap, and no backward zone lies within a forward one.
+// What a guest did and saw, and whether one order explains it. Each sector is a register whose
+// writes are all different; for those linearizability is decided exactly by zones (Gibbons and
+// Korach, "Testing shared memories", 1997): the operations on one value span a zone between their
+// earliest end and their latest start; forward zones (the value was current all through it) never
+// overlap, and no backward zone lies within a forward one.
 #pragma once
 
 #include <algorithm>
@@ -20,28 +21,32 @@ class History {
 
     struct Operation {
         std::uint64_t begin = 0;
-        std::uint64_t end = kOpen;    // kOpen: its outcome is unknown
+        std::uint64_t end = kOpen;  // kOpen: its outcome is unknown
         std::uint64_t value = 0;
         bool write = false;
     };
 
     explicit History(std::size_t sectors) : sectors_(sectors) {
-        for (auto& sector : sectors_) sector.push_back(Operation{0, 0, 0, true});    // all zeroes at first
+        for (auto& sector : sectors_)
+            sector.push_back(Operation{0, 0, 0, true});  // all zeroes at first
     }
 
     std::size_t write(std::size_t sector, std::uint64_t begin, std::uint64_t value) {
         sectors_[sector].push_back(Operation{begin, kOpen, value, true});
         return sectors_[sector].size() - 1;
     }
-    void end_write(std::size_t sector, std::size_t index, std::uint64_t end) { sectors_[sector][index].end = end; }
+    void end_write(std::size_t sector, std::size_t index, std::uint64_t end) {
+        sectors_[sector][index].end = end;
+    }
     void read(std::size_t sector, std::uint64_t begin, std::uint64_t end, std::uint64_t value) {
         sectors_[sector].push_back(Operation{begin, end, value, false});
     }
     /// All writes that ended before `begin` are durable.
     void flushed(std::uint64_t begin) { flushed_ = std::max(flushed_, begin); }
 
-    /// After a loss of unflushed writes each sector must hold its last flushed value or one that was written later;
-    /// what it holds is where a new history begins. Returns what is wrong, or "".
+    /// After a loss of unflushed writes each sector must hold its last flushed value or one that
+    /// was written later; what it holds is where a new history begins. Returns what is wrong, or
+    /// "".
     std::string lose(std::size_t sector, std::uint64_t now, std::uint64_t value) {
         std::string wrong;
         const Operation* found = nullptr;
@@ -51,7 +56,8 @@ class History {
         if (found == nullptr) return text(sector, "holds what was never written", value);
         for (const Operation& other : sectors_[sector]) {
             const bool durable = other.write && other.end < flushed_;
-            if (durable && found->end < other.begin) wrong = text(sector, "lost a flushed write; it holds", value);
+            if (durable && found->end < other.begin)
+                wrong = text(sector, "lost a flushed write; it holds", value);
         }
         sectors_[sector] = {Operation{0, now, value, true}};
         return wrong;
@@ -67,7 +73,7 @@ class History {
 
   private:
     struct Zone {
-        std::uint64_t written = kOpen;    // when its write began
+        std::uint64_t written = kOpen;  // when its write began
         std::uint64_t first_end = kOpen;
         std::uint64_t last_begin = 0;
         bool forward() const { return first_end < last_begin; }
@@ -93,12 +99,13 @@ class History {
             if (!zone.forward()) continue;
             for (const auto& [other_value, other] : zones) {
                 if (value == other_value) continue;
-                const bool overlap =
-                    other.forward() && zone.first_end < other.last_begin && other.first_end < zone.last_begin;
+                const bool overlap = other.forward() && zone.first_end < other.last_begin &&
+                                     other.first_end < zone.last_begin;
                 const bool within = !other.forward() && zone.first_end < other.last_begin &&
                                     other.first_end < zone.last_begin;
                 if (overlap || within)
-                    return text(sector, "cannot be ordered: values", value) + " and " + std::to_string(other_value);
+                    return text(sector, "cannot be ordered: values", value) + " and " +
+                           std::to_string(other_value);
             }
         }
         return "";

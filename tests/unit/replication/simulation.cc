@@ -41,7 +41,9 @@ struct Simulation::Disk {
 
 struct Simulation::Host final : Effects {
     Host(Simulation* owner, Disk* own)
-        : simulation(owner), disk_(own), ids(own->table.get()),
+        : simulation(owner),
+          disk_(own),
+          ids(own->table.get()),
           node({.volume = VolumeId(1),
                 .self = own->member,
                 .size_bytes = kBytes,
@@ -58,7 +60,8 @@ struct Simulation::Host final : Effects {
             op.snapshot_versions = disk_->version;
         } else if (is_change(request.kind)) {
             // The store's promise: the bit is durable before the write.
-            for (std::uint64_t at = request.range.offset_bytes / kRegion; at * kRegion < request.range.end_bytes(); ++at)
+            for (std::uint64_t at = request.range.offset_bytes / kRegion;
+                 at * kRegion < request.range.end_bytes(); ++at)
                 disk_->activity.insert(static_cast<std::uint32_t>(at));
         }
         simulation->disk_ops_.push_back(std::move(op));
@@ -81,7 +84,8 @@ struct Simulation::Host final : Effects {
             const auto zero = [&](std::uint64_t at) {
                 return is_all_zero(std::span(disk_->now).subspan(at, kPageBytes));
             };
-            block::Extent extent{.length_bytes = kPageBytes, .allocated = !zero(range.offset_bytes)};
+            block::Extent extent{.length_bytes = kPageBytes,
+                                 .allocated = !zero(range.offset_bytes)};
             while (extent.length_bytes < range.length_bytes &&
                    zero(range.offset_bytes + extent.length_bytes) == !extent.allocated)
                 extent.length_bytes += kPageBytes;
@@ -95,7 +99,8 @@ struct Simulation::Host final : Effects {
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override {
         simulation->soon_.push_back([this, token, bytes] {
             buffers.push_back(simulation->memory(bytes));
-            node.on_buffer(token, {.bytes = *buffers.back(), .handle = static_cast<std::uint32_t>(buffers.size() - 1)});
+            node.on_buffer(token, {.bytes = *buffers.back(),
+                                   .handle = static_cast<std::uint32_t>(buffers.size() - 1)});
         });
     }
     void release_buffer(std::uint32_t handle) override {
@@ -111,7 +116,9 @@ struct Simulation::Host final : Effects {
     void ask_authority() override {
         simulation->soon_.push_back([this] { node.on_current(&simulation->record_); });
     }
-    void start_timer(TimerKind kind, std::uint32_t) override { simulation->timers_.emplace_back(this, kind); }
+    void start_timer(TimerKind kind, std::uint32_t) override {
+        simulation->timers_.emplace_back(this, kind);
+    }
     void notice(const Notice& notice) override {
         Simulation& s = *simulation;
         if (notice.kind == Notice::Kind::kRecord || notice.kind == Notice::Kind::kServing) {
@@ -131,12 +138,14 @@ struct Simulation::Host final : Effects {
     std::vector<std::vector<std::byte>*> buffers;
 };
 
-Simulation::Simulation(const SimulationOptions& options, std::uint64_t seed) : options_(options), random_(seed) {
+Simulation::Simulation(const SimulationOptions& options, std::uint64_t seed)
+    : options_(options), random_(seed) {
     record_.volume = VolumeId(1);
     record_.number = 1;
     for (std::size_t i = 0; i < options.members + options.spares; ++i) {
         disks_.push_back(std::make_unique<Disk>());
-        disks_.back()->member = {.replica = ReplicaId(i + 1), .host = HostId(1), .pool = PoolId(i + 1)};
+        disks_.back()->member = {
+            .replica = ReplicaId(i + 1), .host = HostId(1), .pool = PoolId(i + 1)};
         if (i < options.members) record_.members.push_back(disks_.back()->member);
     }
     record_.primary = ReplicaId(1);
@@ -164,7 +173,8 @@ Simulation::Host* Simulation::host_of(ReplicaId replica) {
 Simulation::Host* Simulation::serving() {
     Host* found = nullptr;
     for (const auto& host : hosts_) {
-        if (host->node.role() == Role::kServing && (found == nullptr || host->node.number() > found->node.number()))
+        if (host->node.role() == Role::kServing &&
+            (found == nullptr || host->node.number() > found->node.number()))
             found = host.get();
     }
     return found;
@@ -199,7 +209,8 @@ void Simulation::start() {
     Host* const primary = host_of(record_.primary);
     Host* heir = nullptr;
     for (const auto& host : hosts_) {
-        if (heir == nullptr && primary == nullptr && host->node.in_sync() && record_.has(host->disk_->member.replica))
+        if (heir == nullptr && primary == nullptr && host->node.in_sync() &&
+            record_.has(host->disk_->member.replica))
             heir = host.get();
     }
     for (const auto& host : hosts_) {
@@ -216,7 +227,8 @@ void Simulation::start() {
     }
 }
 
-/// The power goes while the volume stops: all is durable, and some members are marked clean already.
+/// The power goes while the volume stops: all is durable, and some members are marked clean
+/// already.
 void Simulation::stop_halfway() {
     for (const auto& disk : disks_) {
         if (!record_.has(disk->member.replica) || disk->failed) continue;
@@ -233,7 +245,8 @@ void Simulation::stop_halfway() {
 void Simulation::die(bool power_cut) {
     // Requests in the disks' queues: any part of them is done.
     for (const DiskOp& op : disk_ops_) {
-        if (is_change(op.request.kind) && !op.host->disk_->failed) apply(*op.host->disk_, op.request, true);
+        if (is_change(op.request.kind) && !op.host->disk_->failed)
+            apply(*op.host->disk_, op.request, true);
     }
     for (StoreOp& op : store_ops_) {
         if (below(2) == 0 && !op.host->disk_->failed) op.change(*op.host->disk_);
@@ -247,7 +260,9 @@ void Simulation::die(bool power_cut) {
     // A proposal on its way may be lost, or arrive later.
     std::erase_if(proposals_, [&](const Pending&) { return below(3) == 0; });
     ++counts_.deaths;
-    if (tracing()) std::printf("%6llu %s\n", static_cast<unsigned long long>(now_), power_cut ? "POWER CUT" : "DEATH");
+    if (tracing())
+        std::printf("%6llu %s\n", static_cast<unsigned long long>(now_),
+                    power_cut ? "POWER CUT" : "DEATH");
     if (power_cut) {
         ++counts_.power_cuts;
         ++boot_;
@@ -262,7 +277,7 @@ void Simulation::die(bool power_cut) {
             }
             *disk->table = {};
         }
-        guests_.clear();    // the guest died too
+        guests_.clear();  // the guest died too
         ++guest_start_;
         guest_sequence_ = 0;
         lossy_ = true;
@@ -273,28 +288,37 @@ void Simulation::die(bool power_cut) {
 // ---- messages and disks
 
 void Simulation::send_to_node(const Message& message) { post(message); }
-void Simulation::post(const Message& message) { channels_[{message.from, message.to}].push_back(message); }
+void Simulation::post(const Message& message) {
+    channels_[{message.from, message.to}].push_back(message);
+}
 
 void Simulation::trace(const Message& message) const {
     if (!tracing()) return;
     std::printf("%6llu %llu->%llu n%llu type %d kind %d [%llu +%llu] id %llu.%llu token %llx%s%s\n",
-                static_cast<unsigned long long>(now_), static_cast<unsigned long long>(message.from.value()),
-                static_cast<unsigned long long>(message.to.value()), static_cast<unsigned long long>(message.number),
-                static_cast<int>(message.type), static_cast<int>(message.kind),
+                static_cast<unsigned long long>(now_),
+                static_cast<unsigned long long>(message.from.value()),
+                static_cast<unsigned long long>(message.to.value()),
+                static_cast<unsigned long long>(message.number), static_cast<int>(message.type),
+                static_cast<int>(message.kind),
                 static_cast<unsigned long long>(message.range.offset_bytes / kSectorBytes),
                 static_cast<unsigned long long>(message.range.length_bytes / kSectorBytes),
                 static_cast<unsigned long long>(message.id.client_start),
-                static_cast<unsigned long long>(message.id.sequence), static_cast<unsigned long long>(message.token),
-                message.failed ? " failed" : "", message.mark_only ? " mark" : "");
+                static_cast<unsigned long long>(message.id.sequence),
+                static_cast<unsigned long long>(message.token), message.failed ? " failed" : "",
+                message.mark_only ? " mark" : "");
 }
 
-void Simulation::trace(const char* what, const Host& host, const DiskRequest& request, const Result<void>& result) const {
+void Simulation::trace(const char* what, const Host& host, const DiskRequest& request,
+                       const Result<void>& result) const {
     if (!tracing()) return;
-    std::printf("%6llu %s %llu kind %d [%llu +%llu] token %llx %s\n", static_cast<unsigned long long>(now_), what,
-                static_cast<unsigned long long>(host.disk_->member.replica.value()), static_cast<int>(request.kind),
+    std::printf("%6llu %s %llu kind %d [%llu +%llu] token %llx %s\n",
+                static_cast<unsigned long long>(now_), what,
+                static_cast<unsigned long long>(host.disk_->member.replica.value()),
+                static_cast<int>(request.kind),
                 static_cast<unsigned long long>(request.range.offset_bytes / kSectorBytes),
                 static_cast<unsigned long long>(request.range.length_bytes / kSectorBytes),
-                static_cast<unsigned long long>(request.token), result ? "" : to_string(result.error().code));
+                static_cast<unsigned long long>(request.token),
+                result ? "" : to_string(result.error().code));
 }
 
 bool Simulation::deliver() {
@@ -348,7 +372,8 @@ void Simulation::disk_end(std::size_t index) {
         apply(disk, request, true);
         result = fail(Errc::kNoSpace, "disk");
     } else if (request.kind == OpKind::kRead) {
-        std::memcpy(request.into.data(), disk.now.data() + request.range.offset_bytes, request.into.size());
+        std::memcpy(request.into.data(), disk.now.data() + request.range.offset_bytes,
+                    request.into.size());
         if (options_.unreadable && below(20) == 0) result = fail(Errc::kIo, "sector");
     } else if (request.kind == OpKind::kFlush) {
         for (std::size_t sector = 0; sector < kSectors; ++sector) {
@@ -361,7 +386,8 @@ void Simulation::disk_end(std::size_t index) {
         apply(disk, request, false);
         if (request.fua) {
             const auto at = static_cast<std::ptrdiff_t>(request.range.offset_bytes);
-            std::copy_n(disk.now.begin() + at, request.range.length_bytes, disk.durable.begin() + at);
+            std::copy_n(disk.now.begin() + at, request.range.length_bytes,
+                        disk.durable.begin() + at);
             for (std::size_t i = 0; i < request.range.length_bytes / kSectorBytes; ++i) {
                 const std::size_t sector = request.range.offset_bytes / kSectorBytes + i;
                 disk.durable_version[sector] = disk.version[sector];
@@ -380,7 +406,8 @@ void Simulation::authority_step() {
     const Verdict verdict = decide(record_, pending.proposal);
     if (verdict == Verdict::kAuthorized) record_ = pending.proposal.next;
     if (tracing()) {
-        std::printf("%6llu authority: %llu proposes %llu primary %llu members", static_cast<unsigned long long>(now_),
+        std::printf("%6llu authority: %llu proposes %llu primary %llu members",
+                    static_cast<unsigned long long>(now_),
                     static_cast<unsigned long long>(pending.from.value()),
                     static_cast<unsigned long long>(pending.proposal.next.number),
                     static_cast<unsigned long long>(pending.proposal.next.primary.value()));
@@ -416,7 +443,8 @@ void Simulation::guest_request() {
     } else {
         request.kind = dice < 60 ? OpKind::kWrite : OpKind::kRead;
         // Zeroes look all alike, so they are left out where the order of values is checked.
-        if (options_.scribble && dice > 90) request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
+        if (options_.scribble && dice > 90)
+            request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
         request.range = {first * kSectorBytes, count * kSectorBytes};
         request.memory = memory(count * kSectorBytes);
         request.into = *request.memory;
@@ -441,14 +469,17 @@ void Simulation::answered(Guest& guest) {
     const std::uint64_t end = ++now_;
     const std::size_t first = guest.range.offset_bytes / kSectorBytes;
     if (!guest.result) {
-        // Only a volume whose last disk is gone, or a full one that was told to fail, answers with an error.
-        const bool allowed = guest.result.error().code == Errc::kNoSpace ? !options_.wait_on_full
-                                                                         : options_.fail_disk > 0 || options_.unreadable;
+        // Only a volume whose last disk is gone, or a full one that was told to fail, answers with
+        // an error.
+        const bool allowed = guest.result.error().code == Errc::kNoSpace
+                                 ? !options_.wait_on_full
+                                 : options_.fail_disk > 0 || options_.unreadable;
         if (!allowed) failure_ = "a request failed";
         return;
     }
     if (guest.kind == OpKind::kWrite) {
-        for (std::size_t i = 0; i < guest.entries.size(); ++i) history_.end_write(first + i, guest.entries[i], end);
+        for (std::size_t i = 0; i < guest.entries.size(); ++i)
+            history_.end_write(first + i, guest.entries[i], end);
     } else if (guest.kind == OpKind::kFlush) {
         history_.flushed(guest.begin);
     } else if (!lossy_ && !options_.scribble) {
@@ -481,7 +512,8 @@ bool Simulation::step_world() {
         store_ops_.erase(store_ops_.begin());
         const bool failed = op.host->disk_->failed;
         if (!failed) op.change(*op.host->disk_);
-        op.host->node.on_stored(op.token, failed ? Result<void>(fail(Errc::kIo, "disk")) : Result<void>());
+        op.host->node.on_stored(op.token,
+                                failed ? Result<void>(fail(Errc::kIo, "disk")) : Result<void>());
         return true;
     }
     if (dice < 97 && !proposals_.empty()) {
@@ -500,27 +532,34 @@ bool Simulation::step_world() {
 
 bool Simulation::busy() const {
     for (const auto& host : hosts_) {
-        if (host->node.open_ops() > 0 || host->node.proposing() || host->node.joining()) return true;
-        if (host->node.role() == Role::kProbing || host->node.role() == Role::kPreparing) return true;
+        if (host->node.open_ops() > 0 || host->node.proposing() || host->node.joining())
+            return true;
+        if (host->node.role() == Role::kProbing || host->node.role() == Role::kPreparing)
+            return true;
     }
-    return client_->open() > 0 || !disk_ops_.empty() || !store_ops_.empty() || !channels_.empty() || !soon_.empty();
+    return client_->open() > 0 || !disk_ops_.empty() || !store_ops_.empty() || !channels_.empty() ||
+           !soon_.empty();
 }
 
-/// What the daemon's driver does beside: tells former members the record, brings back those that restarted alone.
+/// What the daemon's driver does beside: tells former members the record, brings back those that
+/// restarted alone.
 void Simulation::tidy() {
     Host* const primary = serving();
     if (primary == nullptr) return;
     const Membership record = *primary->node.record();
     for (const auto& host : hosts_) {
         const ReplicaId replica = host->disk_->member.replica;
-        if (record.has(replica) || primary->node.joining() == replica || host->node.role() == Role::kOut) continue;
+        if (record.has(replica) || primary->node.joining() == replica ||
+            host->node.role() == Role::kOut)
+            continue;
         if (host->node.number() < record.number) host->node.on_current(&record);
     }
     // Who is no member any more is closed when nothing of it is under way; it may join again.
     std::erase_if(hosts_, [&](const std::unique_ptr<Host>& host) {
         const ReplicaId replica = host->disk_->member.replica;
         const auto mine = [&](const auto& op) { return op.host == host.get(); };
-        const bool out = !record.has(replica) && primary->node.joining() != replica && host->node.open_ops() == 0;
+        const bool out = !record.has(replica) && primary->node.joining() != replica &&
+                         host->node.open_ops() == 0;
         if (!out || !soon_.empty() || !channels_.empty() || std::ranges::any_of(disk_ops_, mine) ||
             std::ranges::any_of(store_ops_, mine))
             return false;
@@ -540,21 +579,26 @@ void Simulation::settle() {
     for (const auto& host : hosts_) {
         failure_ += " [replica " + std::to_string(host->disk_->member.replica.value()) + " role " +
                     std::to_string(static_cast<int>(host->node.role())) + " number " +
-                    std::to_string(host->node.number()) + " ops " + std::to_string(host->node.open_ops()) +
-                    (host->node.proposing() ? " proposing" : "") + (host->node.joining() ? " joining" : "") +
-                    " regions " + std::to_string(host->node.regions_to_copy()) + "]";
+                    std::to_string(host->node.number()) + " ops " +
+                    std::to_string(host->node.open_ops()) +
+                    (host->node.proposing() ? " proposing" : "") +
+                    (host->node.joining() ? " joining" : "") + " regions " +
+                    std::to_string(host->node.regions_to_copy()) + "]";
     }
-    failure_ += " record " + std::to_string(record_.number) + " client " + std::to_string(client_->open()) + "/" +
-                std::to_string(client_->parked()) + " disks " + std::to_string(disk_ops_.size()) + " stores " +
+    failure_ += " record " + std::to_string(record_.number) + " client " +
+                std::to_string(client_->open()) + "/" + std::to_string(client_->parked()) +
+                " disks " + std::to_string(disk_ops_.size()) + " stores " +
                 std::to_string(store_ops_.size()) + " messages " + std::to_string(channels_.size());
 }
 
 std::string Simulation::run() {
     for (int i = 0; i < options_.steps && failure_.empty(); ++i) {
         if (guests_.size() > 64)
-            std::erase_if(guests_, [](const std::unique_ptr<Guest>& guest) { return guest->answered; });
-        const auto open = std::count_if(guests_.begin(), guests_.end(),
-                                        [](const std::unique_ptr<Guest>& guest) { return !guest->answered; });
+            std::erase_if(guests_,
+                          [](const std::unique_ptr<Guest>& guest) { return guest->answered; });
+        const auto open =
+            std::count_if(guests_.begin(), guests_.end(),
+                          [](const std::unique_ptr<Guest>& guest) { return !guest->answered; });
         if (open < 6 && below(8) == 0 && !lossy_) guest_request();
         if (options_.scribble && !guests_.empty() && below(10) == 0) {
             Guest& guest = *guests_[below(guests_.size())];
@@ -566,14 +610,20 @@ std::string Simulation::run() {
         if (i % 32 == 0) tidy();
         Host* const primary = serving();
         const bool quiet = primary != nullptr && primary->node.regions_to_copy() == 0 && !busy();
-        if (one_in(options_.kill)) die(false);
-        else if (one_in(options_.stop_halfway) && quiet && record_.number == primary->node.number()) stop_halfway();
-        else if (one_in(options_.power_cut)) die(true);
-        else if (one_in(options_.fail_disk) && primary != nullptr && primary->node.record()->members.size() > 1) {
+        if (one_in(options_.kill))
+            die(false);
+        else if (one_in(options_.stop_halfway) && quiet && record_.number == primary->node.number())
+            stop_halfway();
+        else if (one_in(options_.power_cut))
+            die(true);
+        else if (one_in(options_.fail_disk) && primary != nullptr &&
+                 primary->node.record()->members.size() > 1) {
             Disk& disk = *hosts_[below(hosts_.size())]->disk_;
-            const auto healthy = std::count_if(hosts_.begin(), hosts_.end(), [&](const std::unique_ptr<Host>& host) {
-                return !host->disk_->failed && primary->node.record()->has(host->disk_->member.replica);
-            });
+            const auto healthy =
+                std::count_if(hosts_.begin(), hosts_.end(), [&](const std::unique_ptr<Host>& host) {
+                    return !host->disk_->failed &&
+                           primary->node.record()->has(host->disk_->member.replica);
+                });
             if (healthy > 1 && record_.number == primary->node.number()) disk.failed = true;
         } else if (one_in(options_.fill_disk)) {
             for (const auto& disk : disks_) disk->full = !disk->full && below(2) == 0;
@@ -590,7 +640,8 @@ std::string Simulation::run() {
         }
         if (lossy_ && serving() != nullptr && serving()->node.regions_to_copy() == 0 && !busy()) {
             // The loss is looked at: each sector holds what was flushed, or something later.
-            if (tracing()) std::printf("%6llu LOSS LOOKED AT\n", static_cast<unsigned long long>(now_));
+            if (tracing())
+                std::printf("%6llu LOSS LOOKED AT\n", static_cast<unsigned long long>(now_));
             for (std::size_t sector = 0; sector < kSectors && failure_.empty(); ++sector)
                 failure_ = history_.lose(sector, ++now_, sector_value(*serving()->disk_, sector));
             lossy_ = false;
@@ -627,8 +678,8 @@ std::string Simulation::members_differ() const {
         if (!record_.has(disk->member.replica) || disk->failed) continue;
         if (first == nullptr) first = disk.get();
         for (std::size_t sector = 0; sector < kSectors; ++sector) {
-            if (std::memcmp(first->now.data() + sector * kSectorBytes, disk->now.data() + sector * kSectorBytes,
-                            kSectorBytes) != 0)
+            if (std::memcmp(first->now.data() + sector * kSectorBytes,
+                            disk->now.data() + sector * kSectorBytes, kSectorBytes) != 0)
                 return "members differ in sector " + std::to_string(sector);
         }
     }

@@ -1,7 +1,8 @@
-// A host of two or three replicas for the core of replication, without disks, threads or clocks: one seed is one run.
-// Messages are shuffled (in order between any two), disk requests end in any order, what is not flushed may be lost sector
-// by sector, proposals may arrive late and their answers be lost, the process dies and starts again in the same boot or in
-// another, disks fail, replicas join. After each run: every answer is explained by one order (history.h), flushed writes
+// A host of two or three replicas for the core of replication, without disks, threads or clocks:
+// one seed is one run. Messages are shuffled (in order between any two), disk requests end in any
+// order, what is not flushed may be lost sector by sector, proposals may arrive late and their
+// answers be lost, the process dies and starts again in the same boot or in another, disks fail,
+// replicas join. After each run: every answer is explained by one order (history.h), flushed writes
 // are there, and the members hold the same bytes.
 #pragma once
 
@@ -22,19 +23,19 @@ namespace ublkd::test {
 
 struct SimulationOptions {
     std::size_t members = 2;
-    std::size_t spares = 1;          // replicas that may join
+    std::size_t spares = 1;  // replicas that may join
     int steps = 3000;
     // One in so many steps; 0: never.
     int kill = 0;
     int power_cut = 0;
-    int stop_halfway = 0;    // in moments without an open request
+    int stop_halfway = 0;  // in moments without an open request
     int fail_disk = 0;
     int add = 0;
     int fill_disk = 0;
-    int flush_share = 8;             // percent of the guest's requests
+    int flush_share = 8;  // percent of the guest's requests
     bool wait_on_full = true;
-    bool scribble = false;           // the guest changes its page while it is written (R13)
-    bool unreadable = false;         // sectors that cannot be read (R14)
+    bool scribble = false;    // the guest changes its page while it is written (R13)
+    bool unreadable = false;  // sectors that cannot be read (R14)
 };
 
 class Simulation final : public replication::ClientEffects {
@@ -49,7 +50,7 @@ class Simulation final : public replication::ClientEffects {
     const Counts& counts() const { return counts_; }
 
   private:
-    static constexpr std::size_t kSectors = 64;    // of 512 bytes: 8 pages, 4 regions of 2 pages
+    static constexpr std::size_t kSectors = 64;  // of 512 bytes: 8 pages, 4 regions of 2 pages
     static constexpr std::uint64_t kBytes = kSectors * kSectorBytes;
     static constexpr std::uint32_t kRegion = 8192;
 
@@ -58,7 +59,7 @@ class Simulation final : public replication::ClientEffects {
     struct DiskOp {
         Host* host = nullptr;
         replication::DiskRequest request{};
-        std::vector<std::byte> snapshot{};              // of a flush: what had ended when it began
+        std::vector<std::byte> snapshot{};  // of a flush: what had ended when it began
         std::vector<std::uint64_t> snapshot_versions{};
     };
     struct StoreOp {
@@ -69,13 +70,13 @@ class Simulation final : public replication::ClientEffects {
     struct Guest : replication::ClientRequest {
         Simulation* simulation = nullptr;
         std::uint64_t begin = 0;
-        std::vector<std::uint64_t> values;      // per sector
-        std::vector<std::size_t> entries;       // in the history
+        std::vector<std::uint64_t> values;  // per sector
+        std::vector<std::size_t> entries;   // in the history
         std::vector<std::byte>* memory = nullptr;
         bool answered = false;
         bool scribbled = false;
     };
-    struct Pending {                            // at the authority
+    struct Pending {  // at the authority
         replication::Proposal proposal;
         std::uint64_t life = 0;
         ReplicaId from;
@@ -121,15 +122,16 @@ class Simulation final : public replication::ClientEffects {
     std::map<std::pair<ReplicaId, ReplicaId>, std::deque<replication::Message>> channels_;
     std::vector<DiskOp> disk_ops_;
     std::vector<StoreOp> store_ops_;
-    std::vector<std::function<void()>> soon_;    // buffers, extents
+    std::vector<std::function<void()>> soon_;  // buffers, extents
     std::vector<std::pair<Host*, replication::TimerKind>> timers_;
-    std::deque<std::vector<std::byte>> arena_;   // lives as long as the run, so that late writes hit no freed memory
+    std::deque<std::vector<std::byte>>
+        arena_;  // lives as long as the run, so that late writes hit no freed memory
     std::vector<std::unique_ptr<Guest>> guests_;
     std::uint64_t guest_start_ = 1000;
     std::uint64_t guest_sequence_ = 0;
     std::uint64_t next_value_ = 1;
     History history_{kSectors};
-    bool lossy_ = false;             // a power cut: what was not flushed may be gone
+    bool lossy_ = false;  // a power cut: what was not flushed may be gone
     std::vector<std::size_t> flushes_;
     std::string failure_;
     Counts counts_;

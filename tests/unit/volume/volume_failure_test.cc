@@ -1,5 +1,6 @@
-// Goal: what a volume does when a disk fails, fills up or is replaced while it serves (R5, R12, R13, R14), and with retries
-// (R8). Method: real stores in temporary folders, faults at the store's points; each rule once with its switch off.
+// Goal: what a volume does when a disk fails, fills up or is replaced while it serves (R5, R12,
+// R13, R14), and with retries (R8). Method: real stores in temporary folders, faults at the store's
+// points; each rule once with its switch off.
 #include <gtest/gtest.h>
 
 #include "tests/unit/volume/volume_world.h"
@@ -11,7 +12,8 @@ using test::World;
 
 constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 
-io::Task<void> write_aside(Volume* volume, std::uint64_t offset_bytes, std::span<const std::byte> data, bool* answered) {
+io::Task<void> write_aside(Volume* volume, std::uint64_t offset_bytes,
+                           std::span<const std::byte> data, bool* answered) {
     const block::WriteOptions options{};
     const auto written = co_await volume->write(offset_bytes, data, options);
     EXPECT_TRUE(written.has_value());
@@ -23,7 +25,7 @@ TEST(VolumeFailure, SecondaryWhoseDiskFailsLeavesByTheNextNumberAndTheWriteIsAck
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
     ASSERT_TRUE(world.write(0, 1_b));
-    ASSERT_TRUE(faults::arm("store.data_write=fail@2"));    // the primary's own is the first
+    ASSERT_TRUE(faults::arm("store.data_write=fail@2"));  // the primary's own is the first
     EXPECT_TRUE(world.write(4096, 2_b));
     EXPECT_EQ(world.authority->load()->number, 2U);
     EXPECT_EQ(world.authority->load()->members.size(), 1U);
@@ -35,7 +37,7 @@ TEST(VolumeFailure, SecondaryWhoseDiskFailsLeavesByTheNextNumberAndTheWriteIsAck
     EXPECT_EQ(world.lost[0].second.code, Errc::kIo);
     EXPECT_EQ(world.read(4096), 2_b);
     ASSERT_TRUE(world.stop());
-    ASSERT_TRUE(world.start());    // the other one is no member: it is not even opened
+    ASSERT_TRUE(world.start());  // the other one is no member: it is not even opened
     EXPECT_EQ(world.read(0), 1_b);
 }
 
@@ -77,9 +79,9 @@ TEST(VolumeFailure, LastMemberIsNeverRemovedItsErrorsGoToTheGuest) {
     EXPECT_EQ(written.error().code, Errc::kIo);
     EXPECT_EQ(world.authority->load()->number, 1U);
     const VolumeStatus status = world.volume->status();
-    EXPECT_EQ(status.state, VolumeState::kBlocked);    // not "ok"
+    EXPECT_EQ(status.state, VolumeState::kBlocked);  // not "ok"
     EXPECT_STREQ(status.blocked_by.c_str(), "R14");
-    EXPECT_FALSE(world.stop());    // not clean, and says so
+    EXPECT_FALSE(world.stop());  // not clean, and says so
 }
 
 TEST(VolumeFailure, UnreadableRangeIsReadFromTheOtherMemberAndRewritten) {
@@ -89,7 +91,7 @@ TEST(VolumeFailure, UnreadableRangeIsReadFromTheOtherMemberAndRewritten) {
     ASSERT_TRUE(world.write(0, 5_b));
     ASSERT_TRUE(faults::arm("store.data_read=fail@1"));
     EXPECT_EQ(world.read(0), 5_b);
-    EXPECT_EQ(world.authority->load()->number, 1U);    // nobody had to leave
+    EXPECT_EQ(world.authority->load()->number, 1U);  // nobody had to leave
     EXPECT_EQ(world.read(0), 5_b);
     EXPECT_TRUE(world.members_equal(2));
 }
@@ -110,7 +112,8 @@ TEST(VolumeFailure, AcknowledgementsWaitWhileTheAuthorityIsAway) {
     World world(2);
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
-    ASSERT_TRUE(world.write(0, 1_b));    // the region is active: the primary's write comes first from now on
+    ASSERT_TRUE(
+        world.write(0, 1_b));  // the region is active: the primary's write comes first from now on
     world.authority->away = 3;
     ASSERT_TRUE(faults::arm("store.data_write=fail@2"));
     auto buffer = world.buffer_of(4096);
@@ -120,7 +123,8 @@ TEST(VolumeFailure, AcknowledgementsWaitWhileTheAuthorityIsAway) {
     io::Gate gate;
     io::spawn(gate, write_aside(world.volume.get(), 0, buffer.span(), &answered));
     ASSERT_TRUE(world.wait_until([&] {
-        if (world.volume->status().state == VolumeState::kBlocked) rule = world.volume->status().blocked_by;
+        if (world.volume->status().state == VolumeState::kBlocked)
+            rule = world.volume->status().blocked_by;
         EXPECT_TRUE(!answered || world.authority->away == 0);
         return answered;
     }));
@@ -160,8 +164,8 @@ TEST(VolumeFailure, WriteThatFindsAPoolFullWaitsAndNobodyLeaves) {
     io::spawn(gate, write_aside(world.volume.get(), kMiB, buffer.span(), &answered));
     ASSERT_TRUE(world.wait_until([&] { return world.volume->status().blocked_by == "on-full"; }));
     EXPECT_FALSE(answered);
-    EXPECT_EQ(world.read(0), 1_b);           // the rest goes on
-    EXPECT_TRUE(world.write(8192, 2_b));    // the unit is allocated already
+    EXPECT_EQ(world.read(0), 1_b);        // the rest goes on
+    EXPECT_TRUE(world.write(8192, 2_b));  // the unit is allocated already
     world.config.replicas[1].budget->set_cap_bytes(0);
     ASSERT_TRUE(world.wait_until([&] { return answered; }));
     EXPECT_EQ(world.authority->load()->number, 1U);
@@ -170,8 +174,8 @@ TEST(VolumeFailure, WriteThatFindsAPoolFullWaitsAndNobodyLeaves) {
     world.run(gate.close());
 }
 
-io::Task<void> write_refused(Volume* volume, std::uint64_t offset_bytes, std::span<const std::byte> data,
-                             Errc* code) {
+io::Task<void> write_refused(Volume* volume, std::uint64_t offset_bytes,
+                             std::span<const std::byte> data, Errc* code) {
     const block::WriteOptions options{};
     const auto written = co_await volume->write(offset_bytes, data, options);
     EXPECT_FALSE(written.has_value());
@@ -190,7 +194,8 @@ TEST(VolumeFailure, WritesThatWaitForSpaceEndWhenTheyMayNotWaitAnyMore) {
         Errc code = Errc::kInvalidArgument;
         io::Gate gate;
         io::spawn(gate, write_refused(world.volume.get(), kMiB, buffer.span(), &code));
-        ASSERT_TRUE(world.wait_until([&] { return world.volume->status().blocked_by == "on-full"; }));
+        ASSERT_TRUE(
+            world.wait_until([&] { return world.volume->status().blocked_by == "on-full"; }));
         world.volume->set_on_full(OnFull::kFail);
         ASSERT_TRUE(world.wait_until([&] { return code == Errc::kNoSpace; })) << full;
         EXPECT_TRUE(world.members_equal(2)) << full;
@@ -234,14 +239,16 @@ TEST(VolumeFailure, DegradedVolumeGetsANewReplicaWhileItIsWritten) {
     World world(1, 32 * kMiB);
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
-    for (std::uint64_t at = 0; at < 16 * kMiB; at += 2 * kMiB) ASSERT_TRUE(world.write(at, 1_b, 256 * kKiB));
+    for (std::uint64_t at = 0; at < 16 * kMiB; at += 2 * kMiB)
+        ASSERT_TRUE(world.write(at, 1_b, 256 * kKiB));
     ASSERT_TRUE(world.run(world.volume->add_replica(world.new_place())));
     EXPECT_EQ(world.volume->status().state, VolumeState::kSyncing);
     std::uint64_t writes = 0;
     while (world.joined.empty()) {
         ASSERT_TRUE(world.write((writes * 37 % 8192) * 4096, static_cast<std::byte>(writes), 4096));
         if (++writes % 5 == 0) {
-            ASSERT_TRUE(world.run(world.volume->discard({(writes * 53 % 8000) * 4096, 64 * kKiB}, {})));
+            ASSERT_TRUE(
+                world.run(world.volume->discard({(writes * 53 % 8000) * 4096, 64 * kKiB}, {})));
         }
         ASSERT_LT(writes, 100'000U);
     }
@@ -263,7 +270,8 @@ TEST(VolumeFailure, LostReplicaIsReplacedAndALostOneMayReturnByAFullCopy) {
     ASSERT_TRUE(world.run(world.volume->discard({kMiB, 256 * kKiB}, {})));
     // The very same folder, whose content is old now.
     const ReplicaPlace back = world.config.replicas[1];
-    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(back)).has_value(); }));
+    ASSERT_TRUE(
+        world.wait_until([&] { return world.run(world.volume->add_replica(back)).has_value(); }));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_EQ(world.authority->load()->number, 3U);
     EXPECT_TRUE(world.members_equal(2));
@@ -275,7 +283,8 @@ TEST(VolumeFailure, JoiningReplicaWhoseDiskFailsGivesUpAndNothingElseChanges) {
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
     ASSERT_TRUE(world.write(0, 1_b, 512 * kKiB));
-    ASSERT_TRUE(faults::arm("store.data_write=fail@1"));    // the first write from now on is the copy's
+    ASSERT_TRUE(
+        faults::arm("store.data_write=fail@1"));  // the first write from now on is the copy's
     const ReplicaPlace place = world.new_place();
     ASSERT_TRUE(world.run(world.volume->add_replica(place)));
     ASSERT_TRUE(world.wait_until([&] { return !world.lost.empty(); }));
@@ -292,14 +301,15 @@ TEST(VolumeFailure, CopyWhoseSourceCannotBeReadBlamesNotTheJoiningReplicasDisk) 
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
     ASSERT_TRUE(world.write(0, 1_b, 512 * kKiB));
-    ASSERT_TRUE(faults::arm("store.data_read=fail@1"));    // the first read from now on is the copy's
+    ASSERT_TRUE(faults::arm("store.data_read=fail@1"));  // the first read from now on is the copy's
     const ReplicaPlace place = world.new_place();
     ASSERT_TRUE(world.run(world.volume->add_replica(place)));
     ASSERT_TRUE(world.wait_until([&] { return !world.lost.empty(); }));
     EXPECT_EQ(world.lost[0].first, place.member.replica);
-    EXPECT_EQ(world.lost[0].second.code, Errc::kCancelled);    // kIo would put its pool out
+    EXPECT_EQ(world.lost[0].second.code, Errc::kCancelled);  // kIo would put its pool out
     EXPECT_EQ(world.read(0, 512 * kKiB), 1_b);
-    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
+    ASSERT_TRUE(world.wait_until(
+        [&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_TRUE(world.members_equal(2));
 }
@@ -314,15 +324,16 @@ TEST(VolumeFailure, BarredReplicaIsGivenUpAndTheVolumeGoesOn) {
     ASSERT_TRUE(world.run(world.volume->add_replica(place)));
     ASSERT_TRUE(world.wait_until([&] { return !world.lost.empty(); }));
     EXPECT_EQ(world.lost[0].first, place.member.replica);
-    EXPECT_EQ(world.lost[0].second.code, Errc::kConflict);    // no disk is to blame
-    EXPECT_EQ(world.authority->proposals, 2);                 // the first record, and the join once
+    EXPECT_EQ(world.lost[0].second.code, Errc::kConflict);  // no disk is to blame
+    EXPECT_EQ(world.authority->proposals, 2);               // the first record, and the join once
     EXPECT_EQ(world.authority->load()->number, 1U);
     EXPECT_TRUE(world.write(0, 2_b));
-    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
+    ASSERT_TRUE(world.wait_until(
+        [&] { return world.run(world.volume->add_replica(world.new_place())).has_value(); }));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_TRUE(world.members_equal(2));
     ASSERT_TRUE(faults::arm("store.data_write=fail@2"));
-    EXPECT_TRUE(world.write(4096, 3_b));    // the next change of the membership is decided as ever
+    EXPECT_TRUE(world.write(4096, 3_b));  // the next change of the membership is decided as ever
     EXPECT_EQ(world.authority->load()->members.size(), 1U);
 }
 
@@ -331,11 +342,13 @@ TEST(VolumeFailure, CopyKeepsToItsRate) {
     world.config.copy_bytes_per_second = 20 * kMiB;
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
-    for (std::uint64_t at = 0; at < 4 * kMiB; at += 512 * kKiB) ASSERT_TRUE(world.write(at, 1_b, 512 * kKiB));
+    for (std::uint64_t at = 0; at < 4 * kMiB; at += 512 * kKiB)
+        ASSERT_TRUE(world.write(at, 1_b, 512 * kKiB));
     const auto begin = io::Clock::now();
     ASSERT_TRUE(world.run(world.volume->add_replica(world.new_place())));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
-    EXPECT_GE(io::Clock::now() - begin, std::chrono::milliseconds(180));    // 4 MiB at 20 MiB/s: 200 ms
+    EXPECT_GE(io::Clock::now() - begin,
+              std::chrono::milliseconds(180));  // 4 MiB at 20 MiB/s: 200 ms
 }
 
 TEST(VolumeFailure, AThirdReplicaJoinsAndOneOfThreeMayFail) {
@@ -346,13 +359,14 @@ TEST(VolumeFailure, AThirdReplicaJoinsAndOneOfThreeMayFail) {
     ASSERT_TRUE(world.run(world.volume->add_replica(world.new_place())));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_TRUE(world.members_equal(3));
-    ASSERT_TRUE(faults::arm("store.data_write=fail@1"));    // the primary's
+    ASSERT_TRUE(faults::arm("store.data_write=fail@1"));  // the primary's
     ASSERT_TRUE(world.write(4096, 2_b));
     EXPECT_EQ(world.authority->load()->members.size(), 2U);
     EXPECT_TRUE(world.members_equal(2));
     EXPECT_EQ(world.read(0), 1_b);
     EXPECT_EQ(world.read(4096), 2_b);
-    EXPECT_EQ(world.run(world.volume->add_replica(world.config.replicas[1])).error().code, Errc::kExists);
+    EXPECT_EQ(world.run(world.volume->add_replica(world.config.replicas[1])).error().code,
+              Errc::kExists);
 }
 
 // ---- R8
@@ -369,8 +383,8 @@ TEST(VolumeFailure, R8_RetriedWriteIsAnsweredAndNotAppliedAgain) {
         const block::WriteOptions second{.id = {77, 2}};
         ASSERT_TRUE(world.write(0, 1_b, 4096, first));
         ASSERT_TRUE(world.write(0, 2_b, 4096, second));
-        ASSERT_TRUE(world.write(0, 1_b, 4096, first));    // sent again: its answer was lost
-        EXPECT_EQ(world.read(0), rule ? 2_b : 1_b);       // without the rule it lands on the later one
+        ASSERT_TRUE(world.write(0, 1_b, 4096, first));  // sent again: its answer was lost
+        EXPECT_EQ(world.read(0), rule ? 2_b : 1_b);  // without the rule it lands on the later one
     }
 }
 

@@ -1,6 +1,7 @@
-// Goal: starting after a death of the process (R7, R8), after another boot (R9), after an interrupted copy (R12) and at
-// every named step. Method: a child process writes and dies (SIGKILL at a fault point, or an end without a stop); another
-// start over the same folders finds every acknowledged write, and members that are equal byte for byte.
+// Goal: starting after a death of the process (R7, R8), after another boot (R9), after an
+// interrupted copy (R12) and at every named step. Method: a child process writes and dies (SIGKILL
+// at a fault point, or an end without a stop); another start over the same folders finds every
+// acknowledged write, and members that are equal byte for byte.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -17,11 +18,11 @@ using test::World;
 constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 
 /// Opens the store of a member that no volume has open and changes it behind the protocol's back.
-void tamper(World& world, std::size_t replica, std::optional<std::uint64_t> offset_bytes, std::byte value,
-            store::SuperblockChange change) {
+void tamper(World& world, std::size_t replica, std::optional<std::uint64_t> offset_bytes,
+            std::byte value, store::SuperblockChange change) {
     world.reactor();
-    auto opened =
-        world.run(store::ReplicaStore::open(&world.reactor(), world.buffers(), world.config.replicas[replica].folder, {}));
+    auto opened = world.run(store::ReplicaStore::open(&world.reactor(), world.buffers(),
+                                                      world.config.replicas[replica].folder, {}));
     CHECK(opened.has_value(), "the member's store opens");
     if (offset_bytes) {
         auto buffer = world.buffer_of(4096);
@@ -64,7 +65,7 @@ TEST(VolumeRestart, R7_RegionsOutsideOfTheUnionAreServedAtOnce) {
     EXPECT_EQ(world.volume->status().state, VolumeState::kSyncing);
     EXPECT_EQ(world.volume->status().sync_total_bytes, 2 * kRegionBytes);
     EXPECT_EQ(world.read(32 * kMiB), 0_b);
-    EXPECT_EQ(world.read(8 * kMiB), 2_b);    // waits for its copy
+    EXPECT_EQ(world.read(8 * kMiB), 2_b);  // waits for its copy
     EXPECT_TRUE(world.wait_until([&] { return world.volume->status().state == VolumeState::kOk; }));
 }
 
@@ -95,11 +96,12 @@ TEST(VolumeRestart, R10_NothingIsCopiedForWhatWasFlushedAWhileAgo) {
         CHECK(world.write(0, 1_b) && world.write(8 * kMiB, 2_b), "written");
         CHECK(world.run(world.volume->flush()), "flushed");
         CHECK(world.write(8 * kMiB, 3_b), "written again");
-        world.wait_until([] { return false; }, 6);    // bits are cleared each 5 seconds
+        world.wait_until([] { return false; }, 6);  // bits are cleared each 5 seconds
     });
     ASSERT_FALSE(died);
     ASSERT_TRUE(world.start());
-    EXPECT_EQ(world.volume->status().sync_total_bytes, kRegionBytes);    // the one that was written since
+    EXPECT_EQ(world.volume->status().sync_total_bytes,
+              kRegionBytes);  // the one that was written since
     EXPECT_EQ(world.read(0), 1_b);
     EXPECT_EQ(world.read(8 * kMiB), 3_b);
     EXPECT_TRUE(world.members_equal(2));
@@ -123,13 +125,13 @@ TEST(VolumeRestart, R9_AllMembersInAnotherBootGoOnUnderALossNumber) {
     for (const std::size_t members : {1U, 2U}) {
         World world(members);
         create_and_write(world);
-        if (members == 2) tamper(world, 1, 4096, 9_b, {});    // a write that the primary's disk lost
+        if (members == 2) tamper(world, 1, 4096, 9_b, {});  // a write that the primary's disk lost
         world.another_boot();
         ASSERT_TRUE(world.start());
         EXPECT_EQ(world.authority->load()->number, 2U);
         EXPECT_EQ(world.authority->load()->loss_count, 1U);
         EXPECT_EQ(world.read(0), 1_b);
-        EXPECT_EQ(world.read(4096), 0_b);    // the primary's disk is the source
+        EXPECT_EQ(world.read(4096), 0_b);  // the primary's disk is the source
         EXPECT_TRUE(world.members_equal(members));
         ASSERT_TRUE(world.stop());
         world.another_boot();
@@ -138,13 +140,15 @@ TEST(VolumeRestart, R9_AllMembersInAnotherBootGoOnUnderALossNumber) {
     }
 }
 
-/// The member that is left gets another one, as the volume's owner does it: never the lost one under its own id.
+/// The member that is left gets another one, as the volume's owner does it: never the lost one
+/// under its own id.
 void replace_lost(World& world) {
     ASSERT_TRUE(world.wait_until([&] { return world.authority->load()->members.size() == 1; }));
     for (int i = 0; i < 20; ++i) world.run(world.nap());
-    EXPECT_TRUE(world.joined.empty());    // the volume brings nobody back by itself
+    EXPECT_TRUE(world.joined.empty());  // the volume brings nobody back by itself
     const ReplicaPlace place = world.new_place();
-    ASSERT_TRUE(world.wait_until([&] { return world.run(world.volume->add_replica(place)).has_value(); }));
+    ASSERT_TRUE(
+        world.wait_until([&] { return world.run(world.volume->add_replica(place)).has_value(); }));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_EQ(world.joined[0], place.member.replica);
 }
@@ -153,8 +157,10 @@ TEST(VolumeRestart, R9_SecondaryThatRestartedAloneIsLostAndReplacedByACopy) {
     for (const bool rule : {true, false}) {
         World world(2);
         create_and_write(world);
-        // The member's disk lost a write and its activity bit: what a power cut of its host alone may do.
-        tamper(world, 1, 0, 0_b, store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
+        // The member's disk lost a write and its activity bit: what a power cut of its host alone
+        // may do.
+        tamper(world, 1, 0, 0_b,
+               store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
         if (!rule) {
             ASSERT_TRUE(faults::arm("rule.boot_check=off;rule.union_copy=off"));
         }
@@ -164,7 +170,7 @@ TEST(VolumeRestart, R9_SecondaryThatRestartedAloneIsLostAndReplacedByACopy) {
             continue;
         }
         replace_lost(world);
-        EXPECT_EQ(world.authority->load()->number, 3U);    // one left, and another came
+        EXPECT_EQ(world.authority->load()->number, 3U);  // one left, and another came
         EXPECT_EQ(world.authority->load()->loss_count, 0U);
         EXPECT_TRUE(world.members_equal(2));
         EXPECT_EQ(world.read(0), 1_b);
@@ -175,7 +181,8 @@ TEST(VolumeRestart, R9_PrimaryThatRestartedAloneHandsOverToAMemberThatDidNot) {
     World world(2);
     create_and_write(world);
     // Its disk lost an acknowledged write, which the other member has.
-    tamper(world, 0, 0, 0_b, store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
+    tamper(world, 0, 0, 0_b,
+           store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
     ASSERT_TRUE(world.start());
     EXPECT_EQ(world.read(0), 1_b);
     EXPECT_EQ(world.authority->load()->primary, world.config.replicas[1].member.replica);
@@ -187,7 +194,8 @@ TEST(VolumeRestart, R9_PrimaryThatRestartedAloneHandsOverToAMemberThatDidNot) {
 TEST(VolumeRestart, R9_WithoutTheBootCheckAnAcknowledgedWriteIsLostAlthoughAMemberHasIt) {
     World world(2);
     create_and_write(world);
-    tamper(world, 0, 0, 0_b, store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
+    tamper(world, 0, 0, 0_b,
+           store::SuperblockChange{.boot_id = store::BootId{std::byte{99}}, .clean = false});
     ASSERT_TRUE(faults::arm("rule.boot_check=off"));
     ASSERT_TRUE(world.start());
     EXPECT_EQ(world.read(0), 0_b);
@@ -213,7 +221,8 @@ TEST(VolumeRestart, ReplicaThatKnowsAGreaterNumberThanTheAuthorityIsRefused) {
     const auto old = record;
     record.number = 5;
     tamper(world, 0, {}, 0_b,
-           store::SuperblockChange{.number = 5, .record = store::RecordBytes(replication::encode(record))});
+           store::SuperblockChange{.number = 5,
+                                   .record = store::RecordBytes(replication::encode(record))});
     const auto started = world.start();
     ASSERT_FALSE(started);
     EXPECT_EQ(started.error().code, Errc::kStale);
@@ -227,9 +236,11 @@ TEST(VolumeRestart, ReplicaMadeWithoutARecordServesUnderTheFirst) {
     record.volume = world.config.id;
     record.number = 1;
     for (const auto& place : world.config.replicas) {
-        const store::ReplicaConfig config{
-            .volume = world.config.id, .incarnation = place.member.replica, .size_bytes = world.config.size_bytes};
-        ASSERT_TRUE(world.run(store::ReplicaStore::create(&world.reactor(), world.buffers(), place.folder, config, {})));
+        const store::ReplicaConfig config{.volume = world.config.id,
+                                          .incarnation = place.member.replica,
+                                          .size_bytes = world.config.size_bytes};
+        ASSERT_TRUE(world.run(store::ReplicaStore::create(&world.reactor(), world.buffers(),
+                                                          place.folder, config, {})));
         record.members.push_back(place.member);
     }
     record.primary = record.members[0].replica;
@@ -253,7 +264,8 @@ TEST(VolumeRestart, R8_RetryAfterADeathIsRecognisedByTheFileOfIds) {
             ASSERT_TRUE(faults::arm("rule.retry_ids=off"));
         }
         ASSERT_TRUE(world.start());
-        ASSERT_TRUE(world.write(0, 1_b, 4096, {.id = {77, 1}}));    // ublk's re-issue: its completion was not seen
+        ASSERT_TRUE(world.write(0, 1_b, 4096,
+                                {.id = {77, 1}}));  // ublk's re-issue: its completion was not seen
         EXPECT_EQ(world.read(0), rule ? 2_b : 1_b);
         EXPECT_TRUE(world.members_equal(2));
     }
@@ -264,14 +276,15 @@ TEST(VolumeRestart, InterruptedCopyBeginsAgain) {
     const ReplicaPlace place = world.new_place();
     const bool died = world.die_in([&] {
         CHECK(world.create() && world.start(), "created");
-        for (std::uint64_t at = 0; at < 8 * kMiB; at += 512 * kKiB) CHECK(world.write(at, 1_b, 512 * kKiB), "written");
+        for (std::uint64_t at = 0; at < 8 * kMiB; at += 512 * kKiB)
+            CHECK(world.write(at, 1_b, 512 * kKiB), "written");
         CHECK(faults::arm("repl.part_copied=crash@5"), "armed");
         CHECK(world.run(world.volume->add_replica(place)), "added");
         world.wait_until([] { return false; });
     });
     ASSERT_TRUE(died);
     ASSERT_TRUE(world.start());
-    ASSERT_TRUE(world.write(0, 2_b));    // the folder holds older content now
+    ASSERT_TRUE(world.write(0, 2_b));  // the folder holds older content now
     ASSERT_TRUE(world.run(world.volume->add_replica(place)));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_TRUE(world.members_equal(2));
@@ -307,14 +320,15 @@ TEST(VolumeRestart, PendingJoinOfABarredReplicaIsGivenUpByTheNextStart) {
 
 /// What a child has had acknowledged, in memory that both processes see.
 struct Shared {
-    std::array<std::uint8_t, 64> acknowledged;    // per slot: the last value that was acknowledged
-    std::array<std::uint8_t, 64> sent;            // and the last that was sent
+    std::array<std::uint8_t, 64> acknowledged;  // per slot: the last value that was acknowledged
+    std::array<std::uint8_t, 64> sent;          // and the last that was sent
 };
 
 class SharedMemory {
   public:
     SharedMemory() {
-        void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         CHECK(memory != MAP_FAILED, "shared memory");
         shared_ = static_cast<Shared*>(memory);
     }
@@ -331,7 +345,8 @@ std::uint64_t place_of(std::size_t slot) { return (slot % 8) * 2 * kMiB + (slot 
 
 void write_slot(World& world, const SharedMemory& shared, std::size_t slot, std::uint8_t value) {
     shared->sent[slot] = value;
-    if (world.write(place_of(slot), static_cast<std::byte>(value))) shared->acknowledged[slot] = value;
+    if (world.write(place_of(slot), static_cast<std::byte>(value)))
+        shared->acknowledged[slot] = value;
 }
 
 /// Each slot holds the last acknowledged value, or the one that was under way.
@@ -371,12 +386,26 @@ void live(World& world, const SharedMemory& shared, bool lose_a_member) {
 }
 
 TEST(VolumeRestart, DeathAtEveryNamedStepLosesNothingThatWasAcknowledged) {
-    const char* const points[] = {
-        "volume.opened",        "volume.before_store",  "repl.record_stored",   "repl.adopted",
-        "repl.serving",         "repl.own_applied",     "repl.applied",         "repl.before_answer",
-        "repl.pending_stored",  "repl.proposal_sent",   "repl.authorized",      "repl.part_copied",
-        "repl.join_marked",     "volume.before_clean",  "volume.marked_clean",  "store.data_write",
-        "store.after_data_write", "store.superblock_write", "store.after_superblock_write", "store.map_write"};
+    const char* const points[] = {"volume.opened",
+                                  "volume.before_store",
+                                  "repl.record_stored",
+                                  "repl.adopted",
+                                  "repl.serving",
+                                  "repl.own_applied",
+                                  "repl.applied",
+                                  "repl.before_answer",
+                                  "repl.pending_stored",
+                                  "repl.proposal_sent",
+                                  "repl.authorized",
+                                  "repl.part_copied",
+                                  "repl.join_marked",
+                                  "volume.before_clean",
+                                  "volume.marked_clean",
+                                  "store.data_write",
+                                  "store.after_data_write",
+                                  "store.superblock_write",
+                                  "store.after_superblock_write",
+                                  "store.map_write"};
     for (const bool lose : {false, true}) {
         for (const char* const point : points) {
             for (const int hit : {1, 2, 5, 12, 30}) {
@@ -386,21 +415,26 @@ TEST(VolumeRestart, DeathAtEveryNamedStepLosesNothingThatWasAcknowledged) {
                 const SharedMemory shared;
                 const auto before = world.config.replicas;
                 world.die_in([&] {
-                    CHECK(faults::arm(std::string(point) + "=crash@" + std::to_string(hit)), "armed");
+                    CHECK(faults::arm(std::string(point) + "=crash@" + std::to_string(hit)),
+                          "armed");
                     live(world, shared, lose);
                 });
-                SCOPED_TRACE(std::string(point) + "@" + std::to_string(hit) + (lose ? " losing a member" : ""));
+                SCOPED_TRACE(std::string(point) + "@" + std::to_string(hit) +
+                             (lose ? " losing a member" : ""));
                 // The next daemon knows the folders of all replicas that were ever made.
-                for (const auto& entry : std::filesystem::recursive_directory_iterator(world.folder())) {
+                for (const auto& entry :
+                     std::filesystem::recursive_directory_iterator(world.folder())) {
                     const auto id = ReplicaId::parse(entry.path().filename().string());
-                    const bool known = std::any_of(before.begin(), before.end(), [&](const ReplicaPlace& place) {
-                        return id && place.member.replica == *id;
-                    });
+                    const bool known =
+                        std::any_of(before.begin(), before.end(), [&](const ReplicaPlace& place) {
+                            return id && place.member.replica == *id;
+                        });
                     if (id && entry.is_directory() && !known)
-                        world.config.replicas.push_back({.member = {.replica = *id, .host = HostId(1), .pool = PoolId(3)},
-                                                         .folder = entry.path().string(),
-                                                         .budget = {},
-                                                         .direct = before[0].direct});
+                        world.config.replicas.push_back(
+                            {.member = {.replica = *id, .host = HostId(1), .pool = PoolId(3)},
+                             .folder = entry.path().string(),
+                             .budget = {},
+                             .direct = before[0].direct});
                 }
                 ASSERT_TRUE(world.start());
                 expect_slots(world, shared);
@@ -432,7 +466,8 @@ TEST(VolumeRestart, DeathAtRandomMomentsLosesNothingThatWasAcknowledged) {
                 if (i % 11 == 0) CHECK(world.run(world.volume->flush()), "flushed");
             }
         });
-        if (round % 3 == 2) world.another_boot();    // the disk kept all: only the rules of R9 are exercised
+        if (round % 3 == 2)
+            world.another_boot();  // the disk kept all: only the rules of R9 are exercised
         ASSERT_TRUE(world.start());
         expect_slots(world, shared);
         EXPECT_TRUE(world.members_equal(2)) << round;
@@ -455,11 +490,12 @@ TEST(VolumeRestart, StartEndsWhereTheAuthorityAnswersNoProposal) {
     std::filesystem::remove_all(world.config.replicas[1].folder);
     world.authority->deaf = true;
     world.config.start_limit = std::chrono::milliseconds(300);
-    for (int round = 0; round < 2; ++round) {    // once more: what the first left does no harm
+    for (int round = 0; round < 2; ++round) {  // once more: what the first left does no harm
         const auto started = world.start();
         ASSERT_FALSE(started);
         EXPECT_EQ(started.error().code, Errc::kTimedOut);
-        EXPECT_NE(to_string(started.error()).find("R4"), std::string::npos) << to_string(started.error());
+        EXPECT_NE(to_string(started.error()).find("R4"), std::string::npos)
+            << to_string(started.error());
     }
     EXPECT_EQ(world.authority->load()->members.size(), 2U);
     world.authority->deaf = false;

@@ -1,5 +1,6 @@
-// Goal: a volume is a BlockDevice in every respect, with one member and with two. Method: the conformance suite; reopened
-// by stopping and starting it; after each test with two members they are compared byte for byte.
+// Goal: a volume is a BlockDevice in every respect, with one member and with two. Method: the
+// conformance suite; reopened by stopping and starting it; after each test with two members they
+// are compared byte for byte.
 #include "tests/suites/block_device_suite.h"
 #include "tests/unit/volume/volume_world.h"
 
@@ -18,7 +19,8 @@ class VolumeSubject : public suites::DeviceSubject {
         world_.config.size_bytes = size_bytes;
         auto creating = Volume::create(reactor_, buffers_, world_.config, world_.authority.get());
         CO_TRY(co_await creating);
-        auto starting = Volume::start(reactor_, buffers_, world_.config, world_.authority.get(), nullptr);
+        auto starting =
+            Volume::start(reactor_, buffers_, world_.config, world_.authority.get(), nullptr);
         CO_TRY_ASSIGN(volume_, co_await starting);
         co_return volume_.get();
     }
@@ -26,7 +28,8 @@ class VolumeSubject : public suites::DeviceSubject {
         if (read_only) co_return fail(Errc::kUnsupported, "a volume is opened to be written");
         CO_TRY(co_await volume_->stop());
         volume_.reset();
-        auto starting = Volume::start(reactor_, buffers_, world_.config, world_.authority.get(), nullptr);
+        auto starting =
+            Volume::start(reactor_, buffers_, world_.config, world_.authority.get(), nullptr);
         CO_TRY_ASSIGN(volume_, co_await starting);
         co_return volume_.get();
     }
@@ -57,7 +60,8 @@ suites::Subject subject(std::string name, std::size_t replicas, Durability durab
 INSTANTIATE_TEST_SUITE_P(Volume, BlockDeviceSuite,
                          ::testing::Values(subject("one_member", 1, Durability::kFlush),
                                            subject("two_members", 2, Durability::kFlush),
-                                           subject("two_members_durable_writes", 2, Durability::kWrite)),
+                                           subject("two_members_durable_writes", 2,
+                                                   Durability::kWrite)),
                          suites::subject_name);
 
 }  // namespace

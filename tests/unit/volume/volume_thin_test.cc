@@ -1,6 +1,6 @@
-// Goal: with one member a request costs what its store's request costs: nothing is allocated, no payload is copied, the
-// kernel is entered no more often. Method: operator new and the reactor's entries are counted over warm requests at depth 1,
-// through a volume and through a bare store.
+// Goal: with one member a request costs what its store's request costs: nothing is allocated, no
+// payload is copied, the kernel is entered no more often. Method: operator new and the reactor's
+// entries are counted over warm requests at depth 1, through a volume and through a bare store.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -32,7 +32,8 @@ struct Cost {
     std::uint64_t enters = 0;
 };
 
-io::Task<void> some_requests(block::BlockDevice* device, std::span<std::byte> memory, std::uint64_t count) {
+io::Task<void> some_requests(block::BlockDevice* device, std::span<std::byte> memory,
+                             std::uint64_t count) {
     for (std::uint64_t i = 0; i < count; ++i) {
         const block::WriteOptions options{};
         const auto written = co_await device->write(i % 64 * kPageBytes, memory, options);
@@ -44,7 +45,8 @@ io::Task<void> some_requests(block::BlockDevice* device, std::span<std::byte> me
 
 Cost cost_of(test::World& world, block::BlockDevice& device) {
     const auto buffer = world.buffer_of(kPageBytes);
-    world.run(some_requests(&device, buffer.span(), 200));    // warm: regions active, units allocated, lists filled
+    world.run(some_requests(&device, buffer.span(),
+                            200));  // warm: regions active, units allocated, lists filled
     Cost cost{allocations, world.reactor().stats().enters};
     world.run(some_requests(&device, buffer.span(), 500));
     return {allocations - cost.allocations, world.reactor().stats().enters - cost.enters};
@@ -56,7 +58,8 @@ TEST(VolumeThin, OneMemberCostsNoAllocationAndNoSystemCallMoreThanItsStore) {
     ASSERT_TRUE(world.start());
     const Cost through_volume = cost_of(world, *world.volume);
     ASSERT_TRUE(world.stop());
-    auto opening = store::ReplicaStore::open(&world.reactor(), world.buffers(), world.config.replicas[0].folder, {});
+    auto opening = store::ReplicaStore::open(&world.reactor(), world.buffers(),
+                                             world.config.replicas[0].folder, {});
     auto opened = world.run(std::move(opening));
     ASSERT_TRUE(opened.has_value());
     const Cost through_store = cost_of(world, **opened);

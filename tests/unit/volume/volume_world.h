@@ -1,5 +1,6 @@
-// One host for tests of a volume: pools as temporary folders, an authority in a file (so that it outlives processes), and
-// a volume on a reactor of this thread. Children that die are forked from here; what they wrote stays.
+// One host for tests of a volume: pools as temporary folders, an authority in a file (so that it
+// outlives processes), and a volume on a reactor of this thread. Children that die are forked from
+// here; what they wrote stays.
 #pragma once
 
 #include <sys/wait.h>
@@ -25,7 +26,8 @@
 
 namespace ublkd::test {
 
-/// The authority over one file. `away`: it can't be asked. `deaf`: it answers no proposal. `lose_answers`: decides, then the answer is lost.
+/// The authority over one file. `away`: it can't be asked. `deaf`: it answers no proposal.
+/// `lose_answers`: decides, then the answer is lost.
 class FileAuthority final : public replication::AuthorityClient {
   public:
     explicit FileAuthority(std::string path) : path_(std::move(path)) {}
@@ -33,7 +35,7 @@ class FileAuthority final : public replication::AuthorityClient {
     int lose_answers = 0;
     bool deaf = false;
     int proposals = 0;
-    ReplicaId barred;    // never joins
+    ReplicaId barred;  // never joins
 
     std::optional<replication::Membership> load() const {
         std::ifstream file(path_, std::ios::binary);
@@ -47,7 +49,8 @@ class FileAuthority final : public replication::AuthorityClient {
         const auto bytes = replication::encode(record);
         {
             std::ofstream file(path_ + ".new", std::ios::binary);
-            file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+            file.write(reinterpret_cast<const char*>(bytes.data()),
+                       static_cast<std::streamsize>(bytes.size()));
         }
         std::filesystem::rename(path_ + ".new", path_);
     }
@@ -55,7 +58,8 @@ class FileAuthority final : public replication::AuthorityClient {
         if (away > 0) co_return fail(Errc::kTimedOut, "the authority is away");
         co_return load();
     }
-    io::Task<Result<replication::ProposalOutcome>> propose(replication::Proposal proposal) override {
+    io::Task<Result<replication::ProposalOutcome>> propose(
+        replication::Proposal proposal) override {
         ++proposals;
         co_await io::Reactor::current()->yield();
         if (deaf) co_return fail(Errc::kTimedOut, "the authority is away");
@@ -82,13 +86,14 @@ class FileAuthority final : public replication::AuthorityClient {
     std::string path_;
 };
 
-/// Where a world's pools lie: on a disk with O_DIRECT, or in memory, where a flush costs nothing and what a process wrote
-/// outlives it just as well: for tests of many deaths.
+/// Where a world's pools lie: on a disk with O_DIRECT, or in memory, where a flush costs nothing
+/// and what a process wrote outlives it just as well: for tests of many deaths.
 enum class Disk { kReal, kMemory };
 
 class World : public volume::VolumeEvents {
   public:
-    explicit World(std::size_t replicas, std::uint64_t size_bytes = 64 * kMiB, Disk disk = Disk::kReal)
+    explicit World(std::size_t replicas, std::uint64_t size_bytes = 64 * kMiB,
+                   Disk disk = Disk::kReal)
         : in_memory_(disk == Disk::kMemory && std::filesystem::is_directory("/dev/shm")) {
         const char* const base = in_memory_ ? "/dev/shm" : std::getenv("TMPDIR");
         folder_ = std::string(base != nullptr ? base : "/var/tmp") + "/ublkd-volume.XXXXXX";
@@ -142,7 +147,8 @@ class World : public volume::VolumeEvents {
     }
     Result<void> start() {
         reactor();
-        auto started = run(volume::Volume::start(reactor_.get(), buffers_.get(), config, authority.get(), this));
+        auto started = run(
+            volume::Volume::start(reactor_.get(), buffers_.get(), config, authority.get(), this));
         if (!started) return fail(started.error());
         volume = std::move(*started);
         return {};
@@ -191,10 +197,12 @@ class World : public volume::VolumeEvents {
         const auto report = run(volume->verify());
         return report && report->members == members && report->equal();
     }
-    void another_boot() { config.boot_id[0] = static_cast<std::byte>(std::to_integer<int>(config.boot_id[0]) + 1); }
+    void another_boot() {
+        config.boot_id[0] = static_cast<std::byte>(std::to_integer<int>(config.boot_id[0]) + 1);
+    }
 
-    /// Runs `work` in a child process, which dies in it (SIGKILL at a fault point) or ends without stopping the volume.
-    /// True: it died by SIGKILL.
+    /// Runs `work` in a child process, which dies in it (SIGKILL at a fault point) or ends without
+    /// stopping the volume. True: it died by SIGKILL.
     bool die_in(const std::function<void()>& work) {
         CHECK(!reactor_, "a reactor is not shared with a child");
         std::fflush(nullptr);
@@ -211,7 +219,9 @@ class World : public volume::VolumeEvents {
     }
 
     // Events.
-    void membership_changed(VolumeId, const replication::Membership& record) override { records.push_back(record); }
+    void membership_changed(VolumeId, const replication::Membership& record) override {
+        records.push_back(record);
+    }
     void member_lost(VolumeId, const replication::Member& member, const Error& cause) override {
         lost.emplace_back(member.replica, cause);
     }
