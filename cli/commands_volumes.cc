@@ -216,11 +216,14 @@ Outcome<int> remove(Context& context) {
 }
 
 Outcome<int> verify(Context& context) {
+    Json body = Json::object();
+    if (context.has("repair")) body.set("Repair", true);
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("POST", path_of(context.positional("VOLUME")) + "/verify",
-                                         {}, timeout));
+                                         body, timeout));
     const bool equal = answer["Equal"].as_bool();
+    const bool repaired = answer["RepairedBytes"].u64() > 0;
     if (!context.for_person()) {
         CLI_TRY(context.print_answer(answer));
     } else if (equal) {
@@ -229,11 +232,13 @@ Outcome<int> verify(Context& context) {
                                   answer["Members"].u64() == 1 ? "" : "s",
                                   long_size(answer["ComparedBytes"].u64())));
     } else {
-        context.print(fmt::format(
-            "{}  members DIFFER in {}, first at byte {}\n", answer["VolumeId"].as_string(),
-            long_size(answer["DifferingBytes"].u64()), answer["FirstDifference"].u64()));
+        context.print(
+            fmt::format("{}  members {} in {}, first at byte {}{}\n",
+                        answer["VolumeId"].as_string(), repaired ? "differed" : "DIFFER",
+                        long_size(answer["DifferingBytes"].u64()), answer["FirstDifference"].u64(),
+                        repaired ? ": the primary's content was written over the others'" : ""));
     }
-    return equal ? 0 : kExitFailed;
+    return equal || repaired ? 0 : kExitFailed;
 }
 
 const Option kDryRun{"--dry-run", "", "ask the daemon to check and to say what it would do"};
@@ -320,9 +325,10 @@ std::vector<Command> volume_commands() {
          remove},
         {"volume verify",
          "Compare the members of a volume byte for byte",
-         "Exit code 1 where they differ. The volume stays in use meanwhile.",
+         "Exit code 1 where they differ and are not repaired. The volume stays in use meanwhile.",
          {kVolume},
-         {kTimeout},
+         {{"--repair", "", "write the primary's content, which guests read, over what differs"},
+          kTimeout},
          "ebs-cli volume verify pg",
          verify},
     };

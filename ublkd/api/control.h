@@ -41,7 +41,7 @@ class VolumeControl {
     virtual ApiResult<VolumeView> modify_volume(const std::string& name,
                                                 const ModifyVolumeRequest& request) = 0;
     virtual ApiResult<void> delete_volume(const std::string& name, bool dry_run) = 0;
-    virtual ApiResult<VerifyView> verify_volume(const std::string& name) = 0;
+    virtual ApiResult<VerifyView> verify_volume(const std::string& name, bool repair) = 0;
     virtual ApiResult<AttachmentView> attach(const AttachRequest& request) = 0;
     virtual ApiResult<PlanView> plan_attach(const AttachRequest& request) = 0;
     /// `force`: does not wait for clients or openers.

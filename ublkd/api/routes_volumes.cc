@@ -55,7 +55,9 @@ Json verify_json(const VerifyView& view) {
     json.set("VolumeId", view.volume_id)
         .set("Equal", view.differing_bytes == 0)
         .set("Members", view.members);
-    json.set("ComparedBytes", view.compared_bytes).set("DifferingBytes", view.differing_bytes);
+    json.set("ComparedBytes", view.compared_bytes)
+        .set("DifferingBytes", view.differing_bytes)
+        .set("RepairedBytes", view.repaired_bytes);
     if (view.first_difference_bytes) json.set("FirstDifference", *view.first_difference_bytes);
     return json;
 }
@@ -159,8 +161,9 @@ void add_volume_routes(RouteTable& table, VolumeControl* volumes) {
     table.add({Method::kPost, "/v1/volumes/{volume}/verify", "VerifyVolume",
                [=](const Request& request) -> ApiResult<Json> {
                    Fields fields(request.body);
+                   const bool repair = fields.flag("Repair");
                    API_TRY(fields.done());
-                   return answer(volumes->verify_volume(request.at("volume")), verify_json);
+                   return answer(volumes->verify_volume(request.at("volume"), repair), verify_json);
                }});
 }
 

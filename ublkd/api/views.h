@@ -82,7 +82,7 @@ struct AttachRequest {
 
 struct VerifyView {
     std::string volume_id;
-    std::uint64_t members = 0, compared_bytes = 0, differing_bytes = 0;
+    std::uint64_t members = 0, compared_bytes = 0, differing_bytes = 0, repaired_bytes = 0;
     std::optional<std::uint64_t> first_difference_bytes;
 };
 

@@ -45,9 +45,10 @@ io::Task<Result<void>> stop_and_end(std::unique_ptr<volume::Volume>* volume) {
     co_return stopped;
 }
 
-io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume::Volume>* volume) {
+io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume::Volume>* volume,
+                                                         volume::OnDifference on_difference) {
     if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
-    auto verifying = (*volume)->verify();
+    auto verifying = (*volume)->verify(on_difference);
     co_return co_await verifying;
 }
 
@@ -81,8 +82,8 @@ Result<void> RunningVolume::add_replica(volume::ReplicaPlace place) {
     return io::run_on(lane_->reactor(), [&] { return add_if_running(&volume_, &place); });
 }
 
-Result<volume::VerifyReport> RunningVolume::verify() {
-    return io::run_on(lane_->reactor(), [&] { return verify_if_running(&volume_); });
+Result<volume::VerifyReport> RunningVolume::verify(volume::OnDifference on_difference) {
+    return io::run_on(lane_->reactor(), [&] { return verify_if_running(&volume_, on_difference); });
 }
 
 }  // namespace ublkd::daemon

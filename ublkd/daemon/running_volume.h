@@ -29,7 +29,7 @@ class RunningVolume {
     void fail_when_full(bool fail);
     std::optional<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
-    Result<volume::VerifyReport> verify();
+    Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
     /// For front ends, on the lane's reactor, while they hold a use of the volume.
     volume::Volume& device() { return *volume_; }
     Lane& lane() { return *lane_; }

@@ -69,7 +69,7 @@ Result<void> Volumes::release(const SlotRef& slot) {
     return last ? last->stop() : Result<void>();
 }
 
-ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name) {
+ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name, bool repair) {
     API_TRY_ASSIGN(const auto record, find_volume(core_.store, name));
     if (record.state != metadata::VolumeState::kAvailable &&
         record.state != metadata::VolumeState::kInUse) {
@@ -86,18 +86,25 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name) {
     }
     const auto running = acquire(ref, record);
     if (!running) return refuse(running.error(), "cannot start the volume " + name);
-    const auto report = (*running)->verify();
+    const auto report =
+        (*running)->verify(repair ? volume::OnDifference::kRepair : volume::OnDifference::kReport);
     const auto released = release(ref);
     if (!report) return refuse(report.error(), "cannot compare the members of " + name);
     if (!released) log::warn("volume {}: {}", record.id.to_string(), to_string(released.error()));
-    core_.events->add(report->equal() ? "volume.verified" : "volume.differs", record.id.to_string(),
-                      report->equal() ? fmt::format("{} members are equal, {} bytes compared",
-                                                    report->members, report->compared_bytes)
-                                      : fmt::format("members differ in {} bytes, first at {}",
-                                                    report->differing_bytes,
-                                                    report->first_difference_bytes.value_or(0)));
-    return api::VerifyView{record.id.to_string(), report->members, report->compared_bytes,
-                           report->differing_bytes, report->first_difference_bytes};
+    if (report->equal()) {
+        core_.events->add("volume.verified", record.id.to_string(),
+                          fmt::format("{} members are equal, {} bytes compared", report->members,
+                                      report->compared_bytes));
+    } else {
+        core_.events->add(
+            repair ? "volume.repaired" : "volume.differs", record.id.to_string(),
+            fmt::format("members differed in {} bytes, first at {}{}", report->differing_bytes,
+                        report->first_difference_bytes.value_or(0),
+                        repair ? "; the primary's content was written over the others'" : ""));
+    }
+    return api::VerifyView{record.id.to_string(),  report->members,
+                           report->compared_bytes, report->differing_bytes,
+                           report->repaired_bytes, report->first_difference_bytes};
 }
 
 ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,

@@ -68,7 +68,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::VolumeView> modify_volume(const std::string& name,
                                                   const api::ModifyVolumeRequest& request) override;
     api::ApiResult<void> delete_volume(const std::string& name, bool dry_run) override;
-    api::ApiResult<api::VerifyView> verify_volume(const std::string& name) override;
+    api::ApiResult<api::VerifyView> verify_volume(const std::string& name, bool repair) override;
     api::ApiResult<api::AttachmentView> attach(const api::AttachRequest& request) override;
     api::ApiResult<api::PlanView> plan_attach(const api::AttachRequest& request) override;
     api::ApiResult<api::AttachmentView> detach(const std::string& volume,

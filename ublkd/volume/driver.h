@@ -35,7 +35,7 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> start();
     io::Task<Result<void>> stop();
     io::Task<Result<void>> add_replica(ReplicaPlace place);
-    io::Task<Result<VerifyReport>> verify();
+    io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     VolumeStatus status() const;
     void set_on_full(OnFull on_full);
     const block::Geometry& geometry() const { return geometry_; }
@@ -144,7 +144,10 @@ class Volume::Driver final : public replication::ClientEffects {
     Result<void> begin(const replication::Membership& record,
                        const std::vector<ReplicaId>& missing);
     io::Task<Result<void>> flush_all();
-    io::Task<Result<void>> compare(Range range, VerifyReport* report);
+    std::vector<Host*> members_from_primary() const;
+    io::Task<Result<void>> compare(Range range, OnDifference on_difference, VerifyReport* report);
+    static io::Task<Result<void>> copy_over(Host* host, Range range,
+                                            std::span<const std::byte> content);
     bool look_after_hosts();
     io::Task<Result<void>> mark_clean();
     io::Task<void> quiesce_hosts();

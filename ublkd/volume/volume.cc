@@ -1,7 +1,6 @@
 #include "ublkd/volume/volume.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "ublkd/volume/host.h"
@@ -44,7 +43,6 @@ VolumeStatus Volume::status() const { return driver_->status(); }
 io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) {
     return driver_->add_replica(std::move(place));
 }
-io::Task<Result<VerifyReport>> Volume::verify() { return driver_->verify(); }
 
 namespace {
 
@@ -64,6 +62,13 @@ class Entered {
 };
 
 }  // namespace
+
+io::Task<Result<VerifyReport>> Volume::verify(OnDifference on_difference) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    auto verifying = driver_->verify(on_difference);
+    co_return co_await verifying;
+}
 
 io::Task<Result<void>> Volume::do_read(std::uint64_t offset_bytes, std::span<std::byte> into) {
     const Entered entered(driver_->gate());
@@ -145,7 +150,7 @@ io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range 
     co_return co_await primary->replica->block_status(range, max_extents);
 }
 
-// ---- status and verify
+// ---- status
 
 VolumeStatus Volume::Driver::status() const {
     VolumeStatus status;
@@ -220,74 +225,6 @@ VolumeStatus Volume::Driver::status() const {
                              " writes wait for space in a pool that is full";
     }
     return status;
-}
-
-io::Task<Result<VerifyReport>> Volume::Driver::verify() {
-    const Entered entered(gate_);
-    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
-    VerifyReport report;
-    std::uint64_t at = 0;
-    while (at < config_.size_bytes) {
-        const Range range{at, std::min<std::uint64_t>(kMaxIoBytes, config_.size_bytes - at)};
-        Waiting hold;
-        hold.kind = OpKind::kHold;
-        hold.range = range;
-        co_await submitted(hold);
-        if (!hold.result) co_return fail(hold.result.error());
-        VerifyReport part;
-        ++comparing_;
-        const Result<void> compared = co_await compare(range, &part);
-        --comparing_;
-        const bool held = !hold.lost;
-        client_->release(hold);
-        pump();
-        if (!held) continue;  // the primary changed meanwhile: once more
-        if (!compared) co_return fail(compared.error());
-        report.members = part.members;
-        report.compared_bytes += part.compared_bytes;
-        report.differing_bytes += part.differing_bytes;
-        if (!report.first_difference_bytes)
-            report.first_difference_bytes = part.first_difference_bytes;
-        at = range.end_bytes();
-    }
-    co_return report;
-}
-
-/// Compares `range`, which no write changes meanwhile, between the first member and each other.
-io::Task<Result<void>> Volume::Driver::compare(Range range, VerifyReport* report) {
-    const Host* const primary = serving();
-    if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve");
-    const replication::Membership record = *primary->node.record();
-    std::vector<Host*> members;
-    bool holes = true;
-    for (const auto& host : hosts_) {
-        if (record.has(host->place.member.replica)) members.push_back(host.get());
-    }
-    for (Host* const host : members) {
-        const auto extents = co_await host->replica->block_status(range, 1);
-        if (!extents) co_return fail(extents.error());
-        holes = holes && !extents->front().allocated &&
-                extents->front().length_bytes == range.length_bytes;
-    }
-    report->members = members.size();
-    report->compared_bytes = range.length_bytes;
-    if (holes || members.size() < 2) co_return Result<void>{};
-    const auto pool = payloads();
-    if (!pool) co_return fail(pool.error());
-    const io::Buffer first = co_await (*pool)->acquire(range.length_bytes);
-    const io::Buffer other = co_await (*pool)->acquire(range.length_bytes);
-    CO_TRY(co_await members.front()->replica->read(range.offset_bytes, first.span()));
-    for (std::size_t i = 1; i < members.size(); ++i) {
-        CO_TRY(co_await members[i]->replica->read(range.offset_bytes, other.span()));
-        for (std::uint64_t at = 0; at < range.length_bytes; at += kPageBytes) {
-            const auto bytes = std::min<std::uint64_t>(kPageBytes, range.length_bytes - at);
-            if (std::memcmp(first.data() + at, other.data() + at, bytes) == 0) continue;
-            report->differing_bytes += bytes;
-            if (!report->first_difference_bytes)
-                report->first_difference_bytes = range.offset_bytes + at;
-        }
-    }
-    co_return Result<void>{};
 }
 
 }  // namespace ublkd::volume

@@ -78,8 +78,9 @@ class Volume final : public block::BlockDevice {
     /// kExists (is a member), kExhausted (three members), kIo, kNoSpace.
     io::Task<Result<void>> add_replica(ReplicaPlace place);
 
-    /// Compares all members byte for byte, each range under its lock while the volume serves.
-    io::Task<Result<VerifyReport>> verify();
+    /// Compares all members with the primary byte for byte, each range under its lock while the
+    /// volume serves. Errors: kBusy, kIo (a range cannot be read, or not be repaired), kClosed.
+    io::Task<Result<VerifyReport>> verify(OnDifference on_difference = OnDifference::kReport);
 
   private:
     class Driver;

@@ -83,10 +83,15 @@ struct VolumeStatus {
     std::uint64_t open_requests = 0;
 };
 
+/// What verify() does with a difference: reports it, or writes the primary's content over the other
+/// members' (R14: never without an operator's word, since the volume cannot know which is right).
+enum class OnDifference : std::uint8_t { kReport, kRepair };
+
 struct VerifyReport {
     std::uint64_t members = 0;
     std::uint64_t compared_bytes = 0;
-    std::uint64_t differing_bytes = 0;  // counted in units of 4 KiB
+    std::uint64_t differing_bytes = 0;  // as found, in units of 4 KiB, summed over the members
+    std::uint64_t repaired_bytes = 0;   // written over, durably
     std::optional<std::uint64_t> first_difference_bytes;
     bool equal() const { return differing_bytes == 0; }
 };
