@@ -90,7 +90,7 @@ TEST(HistoryCheck, FlushedWriteThatAPowerCutLostIsToldWithItsFlush) {
     const std::string text = report_of(before + flush + after);
     EXPECT_THAT(text, HasSubstr("read 1.3"));
     EXPECT_THAT(text, HasSubstr("after a loss event,\n  though write 1.2"));
-    EXPECT_THAT(text, HasSubstr("it was durable: flush 2.1"));
+    EXPECT_THAT(text, HasSubstr("it was durable by flush 2.1"));
 }
 
 TEST(HistoryCheck, FlushOfAnotherClientMakesDurableToo) {

@@ -10,7 +10,7 @@ volume() {
 start_load() {
   local name=$1 seconds=$2
   shift 2
-  "$history" load --out "$work/$name.history" --seconds "$seconds" --seed "${UBLKD_SEED:-$RANDOM}" "$@" > "$work/load.out" 2>&1 &
+  setpriv --pdeathsig KILL "$history" load --out "$work/$name.history" --seconds "$seconds" --seed "${UBLKD_SEED:-$RANDOM}" "$@" > "$work/load.out" 2>&1 &
   load=$!
 }
 end_load() {    # [LEAST]: it read everything at the end, and at least so many operations were answered

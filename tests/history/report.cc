@@ -90,8 +90,7 @@ class Reporter {
                 *found.since == found.earlier ? "the former" : put(*found.since, sector));
         }
         if (found.flush) {
-            text += fmt::format("\n  it was durable: {} began after that and was acknowledged",
-                                operation(*found.flush));
+            text += fmt::format("\n  it was durable by {}", operation(*found.flush));
         }
         return text;
     }
