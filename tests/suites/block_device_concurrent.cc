@@ -1,16 +1,16 @@
 // Goal: requests that run side by side keep the contract: each sector behaves like a register that
 // applies one request at a time, and is never torn. Method: workers write sectors stamped with ids
-// of their own and read them; the history of each sector is then judged by sector_history.h. Most
-// requests hit a few pages, so that 512-byte writes inside one page, whole-page writes and large
-// ones overlap all the time.
+// of their own and read them; the history of each sector is then judged by the history checker's
+// sector_check.h. Most requests hit a few pages, so that 512-byte writes inside one page,
+// whole-page writes and large ones overlap all the time.
 #include <algorithm>
 #include <cstring>
 
+#include "tests/history/sector_check.h"
 #include "tests/suites/block_device_suite.h"
-#include "tests/suites/sector_history.h"
 
 using namespace ublkd;
-using suites::SectorEvent;
+using history::SectorEvent;
 
 namespace {
 
@@ -42,12 +42,27 @@ struct Shared {
     std::vector<std::vector<SectorEvent>> sectors;
     std::vector<std::string> errors;
 
+    void note_one(std::uint64_t sector, bool write, std::uint64_t value, std::uint64_t start,
+                  std::uint64_t end) {
+        std::vector<SectorEvent>& events = sectors[sector];
+        events.push_back(SectorEvent{.write = write,
+                                     .durable = false,
+                                     .value = value,
+                                     .begin = start,
+                                     .end = end,
+                                     .operation = static_cast<std::uint32_t>(events.size())});
+    }
     void note(Range range, bool write, std::uint64_t value, std::uint64_t start,
               std::uint64_t end) {
         for (std::uint64_t at = range.offset_bytes; at < range.end_bytes(); at += kSectorBytes)
-            sectors[at / kSectorBytes].push_back(SectorEvent{write, value, start, end});
+            note_one(at / kSectorBytes, write, value, start, end);
     }
 };
+
+std::string text_of(const SectorEvent& event) {
+    return std::string(event.write ? "the write of " : "a read of ") + std::to_string(event.value) +
+           " from " + std::to_string(event.begin) + " to " + std::to_string(event.end);
+}
 
 Range draw(suites::Random& random, std::uint64_t area_bytes) {
     const std::uint64_t sectors_of_area = area_bytes / kSectorBytes;
@@ -83,8 +98,7 @@ io::Task<void> read_once(Shared* shared, Range range) {
                                      std::to_string((range.offset_bytes + at) / kSectorBytes));
             continue;
         }
-        shared->sectors[(range.offset_bytes + at) / kSectorBytes].push_back(
-            SectorEvent{false, value, start, end});
+        shared->note_one((range.offset_bytes + at) / kSectorBytes, false, value, start, end);
     }
 }
 
@@ -173,8 +187,11 @@ TEST_P(BlockDeviceSuite, OverlappingRequestsBehaveAsOneAtATimePerSector) {
     run(run_workers(&shared, 16, 60));
     EXPECT_TRUE(shared.errors.empty()) << shared.errors.front() << "; " << suites::seed_text();
     for (std::size_t sector = 0; sector < shared.sectors.size(); ++sector) {
-        EXPECT_EQ(suites::contradiction(shared.sectors[sector]), "")
-            << "sector " << sector << "; " << suites::seed_text();
+        const std::vector<SectorEvent>& events = shared.sectors[sector];
+        const auto found = history::check_sector(events);
+        EXPECT_FALSE(found.has_value())
+            << "sector " << sector << ": " << text_of(events[found->earlier]) << " contradicts "
+            << text_of(events[found->later]) << "; " << suites::seed_text();
     }
 }
 
