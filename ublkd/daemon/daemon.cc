@@ -2,6 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <thread>
+
 #include "metadata/sqlite_store.h"
 #include "ublkd/api/routes.h"
 #include "ublkd/api/server.h"
@@ -37,9 +43,22 @@ struct Daemon::Parts {
     std::unique_ptr<TagControl> tags;
     std::unique_ptr<api::RouteTable> routes;
     std::unique_ptr<api::Server> server;
+    std::future<void> recovery;
 };
 
 namespace {
+
+constexpr auto kRecoveryGrace = std::chrono::seconds(5);  // before the sockets are there
+constexpr auto kStepLimit = std::chrono::seconds(4);      // of each step of stop()
+constexpr auto kVolumesLimit = std::chrono::seconds(10);
+
+/// Runs `step` on a thread of its own; false where it has not ended in time (the thread runs on).
+bool ends_in_time(std::function<void()> step) {
+    std::packaged_task<void()> task(std::move(step));
+    const std::future<void> ended = task.get_future();
+    std::thread(std::move(task)).detach();
+    return ended.wait_for(kStepLimit) == std::future_status::ready;
+}
 
 std::string because(const std::string& what, const Error& error) {
     return fmt::format("{}: {}", what, to_string(error));
@@ -99,7 +118,17 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     if (p.identity.initialized()) {
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));
-        p.volumes->recover();
+        p.recovery = std::async(std::launch::async, [&p, serve] {
+            p.volumes->recover();
+            if (!serve) return;
+            p.repair.start(p.core, p.volumes.get());
+            p.repair.wake();
+        });
+        if (!serve) {
+            p.recovery.wait();
+        } else if (p.recovery.wait_for(kRecoveryGrace) != std::future_status::ready) {
+            log::warn("not all volumes have come back yet: 'ebs-cli attachment list' shows them");
+        }
     }
     if (!serve) return daemon;
     if (const auto listening = p.engine->listen_nbd(configuration); !listening) {
@@ -108,8 +137,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
                                 configuration.nbd_address),
                     listening.error()));
     }
-    p.repair.start(p.core, p.volumes.get());
-    p.repair.wake();
+    if (!p.identity.initialized()) p.repair.start(p.core, p.volumes.get());
     p.routes = std::make_unique<api::RouteTable>(
         [system = p.system.get()] { return system->initialized(); });
     api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(),
@@ -125,15 +153,36 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     return daemon;
 }
 
-Daemon::~Daemon() {
+std::vector<std::string> Daemon::stop() {
+    stopped_ = true;
     Parts& p = *parts_;
+    std::vector<std::string> left;
+    const auto step = [&left](const char* what, std::function<void()> ending) {
+        if (!ends_in_time(std::move(ending))) left.emplace_back(what);
+    };
     p.events->shut_down();
-    p.server.reset();
-    p.repair.stop();
-    p.engine->begin_stop_nbd();
-    p.volumes->end_nbd_waits();
-    p.engine->stop_nbd();
-    p.volumes->shut_down();
+    p.volumes->stop_recovering();
+    step("a request of the API is still under way", [&p] { p.server.reset(); });
+    step("a volume is still being brought back", [&p] {
+        if (p.recovery.valid()) p.recovery.wait();
+    });
+    step("a repair is still under way", [&p] { p.repair.stop(); });
+    step("an NBD connection waits for its requests", [&p] {
+        p.engine->begin_stop_nbd();
+        p.volumes->end_nbd_waits();
+        p.engine->stop_nbd();
+    });
+    for (const auto& volume :
+         p.volumes->shut_down(std::chrono::steady_clock::now() + kVolumesLimit))
+        left.push_back(volume + " did not come to rest");
+    return left;
+}
+
+Daemon::~Daemon() {
+    if (stopped_) return;
+    const auto left = stop();
+    for (const auto& line : left) log::warn("{}", line);
+    if (!left.empty()) std::_Exit(1);  // threads of it still run
 }
 
 std::vector<std::string> Daemon::detach_all() { return parts_->volumes->detach_all(false); }

@@ -2,9 +2,11 @@
 // which they start and stop.
 //
 // Start: folders, metadata (a lock keeps a second daemon out), reactors, pools, volumes that were
-// attached (ublk devices are taken over), NBD socket, API, "ready". Stop is the reverse: API,
-// repair, NBD, volumes (devices are quiesced and left), reactors, metadata. Owner: main. See
-// docs/architecture.md.
+// attached (ublk devices are taken over) on a thread of their own, NBD socket, API, "ready". The
+// sockets wait for the volumes' first try, but no longer than a few seconds: a volume that does not
+// come back is shown as attaching or busy, and holds up nobody else. Stop is the reverse: API,
+// recovery, repair, NBD, volumes (devices are quiesced and left), each within a bound; reactors,
+// metadata. Owner: main. See docs/architecture.md.
 #pragma once
 
 #include <expected>
@@ -26,11 +28,16 @@ class Daemon {
     ~Daemon();
     /// For --detach-all: what could not be detached.
     std::vector<std::string> detach_all();
+    /// Everything that comes to rest in time ends in order. What does not is named, one line each:
+    /// its threads still run, and the caller ends the process by _exit(). The kernel keeps the
+    /// requests of its ublk device for the next daemon, as at a death.
+    std::vector<std::string> stop();
 
   private:
     struct Parts;
     explicit Daemon(std::unique_ptr<Parts> parts);
     std::unique_ptr<Parts> parts_;
+    bool stopped_ = false;
 };
 
 }  // namespace ublkd::daemon

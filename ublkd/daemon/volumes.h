@@ -9,9 +9,11 @@
 // volumes_view.cc, volumes_recover.cc. Owner: Daemon; shut_down() comes first. Fault points:
 // daemon.create.{after_intent,after_record,before_available},
 // daemon.attach.{after_intent,after_front}, daemon.detach.{after_intent,after_front},
-// daemon.delete.{after_intent,after_record}, and those of hosting.h.
+// daemon.delete.{after_intent,after_record}, daemon.recover.attachment, and those of hosting.h.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <functional>
 #include <map>
 #include <memory>
@@ -44,11 +46,15 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     ~Volumes() override;
 
     /// Brings back what was attached and finishes what was begun. Volumes come back side by side;
-    /// ends when all have, or have failed to (they are tried again by retry_attachments()).
+    /// ends when all have, or have failed to (they are tried again by retry_attachments()), or soon
+    /// after stop_recovering(). The API may serve meanwhile.
     void recover();
+    void stop_recovering();
     void retry_attachments();
-    /// Quiesces front ends, stops volumes; attachments stay recorded for the next start.
-    void shut_down();
+    /// Quiesces front ends and stops volumes, side by side; attachments stay recorded for the next
+    /// start. What has not come to rest at `deadline` (it waits for space, a disk or the authority)
+    /// is named: its threads run on, so the process must end by _exit(), as at a death.
+    std::vector<std::string> shut_down(std::chrono::steady_clock::time_point deadline);
     /// At SIGTERM, when the NBD server has begun to stop: writes that wait for space end.
     void end_nbd_waits();
     /// `ublkd --detach-all`: what could not be detached, one line each.
@@ -145,11 +151,15 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> set_state(metadata::AttachmentRecord& attachment, metadata::AttachmentState state);
 
     // volumes_recover.cc
+    void recover_attachments();
+    void finish_interrupted();
     void recover_attachment(metadata::AttachmentRecord attachment);
+    void end_volume(const SlotRef& slot);
     void remove_left_device(const metadata::AttachmentRecord& attachment);
     /// Devices without a server that are this host's: given back to their attachments, or removed.
     void adopt_left_devices();
-    void adopt_one(const metadata::VolumeRecord& volume, std::uint32_t number);
+    void adopt_for(const metadata::VolumeRecord& volume, std::vector<std::uint32_t> numbers);
+    void remove_surplus_device(const metadata::VolumeRecord& volume, std::uint32_t number);
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
@@ -173,6 +183,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::function<void()> changed_;
     std::mutex mutex_;  // of the map
     std::map<VolumeId, SlotRef> slots_;
+    std::atomic<bool> ending_ = false;
     std::unique_ptr<io::Worker> worker_;  // what reactors post
 };
 

@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
+#include <condition_variable>
+#include <set>
 #include <thread>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/volumes.h"
 #include "ublkd/front/ublk/rescue.h"
@@ -63,21 +67,8 @@ void Volumes::remove_left_device(const AttachmentRecord& attachment) {
     }
 }
 
-/// A daemon that was killed between making a device and storing its number left one that only its
-/// tag names.
-void Volumes::adopt_one(const VolumeRecord& volume, std::uint32_t number) {
-    const auto attachments =
-        core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
-    if (!attachments) return;
-    for (AttachmentRecord attachment : *attachments) {
-        if (attachment.frontend != Frontend::kUblk ||
-            attachment.state == AttachmentState::kDetaching)
-            continue;
-        if (attachment.ublk_number == number) return;
-        if (attachment.ublk_number) continue;
-        attachment.ublk_number = number;
-        if (set_state(attachment, attachment.state)) return;
-    }
+/// Nobody's device: a former daemon made it and did not live to store its number, or made another.
+void Volumes::remove_surplus_device(const VolumeRecord& volume, std::uint32_t number) {
     Lane& lane = core_.engine->lane_of(volume.id);
     const auto* environment = core_.engine->ublk();
     const auto removed =
@@ -90,23 +81,50 @@ void Volumes::adopt_one(const VolumeRecord& volume, std::uint32_t number) {
     }
 }
 
+/// `numbers`: devices with the volume's tag and no server. The tag says whose a device is; the
+/// stored number may be of an earlier one, where a daemon died between making a device and storing
+/// its number.
+void Volumes::adopt_for(const VolumeRecord& volume, std::vector<std::uint32_t> numbers) {
+    const auto attachments =
+        core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
+    if (!attachments) return;
+    for (AttachmentRecord attachment : *attachments) {
+        if (attachment.frontend != Frontend::kUblk) continue;
+        const bool known =
+            attachment.ublk_number && std::ranges::count(numbers, *attachment.ublk_number) > 0;
+        const std::uint32_t taken = known ? *attachment.ublk_number : numbers.front();
+        if (!known) {
+            attachment.ublk_number = taken;
+            if (!set_state(attachment, attachment.state)) return;  // the next start sees to it
+        }
+        std::erase(numbers, taken);
+        break;
+    }
+    for (const std::uint32_t number : numbers) remove_surplus_device(volume, number);
+}
+
 void Volumes::adopt_left_devices() {
     const auto* environment = core_.engine->ublk();
     if (environment == nullptr) return;
     Lane& lane = core_.engine->lane_of(VolumeId(1));
-    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
     const auto volumes = core_.store->list<VolumeRecord>();
     if (!found || !volumes) {
         log::warn("ublk devices of a former daemon could not be listed");
         return;
     }
-    for (const auto& device : *found) {
-        if (device.server_alive || !device.ours) continue;
-        for (const auto& volume : *volumes) {
-            if (front::ublk::device_tag(volume.id) == device.info.server_flags) {
-                adopt_one(volume, device.info.device_id);
-            }
+    // Those that were started, and may have requests that wait, come first.
+    std::ranges::stable_partition(*found, [](const front::ublk::FoundDevice& device) {
+        return device.info.state != front::ublk::uapi::kStateDead;
+    });
+    for (const auto& volume : *volumes) {
+        std::vector<std::uint32_t> numbers;
+        for (const auto& device : *found) {
+            if (!device.server_alive && device.ours &&
+                device.info.server_flags == front::ublk::device_tag(volume.id))
+                numbers.push_back(device.info.device_id);
         }
+        if (!numbers.empty()) adopt_for(volume, std::move(numbers));
     }
 }
 
@@ -114,6 +132,7 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
     const auto ref = slot(attachment.volume);
     const auto volume = core_.store->get<VolumeRecord>(attachment.volume);
     if (!volume || !*volume) return;
+    (void)faults::hit("daemon.recover.attachment");
     const std::string id = attachment.volume.to_string();
     if (attachment.state == AttachmentState::kDetaching) {
         remove_left_device(attachment);
@@ -143,6 +162,50 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
 void Volumes::recover() {
     const auto volumes = core_.store->list<VolumeRecord>();
     for (const auto& record : volumes ? *volumes : std::vector<VolumeRecord>()) {
+        if (record.state != VolumeState::kDeleting && record.state != VolumeState::kCreating)
+            reconcile(record.id);
+    }
+    adopt_left_devices();
+    recover_attachments();
+    finish_interrupted();  // last: a disk that hangs while a replica is deleted delays nobody else
+}
+
+void Volumes::stop_recovering() { ending_ = true; }
+
+void Volumes::recover_attachments() {
+    const auto attachments = core_.store->list<AttachmentRecord>();
+    if (!attachments) {
+        log::error("attachments cannot be read: {}", to_string(attachments.error()));
+        return;
+    }
+    std::atomic<std::size_t> next = 0;
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i < kRecoveringAtOnce && i < attachments->size(); ++i) {
+        threads.emplace_back([&] {
+            for (std::size_t at = next++; at < attachments->size() && !ending_; at = next++) {
+                const auto ref = slot((*attachments)[at].volume);
+                const Operation operation(ref->operation);
+                const auto again = core_.store->get<AttachmentRecord>((*attachments)[at].id);
+                const bool up = [&] {
+                    const std::lock_guard state(ref->state);
+                    return ref->front.has_value();  // by a user of the API, who was quicker
+                }();
+                if (again && *again && !up && !ending_) recover_attachment(**again);
+            }
+        });
+    }
+}
+
+/// What a former daemon was making or deleting.
+void Volumes::finish_interrupted() {
+    const auto volumes = core_.store->list<VolumeRecord>();
+    for (const auto& listed : volumes ? *volumes : std::vector<VolumeRecord>()) {
+        if (ending_) return;
+        const auto ref = slot(listed.id);
+        const Operation operation(ref->operation);
+        const auto again = core_.store->get<VolumeRecord>(listed.id);
+        if (!again || !*again) continue;
+        const VolumeRecord& record = **again;
         if (record.state == VolumeState::kDeleting) {
             if (const auto done = finish_delete(record); !done)
                 log::warn("{}: {}", done.error().code, done.error().message);
@@ -156,26 +219,7 @@ void Volumes::recover() {
                 core_.events->add("volume.rolled-back", record.id.to_string(),
                                   "its creation was interrupted");
             }
-        } else {
-            reconcile(record.id);
         }
-    }
-    adopt_left_devices();
-    const auto attachments = core_.store->list<AttachmentRecord>();
-    if (!attachments) {
-        log::error("attachments cannot be read: {}", to_string(attachments.error()));
-        return;
-    }
-    std::atomic<std::size_t> next = 0;
-    std::vector<std::jthread> threads;
-    for (unsigned i = 0; i < kRecoveringAtOnce && i < attachments->size(); ++i) {
-        threads.emplace_back([&] {
-            for (std::size_t at = next++; at < attachments->size(); at = next++) {
-                const auto ref = slot((*attachments)[at].volume);
-                const Operation operation(ref->operation);
-                recover_attachment((*attachments)[at]);
-            }
-        });
     }
 }
 
@@ -205,30 +249,52 @@ void Volumes::end_nbd_waits() {
     for (const auto& running : waiting) running->fail_when_full(true);
 }
 
-void Volumes::shut_down() {
-    std::vector<SlotRef> slots;
+/// Its front end takes no new requests and ends; then the volume stops.
+void Volumes::end_volume(const SlotRef& ref) {
+    const std::lock_guard life(ref->life);
+    std::shared_ptr<RunningVolume> running;
+    {
+        const std::lock_guard state(ref->state);
+        running = std::move(ref->running);
+    }
+    if (!running) return;
+    if (ref->front && ref->front->ublk) {
+        io::run_on(running->lane().reactor(), [&] { return quiesce_and_end(&ref->front->ublk); });
+    }
+    if (const auto stopped = running->stop(); !stopped)
+        log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
+    const std::lock_guard state(ref->state);
+    ref->front.reset();
+}
+
+std::vector<std::string> Volumes::shut_down(std::chrono::steady_clock::time_point deadline) {
+    /// Outlives this call where a volume does not come to rest.
+    struct Ending {
+        std::mutex mutex;
+        std::condition_variable one_ended;
+        std::set<VolumeId> open;
+    };
+    const auto ending = std::make_shared<Ending>();
     {
         const std::lock_guard lock(mutex_);
-        for (const auto& [id, ref] : slots_) slots.push_back(ref);
-    }
-    for (const SlotRef& ref : slots) {
-        const Operation operation(ref->operation);
-        const std::lock_guard life(ref->life);
-        std::shared_ptr<RunningVolume> running;
-        {
-            const std::lock_guard state(ref->state);
-            running = std::move(ref->running);
+        for (const auto& [id, ref] : slots_) ending->open.insert(id);
+        for (const auto& [id, ref] : slots_) {
+            std::thread([this, ending, id = id, ref = ref, deadline] {
+                const Operation operation(ref->operation, deadline);
+                if (!operation.owns_lock()) return;
+                end_volume(ref);
+                const std::lock_guard guard(ending->mutex);
+                ending->open.erase(id);
+                ending->one_ended.notify_one();
+            }).detach();
         }
-        if (!running) continue;
-        if (ref->front && ref->front->ublk) {
-            io::run_on(running->lane().reactor(),
-                       [&] { return quiesce_and_end(&ref->front->ublk); });
-        }
-        if (const auto stopped = running->stop(); !stopped)
-            log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
-        ref->front.reset();
     }
-    worker_.reset();  // what reactors posted is done
+    std::unique_lock lock(ending->mutex);
+    ending->one_ended.wait_until(lock, deadline, [&] { return ending->open.empty(); });
+    std::vector<std::string> left;
+    for (const VolumeId id : ending->open) left.push_back(id.to_string());
+    if (left.empty()) worker_.reset();  // what reactors posted is done
+    return left;
 }
 
 std::vector<std::string> Volumes::detach_all(bool force) {

@@ -84,6 +84,10 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     const auto ref = slot(record.volume);
     const std::lock_guard state(ref->state);
     view.message = ref->trouble;
+    if (record.state == metadata::AttachmentState::kAttached && !ref->front) {
+        view.state = metadata::name_of(metadata::AttachmentState::kAttaching);
+        if (view.message.empty()) view.message = "it is being brought back";
+    }
     return view;
 }
 
