@@ -27,6 +27,7 @@
 #include "ublkd/daemon/hosting.h"
 #include "ublkd/daemon/read_only_device.h"
 #include "ublkd/daemon/running_volume.h"
+#include "ublkd/front/ublk/rescue.h"
 
 namespace ublkd::daemon {
 
@@ -158,7 +159,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void remove_left_device(const metadata::AttachmentRecord& attachment);
     /// Devices without a server that are this host's: given back to their attachments, or removed.
     void adopt_left_devices();
-    void adopt_for(const metadata::VolumeRecord& volume, std::vector<std::uint32_t> numbers);
+    void adopt_for(const metadata::VolumeRecord& volume,
+                   std::vector<front::ublk::FoundDevice> left);
     void remove_surplus_device(const metadata::VolumeRecord& volume, std::uint32_t number);
     void finish_joining(VolumeId volume, ReplicaId replica);
 

@@ -36,6 +36,10 @@ io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environmen
     co_return co_await removing;
 }
 
+bool was_started(const front::ublk::FoundDevice& device) {
+    return device.info.state != front::ublk::uapi::kStateDead;
+}
+
 io::Task<void> quiesce_and_end(std::unique_ptr<front::ublk::UblkDevice>* device) {
     auto quiescing = (*device)->quiesce();
     co_await quiescing;
@@ -81,26 +85,37 @@ void Volumes::remove_surplus_device(const VolumeRecord& volume, std::uint32_t nu
     }
 }
 
-/// `numbers`: devices with the volume's tag and no server. The tag says whose a device is; the
-/// stored number may be of an earlier one, where a daemon died between making a device and storing
-/// its number.
-void Volumes::adopt_for(const VolumeRecord& volume, std::vector<std::uint32_t> numbers) {
+/// `left`: devices with the volume's tag and no server, those that were started first. The tag says
+/// whose a device is; the stored number may be of an earlier one, where a daemon died between
+/// making a device and storing its number, so it decides between equally fit devices alone.
+void Volumes::adopt_for(const VolumeRecord& volume, std::vector<front::ublk::FoundDevice> left) {
     const auto attachments =
         core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     if (!attachments) return;
     for (AttachmentRecord attachment : *attachments) {
         if (attachment.frontend != Frontend::kUblk) continue;
-        const bool known =
-            attachment.ublk_number && std::ranges::count(numbers, *attachment.ublk_number) > 0;
-        const std::uint32_t taken = known ? *attachment.ublk_number : numbers.front();
-        if (!known) {
-            attachment.ublk_number = taken;
-            if (!set_state(attachment, attachment.state)) return;  // the next start sees to it
+        auto taken = left.begin();
+        for (auto device = left.begin(); device != left.end(); ++device) {
+            if (was_started(*device) == was_started(*taken) &&
+                device->info.device_id == attachment.ublk_number)
+                taken = device;
         }
-        std::erase(numbers, taken);
+        const bool known = attachment.ublk_number == taken->info.device_id;
+        attachment.ublk_number = taken->info.device_id;
+        if (!known && !set_state(attachment, attachment.state)) return;  // nothing is removed then
+        left.erase(taken);
         break;
     }
-    for (const std::uint32_t number : numbers) remove_surplus_device(volume, number);
+    for (const auto& device : left) {
+        if (attachments->empty() || !was_started(device)) {
+            remove_surplus_device(volume, device.info.device_id);
+        } else {  // requests may wait in it
+            core_.events->add("rescue.left", volume.id.to_string(),
+                              fmt::format("/dev/ublkb{} is a second device of the volume: "
+                                          "'ebs-cli rescue remove' when nothing needs it",
+                                          device.info.device_id));
+        }
+    }
 }
 
 void Volumes::adopt_left_devices() {
@@ -113,18 +128,17 @@ void Volumes::adopt_left_devices() {
         log::warn("ublk devices of a former daemon could not be listed");
         return;
     }
-    // Those that were started, and may have requests that wait, come first.
-    std::ranges::stable_partition(*found, [](const front::ublk::FoundDevice& device) {
-        return device.info.state != front::ublk::uapi::kStateDead;
+    std::ranges::sort(*found, {}, [](const front::ublk::FoundDevice& device) {
+        return std::pair(!was_started(device), device.info.device_id);
     });
     for (const auto& volume : *volumes) {
-        std::vector<std::uint32_t> numbers;
+        std::vector<front::ublk::FoundDevice> left;
         for (const auto& device : *found) {
             if (!device.server_alive && device.ours &&
                 device.info.server_flags == front::ublk::device_tag(volume.id))
-                numbers.push_back(device.info.device_id);
+                left.push_back(device);
         }
-        if (!numbers.empty()) adopt_for(volume, std::move(numbers));
+        if (!left.empty()) adopt_for(volume, std::move(left));
     }
 }
 
