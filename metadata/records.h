@@ -240,6 +240,7 @@ struct AttachmentRecord {
     VolumeId volume = {};
     InstanceId instance = {};
     AttachmentState state = AttachmentState::kAttaching;
+    bool detach_forced = false;  // of a detach that is under way: whoever uses the device
     Frontend frontend = Frontend::kUblk;
     std::optional<std::string> device = {};         // the label (/dev/sdf); unique in its instance
     std::optional<std::uint32_t> ublk_number = {};  // the N of /dev/ublkbN
@@ -266,6 +267,7 @@ struct AttachmentRecord {
         visit("boot", self.boot);
         visit("delete_on_termination", self.delete_on_termination);
         visit("created_ms", self.created_ms);
+        visit("detach_forced", self.detach_forced);
     }
 };
 

@@ -146,6 +146,14 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> take_down(const SlotRef& slot, const metadata::AttachmentRecord& attachment,
                            bool force);
     Result<void> erase_attachment(const metadata::AttachmentRecord& attachment);
+    static bool serves(const SlotRef& slot);
+    static bool is_stopping(const SlotRef& slot);
+    Result<std::vector<std::string>> users_of(const SlotRef& slot,
+                                              const metadata::AttachmentRecord& attachment);
+    Result<void> carry_out_detach(const SlotRef& slot,
+                                  const metadata::AttachmentRecord& attachment);
+    void detach_goes_on(const SlotRef& slot, const metadata::AttachmentRecord& attachment,
+                        const Error& error);
     api::ApiResult<api::AttachmentView> detach_one(const metadata::VolumeRecord& volume,
                                                    metadata::AttachmentRecord attachment,
                                                    bool force);
@@ -156,7 +164,13 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void finish_interrupted();
     void recover_attachment(metadata::AttachmentRecord attachment);
     void end_volume(const SlotRef& slot);
-    void remove_left_device(const metadata::AttachmentRecord& attachment);
+    /// False: the device is in use and the detach was not forced, so the attachment stays.
+    bool recover_detach(const SlotRef& slot, metadata::AttachmentRecord& attachment);
+    Result<std::vector<front::ublk::FoundDevice>> left_devices(
+        const metadata::AttachmentRecord& attachment);
+    Result<void> remove_left_devices(const metadata::AttachmentRecord& attachment);
+    Result<std::vector<std::string>> users_of_left_devices(
+        const metadata::AttachmentRecord& attachment);
     /// Devices without a server that are this host's: given back to their attachments, or removed.
     void adopt_left_devices();
     void adopt_for(const metadata::VolumeRecord& volume,

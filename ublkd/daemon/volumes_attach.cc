@@ -31,9 +31,11 @@ bool is_label(std::string_view label) {
         label.substr(5), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
 }
 
-std::string users_text(std::uint32_t number) {
-    const auto users = front::ublk::device_users(fmt::format("ublkb{}", number));
-    return users.empty() ? "somebody has it open" : fmt::format("{}", fmt::join(users, ", "));
+std::unexpected<api::ApiError> in_use(const AttachmentRecord& attachment,
+                                      const std::vector<std::string>& users) {
+    return refuse("DeviceInUse",
+                  fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
+                              attachment.ublk_number.value_or(0), fmt::join(users, ", ")));
 }
 
 /// Takes the device of a former daemon over, else makes one.
@@ -304,6 +306,66 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
     return refuse("IncorrectState", fmt::format("volume {} is not attached", name));
 }
 
+/// Whether a front end serves the attachment and no stop of it has begun.
+bool Volumes::serves(const SlotRef& slot) {
+    const std::lock_guard state(slot->state);
+    return slot->front && !(slot->front->ublk && slot->front->ublk->is_stopping());
+}
+
+bool Volumes::is_stopping(const SlotRef& slot) {
+    const std::lock_guard state(slot->state);
+    return slot->front && slot->front->ublk && slot->front->ublk->is_stopping();
+}
+
+/// Who uses the attachment's ublk device: the one that is served, else the one that a former daemon
+/// left, which is not opened.
+Result<std::vector<std::string>> Volumes::users_of(const SlotRef& slot,
+                                                   const AttachmentRecord& attachment) {
+    using Users = std::vector<std::string>;
+    const auto* ublk = core_.engine->ublk();
+    if (attachment.frontend != Frontend::kUblk || ublk == nullptr ||
+        faults::rule_off("rule.detach_checks_users"))
+        return Users();
+    if (!serves(slot)) return users_of_left_devices(attachment);
+    if (!attachment.ublk_number) return Users();
+    return front::ublk::device_users(fmt::format("ublkb{}", *attachment.ublk_number),
+                                     ublk->device_folder, ublk->sys_folder);
+}
+
+/// Carries a stored detach out or on: ends what this daemon serves, else what a former one left.
+Result<void> Volumes::carry_out_detach(const SlotRef& slot, const AttachmentRecord& attachment) {
+    bool is_up = false;
+    {
+        const std::lock_guard state(slot->state);
+        is_up = slot->front.has_value();
+    }
+    TRY(take_down(slot, attachment, attachment.detach_forced));
+    if (!is_up) {  // it never came back
+        TRY(remove_left_devices(attachment));
+    }
+    (void)faults::hit("daemon.detach.after_front");
+    TRY(erase_attachment(attachment));
+    const std::lock_guard state(slot->state);
+    slot->trouble.clear();
+    return {};
+}
+
+/// It stays detaching, with the reason, and is tried again by retry_attachments().
+void Volumes::detach_goes_on(const SlotRef& slot, const AttachmentRecord& attachment,
+                             const Error& error) {
+    const std::string why = "detaching: " + to_string(error);
+    {
+        const std::lock_guard state(slot->state);
+        if (slot->trouble == why) return;  // told already
+        slot->trouble = why;
+    }
+    const std::string id = attachment.volume.to_string();
+    log::error("volume {} is still {}", id, why);
+    core_.events->add(
+        "volume.trouble", id,
+        fmt::format("its detach did not end: {}; it is tried again", to_string(error)));
+}
+
 ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
                                                    AttachmentRecord attachment, bool force) {
     const auto ref = slot(volume.id);
@@ -315,45 +377,32 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
                                       clients == 1 ? "" : "s", id));
         }
     }
-    bool is_up = false;
-    {
-        const std::lock_guard state(ref->state);
-        is_up = ref->front.has_value();
+    const AttachmentState before = attachment.state;
+    if (before != AttachmentState::kDetaching) attachment.detach_forced = false;
+    attachment.detach_forced |= force;
+    // Before the intent is stored: the next daemon carries a forced one out.
+    if (!attachment.detach_forced && !is_stopping(ref)) {
+        const auto users = users_of(ref, attachment);
+        if (!users) return refuse(users.error(), "cannot see who uses " + id);
+        if (!users->empty()) return in_use(attachment, *users);
     }
-    // Before the intent is stored: the next daemon would carry it out under a mounted file system.
-    // A device that is not served is not opened: that would wait for it.
-    if (const auto* ublk = core_.engine->ublk();
-        is_up && !force && ublk != nullptr && attachment.ublk_number) {
-        const auto users = front::ublk::device_users(
-            fmt::format("ublkb{}", *attachment.ublk_number), ublk->device_folder, ublk->sys_folder);
-        if (!users.empty()) {
-            return refuse("DeviceInUse",
-                          fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
-                                      *attachment.ublk_number, fmt::join(users, ", ")));
-        }
-    }
-    const auto before = attachment.state;
     if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
         return refuse(stored.error(), "cannot store the detach of " + id);
     (void)faults::hit("daemon.detach.after_intent");
-    if (const auto down = take_down(ref, attachment, force); !down) {
+    if (const auto done = carry_out_detach(ref, attachment); !done) {
+        if (!serves(ref)) {
+            detach_goes_on(ref, attachment, done.error());
+            return refuse(done.error(), fmt::format("the detach of {} is tried again", id));
+        }
+        attachment.detach_forced = false;
         const auto restored =
             set_state(attachment,
                       before == AttachmentState::kDetaching ? AttachmentState::kAttached : before);
         if (!restored) log::warn("volume {}: {}", id, to_string(restored.error()));
-        if (down.error().code == Errc::kBusy) {
-            return refuse("DeviceInUse",
-                          fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
-                                      attachment.ublk_number.value_or(0),
-                                      users_text(attachment.ublk_number.value_or(0))));
-        }
-        return refuse(down.error(), "cannot detach " + id);
+        if (done.error().code == Errc::kBusy) return in_use(attachment, {"somebody has it open"});
+        return refuse(done.error(), "cannot detach " + id);
     }
-    if (!is_up) remove_left_device(attachment);  // it never came back
-    (void)faults::hit("daemon.detach.after_front");
-    if (const auto erased = erase_attachment(attachment); !erased)
-        return refuse(erased.error(), "cannot store the detach of " + id);
-    core_.events->add("volume.detached", id, force ? "forced" : "");
+    core_.events->add("volume.detached", id, attachment.detach_forced ? "forced" : "");
     auto view = attachment_view(attachment);
     view.state = "detached";
     return view;

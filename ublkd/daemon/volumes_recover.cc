@@ -9,6 +9,8 @@
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/volumes.h"
+#include "ublkd/front/ublk/device_files.h"
+#include "ublkd/front/ublk/device_users.h"
 #include "ublkd/front/ublk/rescue.h"
 
 namespace ublkd::daemon {
@@ -48,27 +50,51 @@ io::Task<void> quiesce_and_end(std::unique_ptr<front::ublk::UblkDevice>* device)
 
 }  // namespace
 
-/// The ublk device that a former daemon left for this volume goes: its attachment is being taken
-/// away.
-void Volumes::remove_left_device(const AttachmentRecord& attachment) {
+/// The devices that a former daemon left for the attachment's volume. kBusy: that daemon still
+/// lives.
+Result<std::vector<front::ublk::FoundDevice>> Volumes::left_devices(
+    const AttachmentRecord& attachment) {
+    std::vector<front::ublk::FoundDevice> left;
+    if (attachment.frontend != Frontend::kUblk) return left;
     const auto* environment = core_.engine->ublk();
-    if (attachment.frontend != Frontend::kUblk || environment == nullptr) return;
+    if (environment == nullptr) {
+        if (front::ublk::list_device_ids("/sys").empty()) return left;
+        return fail(core_.engine->no_ublk_reason());
+    }
     Lane& lane = core_.engine->lane_of(attachment.volume);
-    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
-    if (!found) {
-        log::warn("ublk devices could not be listed: {}", to_string(found.error()));
-        return;
+    TRY_ASSIGN(const auto found, io::run_on(lane.reactor(), [&] { return find_all(environment); }));
+    for (const auto& device : found) {
+        if (device.info.server_flags != front::ublk::device_tag(attachment.volume)) continue;
+        if (device.server_alive) return fail(Errc::kBusy, "the device's server is alive");
+        left.push_back(device);
     }
-    for (const auto& device : *found) {
-        if (device.server_alive ||
-            device.info.server_flags != front::ublk::device_tag(attachment.volume))
-            continue;
-        const auto removed = io::run_on(
-            lane.reactor(), [&] { return remove_one(environment, device.info.device_id); });
-        if (!removed)
-            log::warn("/dev/ublkb{} could not be removed: {}", device.info.device_id,
-                      to_string(removed.error()));
+    return left;
+}
+
+/// They go: their attachment is being taken away.
+Result<void> Volumes::remove_left_devices(const AttachmentRecord& attachment) {
+    TRY_ASSIGN(const auto left, left_devices(attachment));
+    for (const auto& device : left) {
+        TRY(io::run_on(core_.engine->lane_of(attachment.volume).reactor(),
+                       [&] { return remove_one(core_.engine->ublk(), device.info.device_id); }));
     }
+    return {};
+}
+
+/// Without opening them, which would wait for a server. A stopped device has no users to keep.
+Result<std::vector<std::string>> Volumes::users_of_left_devices(
+    const AttachmentRecord& attachment) {
+    TRY_ASSIGN(const auto left, left_devices(attachment));
+    std::vector<std::string> users;
+    for (const auto& device : left) {
+        if (device.info.state == front::ublk::uapi::kStateDead) continue;
+        const auto* environment = core_.engine->ublk();
+        const auto of_this = front::ublk::device_users(
+            fmt::format("ublkb{}", device.info.device_id), environment->device_folder,
+            environment->sys_folder, front::ublk::LookBy::kNotOpening);
+        users.insert(users.end(), of_this.begin(), of_this.end());
+    }
+    return users;
 }
 
 /// Nobody's device: a former daemon made it and did not live to store its number, or made another.
@@ -142,19 +168,42 @@ void Volumes::adopt_left_devices() {
     }
 }
 
+bool Volumes::recover_detach(const SlotRef& slot, AttachmentRecord& attachment) {
+    const std::string id = attachment.volume.to_string();
+    if (serves(slot)) {  // it was not carried out, and that could not be stored
+        attachment.detach_forced = false;
+        (void)store_attached(attachment, true);
+        return true;
+    }
+    if (!attachment.detach_forced && !is_stopping(slot)) {
+        const auto users = users_of(slot, attachment);
+        if (!users) {
+            detach_goes_on(slot, attachment, users.error());
+            return true;
+        }
+        if (!users->empty()) {
+            core_.events->add("volume.detach-undone", id,
+                              fmt::format("begun by a former daemon; the device is in use: {}",
+                                          fmt::join(*users, ", ")));
+            return false;
+        }
+    }
+    if (const auto done = carry_out_detach(slot, attachment); !done) {
+        detach_goes_on(slot, attachment, done.error());
+    } else {
+        core_.events->add("volume.detached", id,
+                          attachment.detach_forced ? "begun before, forced" : "begun before");
+    }
+    return true;
+}
+
 void Volumes::recover_attachment(AttachmentRecord attachment) {
     const auto ref = slot(attachment.volume);
     const auto volume = core_.store->get<VolumeRecord>(attachment.volume);
     if (!volume || !*volume) return;
     (void)faults::hit("daemon.recover.attachment");
     const std::string id = attachment.volume.to_string();
-    if (attachment.state == AttachmentState::kDetaching) {
-        remove_left_device(attachment);
-        if (const auto erased = erase_attachment(attachment); !erased)
-            log::warn("volume {}: {}", id, to_string(erased.error()));
-        core_.events->add("volume.detached", id, "begun by a former daemon");
-        return;
-    }
+    if (attachment.state == AttachmentState::kDetaching && recover_detach(ref, attachment)) return;
     const auto up = bring_up(ref, **volume, attachment, true);
     if (up) {
         core_.events->add("volume.recovered", id, attachment_view(attachment).device);
@@ -179,8 +228,10 @@ void Volumes::recover() {
         if (record.state != VolumeState::kDeleting && record.state != VolumeState::kCreating)
             reconcile(record.id);
     }
-    adopt_left_devices();
-    recover_attachments();
+    if (!faults::rule_off("rule.attachments_come_back")) {
+        adopt_left_devices();
+        recover_attachments();
+    }
     finish_interrupted();  // last: a disk that hangs while a replica is deleted delays nobody else
 }
 
@@ -238,15 +289,17 @@ void Volumes::finish_interrupted() {
 }
 
 void Volumes::retry_attachments() {
-    const auto attachments = core_.store->list<AttachmentRecord>(
-        metadata::where("state", metadata::AttachmentState::kBusy));
+    const auto left = [](AttachmentState state) {
+        return state == AttachmentState::kBusy || state == AttachmentState::kDetaching;
+    };
+    const auto attachments = core_.store->list<AttachmentRecord>();
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
+        if (!left(attachment.state)) continue;
         const auto ref = slot(attachment.volume);
         const Operation operation(ref->operation, std::try_to_lock);
         if (!operation.owns_lock()) continue;
         const auto again = core_.store->get<AttachmentRecord>(attachment.id);
-        if (again && *again && (*again)->state == AttachmentState::kBusy)
-            recover_attachment(**again);
+        if (again && *again && left((*again)->state)) recover_attachment(**again);
     }
 }
 

@@ -142,7 +142,7 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     EXPECT_EQ(under_way.result, 4096);
     EXPECT_FALSE(later.is_done());
     device->reset();
-    rig.kernel->kill_server(0);  // the process ends
+    rig.end_process();
     auto next = rig.recover(&probe);
     ASSERT_TRUE(next) << to_string(next.error());
     rig.settle();
@@ -307,7 +307,7 @@ TEST_P(UblkRecoveryStep, FailingLeavesTheRequestsWaitingForTheNextProcess) {
     rig.settle();
     ASSERT_EQ(rig.kernel->device_count(), 1u);
     EXPECT_FALSE(dying.write.is_done());
-    rig.kernel->kill_server(0);  // that process ends
+    rig.end_process();
     auto device = rig.recover(&dying.after);
     ASSERT_TRUE(device) << to_string(device.error());
     rig.settle();
@@ -329,18 +329,89 @@ INSTANTIATE_TEST_SUITE_P(
                       Broken{"EndHangs", nullptr, Control::kEndRecovery, true}),
     [](const auto& test) { return std::string(test.param.name); });
 
-TEST(UblkRecovery, RemovesADeviceWhoseRecoveryTheKernelDoesNotStart) {
+// What each error of each step makes of the device: docs/ublk.md lists when it is given up.
+enum class Becomes { kWaits, kGivenUp };
+struct StepError {
+    const char* name;
+    Control command;  // kNone: the open of /dev/ublkcN, or a fetch
+    CommandFault fault;
+    Becomes becomes;
+    bool same_process_tries_again = true;
+    int open_errno = 0;
+    int fetch_errno = 0;
+};
+void PrintTo(const StepError& step, std::ostream* out) { *out << step.name; }
+
+class UblkRecoveryError : public ::testing::TestWithParam<StepError> {};
+
+TEST_P(UblkRecoveryError, LeavesTheDeviceOrGivesItUp) {
+    const StepError& step = GetParam();
     Rig rig;
     Dying& dying = Dying::make();
     dying.die(rig);
-    rig.kernel->faults[Control::kStartRecovery] = {.hang = true, .times = -1};
-    const auto lost = rig.recover(&dying.after);
-    ASSERT_FALSE(lost);
-    EXPECT_EQ(lost.error().code, Errc::kClosed);
+    rig.kernel->faults[step.command] = step.fault;
+    rig.kernel->open_errno = step.open_errno;
+    rig.kernel->refuse_fetch_errno = step.fetch_errno;
+    const auto failed = rig.recover(&dying.after);
+    ASSERT_FALSE(failed);
     rig.settle();
-    EXPECT_EQ(dying.write.result, -EIO);
+    if (step.becomes == Becomes::kGivenUp) {
+        EXPECT_EQ(failed.error().code, Errc::kClosed);
+        EXPECT_EQ(dying.write.result, -EIO);
+        EXPECT_TRUE(rig.left_nothing());
+        return;
+    }
+    EXPECT_NE(failed.error().code, Errc::kClosed);
+    EXPECT_NE(failed.error().code, Errc::kNotFound);  // either would have it made anew
+    ASSERT_EQ(rig.kernel->device_count(), 1u);
+    EXPECT_FALSE(dying.write.is_done());
+    rig.kernel->faults.clear();
+    rig.kernel->open_errno = 0;
+    rig.kernel->refuse_fetch_errno = 0;
+    if (!step.same_process_tries_again) {
+        const auto held = rig.recover(&dying.after);
+        ASSERT_FALSE(held);
+        EXPECT_EQ(held.error().code, Errc::kBusy);
+        ASSERT_EQ(rig.kernel->device_count(), 1u);
+        rig.end_process();
+    }
+    auto device = rig.recover(&dying.after);
+    ASSERT_TRUE(device) << to_string(device.error());
+    rig.settle();
+    EXPECT_EQ(dying.write.result, 4096);
+    EXPECT_EQ(dying.read_later.result, 4096);
+    ASSERT_TRUE(rig.detach(*device));
     EXPECT_TRUE(rig.left_nothing());
 }
+
+CommandFault answers(int error) { return {.fail_errno = error, .times = -1}; }
+constexpr CommandFault kHangs{.hang = true, .times = -1};
+
+INSTANTIATE_TEST_SUITE_P(
+    Each, UblkRecoveryError,
+    ::testing::Values(
+        StepError{"FeaturesFail", Control::kGetFeatures, answers(EIO), Becomes::kWaits},
+        StepError{"FeaturesHang", Control::kGetFeatures, kHangs, Becomes::kWaits},
+        StepError{"FeaturesNotPermitted", Control::kGetFeatures, answers(EPERM), Becomes::kWaits},
+        StepError{"InfoFails", Control::kGetDeviceInfo, answers(EIO), Becomes::kWaits},
+        StepError{"InfoHangs", Control::kGetDeviceInfo, kHangs, Becomes::kWaits},
+        StepError{"InfoNotPermitted", Control::kGetDeviceInfo, answers(EPERM), Becomes::kWaits},
+        StepError{"StartFails", Control::kStartRecovery, answers(EIO), Becomes::kWaits},
+        StepError{"StartBusy", Control::kStartRecovery, answers(EBUSY), Becomes::kWaits},
+        StepError{"StartInterrupted", Control::kStartRecovery, answers(EINTR), Becomes::kWaits},
+        StepError{"StartNotPermitted", Control::kStartRecovery, answers(EPERM), Becomes::kWaits},
+        StepError{"StartWithoutMemory", Control::kStartRecovery, answers(ENOMEM), Becomes::kWaits},
+        StepError{"StartHangs", Control::kStartRecovery, kHangs, Becomes::kGivenUp},
+        StepError{"EndFails", Control::kEndRecovery, answers(EIO), Becomes::kWaits, false},
+        StepError{"EndBusy", Control::kEndRecovery, answers(EBUSY), Becomes::kWaits, false},
+        StepError{"EndInvalid", Control::kEndRecovery, answers(EINVAL), Becomes::kWaits, false},
+        StepError{"EndInterrupted", Control::kEndRecovery, answers(EINTR), Becomes::kWaits, false},
+        StepError{"EndHangs", Control::kEndRecovery, kHangs, Becomes::kWaits, false},
+        StepError{"OpenFails", {}, {}, Becomes::kWaits, true, EIO},
+        StepError{"OpenNotPermitted", {}, {}, Becomes::kWaits, true, EACCES},
+        StepError{"OpenStaysBusy", {}, {}, Becomes::kGivenUp, false, EBUSY},
+        StepError{"FetchRefused", {}, {}, Becomes::kWaits, false, 0, EINVAL}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 // ---- rescue
 

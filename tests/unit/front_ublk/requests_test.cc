@@ -44,6 +44,7 @@ class UblkSubject final : public suites::DeviceSubject {
         co_await device_->quiesce();
         options_.device_id = device_->device_id();
         device_.reset();
+        environment_.held = std::make_shared<HeldDevices>();  // of the process that ended
         kernel_->kill_server(options_.device_id);
         auto device = co_await UblkDevice::recover(reactor_, buffers_, &environment_, memory_.get(),
                                                    &options_);

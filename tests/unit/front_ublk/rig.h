@@ -146,6 +146,11 @@ class Rig {
             std::exchange(buffers, std::move(*io::BufferPool::create(4 * kMiB, false))));
         kernel->kill_server(id);
     }
+    /// The process ends that gave the device up: its ring gives back what it held.
+    void end_process(std::uint32_t id = 0) {
+        environment.held = std::make_shared<HeldDevices>();
+        kernel->kill_server(id);
+    }
     Result<void> detach(std::unique_ptr<UblkDevice>& device, bool force = true) {
         auto detached = run(device->detach(force));
         if (detached) device.reset();

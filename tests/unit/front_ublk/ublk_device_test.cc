@@ -241,8 +241,58 @@ TEST(UblkStop, HangingOnceIsTriedAgainByTheNextCall) {
     ASSERT_FALSE(rig.detach(*device));
     std::vector<std::byte> page(kPageBytes);
     EXPECT_EQ(rig.request(uapi::kOperationRead, 0, 8, page), 4096);  // it serves on
+    EXPECT_TRUE((*device)->is_stopping());  // for the kernel may carry it out later
+    // Unforced, with a user: what has begun goes on.
+    std::filesystem::create_directories(rig.folder + "/sys/block/ublkb0/holders/dm-3");
+    ASSERT_TRUE(rig.detach(*device, false));
+    EXPECT_TRUE(rig.left_nothing());
+}
+
+TEST(UblkStop, RefusedByTheKernelLeavesADeviceThatServesOn) {
+    for (const int error : {EIO, EPERM, EBUSY, EINTR}) {
+        Rig rig;
+        MemoryDevice memory(small_geometry());
+        auto device = rig.attach(&memory);
+        ASSERT_TRUE(device);
+        rig.kernel->faults[Control::kStopDevice] = {.fail_errno = error};
+        ASSERT_FALSE(rig.detach(*device));
+        EXPECT_FALSE((*device)->is_stopping());
+        std::vector<std::byte> page(kPageBytes);
+        EXPECT_EQ(rig.request(uapi::kOperationRead, 0, 8, page), 4096);
+        ASSERT_TRUE(rig.detach(*device));
+        EXPECT_TRUE(rig.left_nothing());
+    }
+}
+
+TEST(UblkStop, RefusedOfADeviceThatIsNotSeenToBeLiveIsStopping) {
+    Rig rig;
+    MemoryDevice memory(small_geometry());
+    auto device = rig.attach(&memory);
+    ASSERT_TRUE(device);
+    rig.kernel->faults[Control::kStopDevice] = {.fail_errno = EIO};
+    rig.kernel->faults[Control::kGetDeviceInfo] = {.fail_errno = EIO};
+    ASSERT_FALSE(rig.detach(*device));
+    EXPECT_TRUE((*device)->is_stopping());
     ASSERT_TRUE(rig.detach(*device));
     EXPECT_TRUE(rig.left_nothing());
+}
+
+TEST(UblkStop, GoesOnAfterADeleteThatFailed) {
+    for (const bool hangs : {false, true}) {
+        Rig rig;
+        MemoryDevice memory(small_geometry());
+        auto device = rig.attach(&memory);
+        ASSERT_TRUE(device);
+        const CommandFault fault{.fail_errno = hangs ? 0 : EIO, .hang = hangs};
+        rig.kernel->faults[Control::kDeleteDevice] = fault;
+        rig.kernel->faults[Control::kDeleteDeviceAsync] = fault;
+        ASSERT_FALSE(rig.detach(*device));
+        EXPECT_TRUE((*device)->is_stopping());
+        EXPECT_EQ(rig.kernel->device_count(), 1u);
+        rig.kernel->faults.clear();
+        ASSERT_TRUE(rig.detach(*device, false));
+        EXPECT_TRUE(rig.left_nothing());
+    }
 }
 
 TEST(UblkStop, GoesOverToTheAsynchronousDeleteWhereTheOtherHangs) {

@@ -105,7 +105,7 @@ bool is_claimed(const Part& part, const std::string& device_folder) {
 
 std::vector<std::string> device_users(const std::string& device_name,
                                       const std::string& device_folder,
-                                      const std::string& sys_folder) {
+                                      const std::string& sys_folder, LookBy look) {
     std::set<std::string> users;
     const auto parts = parts_of(device_name, sys_folder);
     const auto pids = processes();
@@ -117,7 +117,7 @@ std::vector<std::string> device_users(const std::string& device_name,
         }
         add_holders(part, device_name, sys_folder, users);
         add_swap(part, device_folder, users);
-        claimed = claimed || is_claimed(part, device_folder);
+        claimed = claimed || (look == LookBy::kOpening && is_claimed(part, device_folder));
     }
     if (users.empty() && claimed)
         users.insert(fmt::format("{} claimed by the kernel or by a hidden mount", device_name));

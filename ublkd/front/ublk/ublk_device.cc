@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <filesystem>
 #include <functional>
@@ -92,6 +93,7 @@ class UblkDevice::Impl {
     std::string name() const { return name_of(info_.device_id); }
     const UblkEnvironment& environment() const { return *environment_; }
     UblkStatus status() const;
+    bool is_stopping() const { return stopping_; }
 
   private:
     io::Task<Result<void>> add();
@@ -101,6 +103,8 @@ class UblkDevice::Impl {
     io::Task<Result<void>> give_up_lost(const char* why);
     io::Task<Result<void>> take_over();
     io::Task<Result<void>> open_and_offer(RetryIds ids);
+    io::Task<Result<std::unique_ptr<DeviceChannel>>> open_channel();
+    io::Task<Result<void>> stop();
     io::Task<void> settle();
     void add_partitions();
     io::Task<Result<void>> tear_down();
@@ -122,6 +126,7 @@ class UblkDevice::Impl {
     uapi::DeviceInfo info_{};
     bool kernel_scans_later_ =
         false;  // its partition scan is not part of START_DEV, or can be left out
+    std::atomic<bool> stopping_ = false;
     std::unique_ptr<RequestServer> server_;
 };
 
@@ -158,8 +163,19 @@ UblkStatus UblkDevice::Impl::status() const {
     return status;
 }
 
+/// Busy: somebody has the device's file open, perhaps only for a moment.
+io::Task<Result<std::unique_ptr<DeviceChannel>>> UblkDevice::Impl::open_channel() {
+    const auto until = io::Clock::now() + control_.deadlines().recovery;
+    for (;;) {
+        auto channel = environment_->driver->open(reactor_, info_);
+        if (channel || channel.error().code != Errc::kBusy || io::Clock::now() >= until)
+            co_return channel;
+        co_await reactor_->sleep_for(std::chrono::milliseconds(20));
+    }
+}
+
 io::Task<Result<void>> UblkDevice::Impl::open_and_offer(RetryIds ids) {
-    auto channel = environment_->driver->open(reactor_, info_);
+    auto channel = co_await open_channel();
     if (!channel) co_return fail(channel.error());
     CO_TRY(pass("ublk.opened"));
     server_ = std::make_unique<RequestServer>(
@@ -212,6 +228,7 @@ io::Task<Result<void>> UblkDevice::Impl::add() {
     }
     if (!added) co_return fail(added.error());
     info_ = *added;
+    environment_->held->forget(info_.device_id);
     co_return Result<void>{};
 }
 
@@ -297,6 +314,8 @@ io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
         info_ = *info;
         if (info_.server_flags != device_tag(options_.volume))
             co_return fail(Errc::kConflict, "the device was made for another volume");
+        if (environment_->held->has(info_.device_id))
+            co_return fail(Errc::kBusy, "its tags are with this process: the next one recovers it");
         if (info_.state == uapi::kStateQuiesced || info_.state == uapi::kStateFailIo)
             co_return Result<void>{};
         std::function<bool()> alive = [this] { return server_is_alive(info_.device_id); };
@@ -338,8 +357,8 @@ io::Task<Result<void>> UblkDevice::Impl::take_over() {
     const auto started = co_await control_.start_recovery(info_.device_id);
     if (!started) {
         // Busy: the dead server's requests are not over yet; a later call may find them so.
-        if (started.error().code == Errc::kBusy) co_return started;
-        co_return co_await give_up_lost("START_USER_RECOVERY failed");
+        if (started.error().code != Errc::kTimedOut) co_return started;
+        co_return co_await give_up_lost("START_USER_RECOVERY does not end");
     }
     CO_TRY(pass("ublk.recovery_started"));
     const auto offered = co_await open_and_offer(std::move(**ids));
@@ -400,15 +419,32 @@ void UblkDevice::Impl::let_go() {
     if (server_->is_final()) {
         server_.reset();
     } else {
+        environment_->held->add(info_.device_id);
         RequestServer::keep_for_ever(std::move(server_));
     }
+}
+
+/// A stop that was not answered may be carried out later; one that was refused is undone only where
+/// the device is seen to be live.
+io::Task<Result<void>> UblkDevice::Impl::stop() {
+    const auto stopped = co_await control_.stop(info_.device_id);
+    if (stopped || stopped.error().code == Errc::kNotFound) {
+        stopping_ = true;
+        co_return Result<void>{};
+    }
+    if (stopping_ || stopped.error().code == Errc::kTimedOut) {
+        stopping_ = true;
+        co_return stopped;
+    }
+    const auto info = co_await control_.info(info_.device_id);
+    stopping_ = !info || info->state != uapi::kStateLive;
+    co_return stopped;
 }
 
 /// STOP_DEV while the queues serve (it flushes the page cache through us), then the tags come back,
 /// then the device's file is closed, and only then DEL_DEV, which waits for that.
 io::Task<Result<void>> UblkDevice::Impl::tear_down() {
-    const auto stopped = co_await control_.stop(info_.device_id);
-    if (!stopped && stopped.error().code != Errc::kNotFound) co_return fail(stopped.error());
+    CO_TRY(co_await stop());
     CO_TRY(pass("ublk.after_stop_dev"));
     if (server_ != nullptr) {
         const bool final = co_await server_->wait_final(io::Clock::now() + kTagsBack);
@@ -431,7 +467,7 @@ io::Task<Result<void>> UblkDevice::Impl::tear_down() {
 }
 
 io::Task<Result<void>> UblkDevice::Impl::detach(bool force) {
-    if (!force) {
+    if (!force && !stopping_ && !faults::rule_off("rule.detach_checks_users")) {
         std::function<bool()> used = [this] {
             return !device_users(name(), environment_->device_folder, environment_->sys_folder)
                         .empty();
@@ -483,5 +519,6 @@ std::string UblkDevice::path() const {
     return impl_->environment().device_folder + "/" + impl_->name();
 }
 UblkStatus UblkDevice::status() const { return impl_->status(); }
+bool UblkDevice::is_stopping() const { return impl_->is_stopping(); }
 
 }  // namespace ublkd::front::ublk

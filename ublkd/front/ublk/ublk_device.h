@@ -15,6 +15,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <set>
 #include <string>
 
 #include "ublkd/base/ids.h"
@@ -29,6 +31,28 @@
 
 namespace ublkd::front::ublk {
 
+/// Devices whose tags this process left with the kernel: it cannot take them over itself, the next
+/// process can. Thread-safe.
+class HeldDevices {
+  public:
+    void add(std::uint32_t device_id) {
+        const std::lock_guard lock(mutex_);
+        ids_.insert(device_id);
+    }
+    void forget(std::uint32_t device_id) {
+        const std::lock_guard lock(mutex_);
+        ids_.erase(device_id);
+    }
+    bool has(std::uint32_t device_id) const {
+        const std::lock_guard lock(mutex_);
+        return ids_.contains(device_id);
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    std::set<std::uint32_t> ids_;
+};
+
 /// What all devices of a daemon share. Outlives them.
 struct UblkEnvironment {
     KernelDriver* driver = nullptr;
@@ -38,6 +62,7 @@ struct UblkEnvironment {
     std::string sys_folder = "/sys";
     std::string udev_socket = "/run/udev/control";  // there: udev makes the links; else we do
     ControlDeadlines deadlines{};
+    std::shared_ptr<HeldDevices> held = std::make_shared<HeldDevices>();
 };
 
 struct UblkOptions {
@@ -75,8 +100,9 @@ class UblkDevice {
     /// kAnyDevice, the one that carries the volume's tag (a daemon that died before it could note
     /// the number); others with that tag are removed. Queues and depth are the device's. kNotFound:
     /// there is no such device (attach then). kConflict: it has another volume's tag. kBusy: its
-    /// server lives. kClosed: it cannot be recovered (never started, or lost to a kernel race); it
-    /// was removed, attach then.
+    /// server lives, or this process holds its tags. kClosed: it cannot be recovered (never
+    /// started, lost or stuck, docs/ublk.md); it was removed, attach then. Any other error leaves
+    /// it with the kernel, where the guest's requests wait; another call tries again.
     static io::Task<Result<std::unique_ptr<UblkDevice>>> recover(io::Reactor* reactor,
                                                                  io::BufferPool* buffers,
                                                                  const UblkEnvironment* environment,
@@ -88,9 +114,12 @@ class UblkDevice {
     ~UblkDevice();
 
     /// Stops for good. Unless `force`: kBusy while somebody has it open, mounted or stacked upon
-    /// (device_users() says who); the device then serves on. Ends with the device removed;
-    /// kTimedOut where the kernel did not end in time, then another call tries again.
+    /// (device_users() says who); the device then serves on. Ends with the device removed. On any
+    /// other error is_stopping() says what became of it; another call goes on.
     io::Task<Result<void>> detach(bool force);
+    /// True from a STOP_DEV that was carried out or may yet be: the device may be served no more,
+    /// and only detach() leads on. Any thread.
+    bool is_stopping() const;
     /// For SIGTERM: takes no more requests, ends those under way, and leaves the device to the next
     /// process.
     io::Task<void> quiesce();
