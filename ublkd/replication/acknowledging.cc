@@ -68,6 +68,7 @@ void Node::answer(const Op& op) {
     Message message = message_to(ReplicaId(), MessageType::kAnswer);
     message.kind = op.kind;
     message.token = op.client_token;
+    message.route = op.client_route;
     message.id = op.id;
     message.failed = op.failed;
     message.error = op.error;
@@ -84,6 +85,7 @@ void Node::drop(Op& op) {
         Message message = message_to(ReplicaId(), MessageType::kMoved);
         message.kind = op.kind;
         message.token = op.client_token;
+        message.route = op.client_route;
         message.id = op.id;
         if (record_ || adopting_)
             message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);

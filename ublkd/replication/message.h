@@ -84,6 +84,7 @@ struct Message {
     std::uint64_t number = 0;
     RequestId id{};
     std::uint64_t token = 0;  // of the side that asks; echoed by the answer
+    std::uint64_t route = 0;  // the driver's: where the answer goes; echoed by it
     std::uint64_t value = 0;  // the round of a confirmation; the checksum of a copy
     Range range{};
     std::span<const std::byte> data{};

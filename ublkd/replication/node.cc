@@ -89,10 +89,13 @@ void Node::propose_handover() {
     ++next.number;
     next.primary = config_.self.replica;
     std::erase_if(next.members, [&](const Member& member) {
-        return member.replica == record_->primary ||
-               std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end();
+        return member.replica == record_->primary || is_missing(member.replica);
     });
     propose(std::move(next));
+}
+
+bool Node::is_missing(ReplicaId replica) const {
+    return std::find(missing_.begin(), missing_.end(), replica) != missing_.end();
 }
 
 // ---- inputs
@@ -273,6 +276,7 @@ void Node::reply(const Message& request, MessageType type, Message& answer) cons
     answer.to = request.from;
     answer.number = number_;
     answer.token = request.token;
+    answer.route = request.route;
     answer.id = request.id;
     effects_->send(answer);
 }

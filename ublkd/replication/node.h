@@ -164,6 +164,7 @@ class Node {
         Range range{};
         RequestId id{};
         std::uint64_t client_token = 0;
+        std::uint64_t client_route = 0;
         std::uint64_t round = 0;         // R2: the confirmation that a read needs
         std::uint64_t durable_tick = 0;  // of a flush: what had completed when it began
         std::span<const std::byte> data{};
@@ -220,6 +221,7 @@ class Node {
     void adopt(const Membership& record);
     void drained();
     void propose_handover();
+    bool is_missing(ReplicaId replica) const;
     void record_stored();
     void leave_primary();
     void retry_authority();

@@ -35,6 +35,7 @@ void Node::on_request(const Message& message) {
     op.range = message.range;
     op.id = message.id;
     op.client_token = message.token;
+    op.client_route = message.route;
     op.data = message.data;
     op.into = message.into;
     if (role_ == Role::kServing) start_op(op);

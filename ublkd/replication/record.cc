@@ -299,6 +299,8 @@ void Node::record_stored() {
             Message message = message_to(record_->primary, MessageType::kAdopt);
             message.record = std::make_shared<const Membership>(*record_);
             effects_->send(message);
+        } else if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary)) {
+            propose_handover();  // another's proposal came first, and names a primary that is gone
         }
         return;
     }
@@ -344,7 +346,7 @@ void Node::set_peers() {
                                        [](const Peer& peer) { return !peer.replica; });
         CHECK(free != peers_.end(), "a place for each other member");
         *free = Peer{.replica = member.replica, .member = true, .needed = true};
-        if (std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end()) {
+        if (is_missing(member.replica)) {
             free->failed = Error{Errc::kNotFound, 0, "the replica can't be opened"};
             effects_->notice(
                 {.kind = Notice::Kind::kLost, .replica = free->replica, .cause = *free->failed});

@@ -101,9 +101,7 @@ void Node::probe() {
     probes_open_ = 0;
     probed_in_sync_.clear();
     for (const Member& member : record_->members) {
-        const bool gone =
-            std::find(missing_.begin(), missing_.end(), member.replica) != missing_.end();
-        if (member.replica == config_.self.replica || gone) continue;
+        if (member.replica == config_.self.replica || is_missing(member.replica)) continue;
         ++probes_open_;
         effects_->send(message_to(member.replica, MessageType::kProbe));
     }

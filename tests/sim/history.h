@@ -10,10 +10,11 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
-namespace ublkd::test {
+namespace ublkd::sim {
 
 class History {
   public:
@@ -24,42 +25,49 @@ class History {
         std::uint64_t end = kOpen;  // kOpen: its outcome is unknown
         std::uint64_t value = 0;
         bool write = false;
+        bool fua = false;
     };
 
     explicit History(std::size_t sectors) : sectors_(sectors) {
         for (auto& sector : sectors_)
-            sector.push_back(Operation{0, 0, 0, true});  // all zeroes at first
+            sector.push_back(Operation{0, 0, 0, true, true});  // all zeroes at first
     }
 
-    std::size_t write(std::size_t sector, std::uint64_t begin, std::uint64_t value) {
-        sectors_[sector].push_back(Operation{begin, kOpen, value, true});
-        return sectors_[sector].size() - 1;
+    void write(std::size_t sector, std::uint64_t begin, std::uint64_t value, bool fua) {
+        sectors_[sector].push_back(Operation{begin, kOpen, value, true, fua});
     }
-    void end_write(std::size_t sector, std::size_t index, std::uint64_t end) {
-        sectors_[sector][index].end = end;
+    void end_write(std::size_t sector, std::uint64_t value, std::uint64_t end) {
+        for (Operation& operation : sectors_[sector]) {
+            if (operation.write && operation.value == value && operation.end == kOpen)
+                operation.end = end;
+        }
+    }
+    /// Whether the write of `value` had not ended when something began at `begin`.
+    bool beside(std::size_t sector, std::uint64_t value, std::uint64_t begin) const {
+        for (const Operation& operation : sectors_[sector]) {
+            if (operation.write && operation.value == value) return operation.end > begin;
+        }
+        return false;
     }
     void read(std::size_t sector, std::uint64_t begin, std::uint64_t end, std::uint64_t value) {
-        sectors_[sector].push_back(Operation{begin, end, value, false});
+        // A read that was under way when writes were lost may have seen them.
+        if (begin > lost_at_)
+            sectors_[sector].push_back(Operation{begin, end, value, false, false});
     }
     /// All writes that ended before `begin` are durable.
     void flushed(std::uint64_t begin) { flushed_ = std::max(flushed_, begin); }
 
-    /// After a loss of unflushed writes each sector must hold its last flushed value or one that
-    /// was written later; what it holds is where a new history begins. Returns what is wrong, or
-    /// "".
-    std::string lose(std::size_t sector, std::uint64_t now, std::uint64_t value) {
-        std::string wrong;
-        const Operation* found = nullptr;
-        for (const Operation& operation : sectors_[sector]) {
-            if (operation.write && operation.value == value) found = &operation;
-        }
-        if (found == nullptr) return text(sector, "holds what was never written", value);
-        for (const Operation& other : sectors_[sector]) {
-            const bool durable = other.write && other.end < flushed_;
-            if (durable && found->end < other.begin)
-                wrong = text(sector, "lost a flushed write; it holds", value);
-        }
-        sectors_[sector] = {Operation{0, now, value, true}};
+    /// Unflushed writes were lost (R9): each sector must hold its last durable value or one that
+    /// was written later. What it holds is where a new history begins; writes without an outcome
+    /// may still come. `values(sector)`: what the members hold; more than one where they are to be
+    /// made equal before the sector is served, by whichever of them is primary then. Returns what
+    /// is wrong, or "".
+    template <class Values>
+    std::string lose(std::uint64_t now, Values values) {
+        std::string wrong = check();
+        for (std::size_t sector = 0; sector < sectors_.size() && wrong.empty(); ++sector)
+            wrong = lose(sector, now, values(sector));
+        lost_at_ = now;
         return wrong;
     }
 
@@ -72,6 +80,30 @@ class History {
     }
 
   private:
+    std::string lose(std::size_t sector, std::uint64_t now, const std::set<std::uint64_t>& values) {
+        std::vector<Operation> rest;
+        for (const std::uint64_t value : values) {
+            const Operation* found = nullptr;
+            for (const Operation& operation : sectors_[sector]) {
+                if (operation.write && operation.value == value) found = &operation;
+            }
+            if (found == nullptr) return text(sector, "holds what was never written:", value);
+            for (const Operation& other : sectors_[sector]) {
+                const bool durable =
+                    other.write && other.end != kOpen && (other.end < flushed_ || other.fua);
+                if (durable && found->end < other.begin)
+                    return text(sector, "lost a durable write; it holds", value);
+            }
+            rest.push_back(Operation{0, values.size() == 1 ? now : kOpen, value, true, false});
+        }
+        for (const Operation& other : sectors_[sector]) {
+            if (other.write && other.end == kOpen && !values.contains(other.value))
+                rest.push_back(other);
+        }
+        sectors_[sector] = std::move(rest);
+        return "";
+    }
+
     struct Zone {
         std::uint64_t written = kOpen;  // when its write began
         std::uint64_t first_end = kOpen;
@@ -113,6 +145,7 @@ class History {
 
     std::vector<std::vector<Operation>> sectors_;
     std::uint64_t flushed_ = 0;
+    std::uint64_t lost_at_ = 0;
 };
 
-}  // namespace ublkd::test
+}  // namespace ublkd::sim

@@ -1,0 +1,118 @@
+// What must hold while a run goes on, and at its end.
+#include <cstring>
+
+#include "tests/sim/world.h"
+
+namespace ublkd::sim {
+
+using replication::Role;
+
+/// Acknowledged => on every member of the record. The range lock is held until the answer is sent,
+/// so nothing can have been written over it; a record that was replaced since is judged by the
+/// history alone.
+void World::check_answer(const Replica& primary, const replication::Message& answer) {
+    const replication::Membership& record = *primary.node.record();
+    if (record.number != authority.record.number || scenario.scribble) return;
+    for (const replication::Member& member : record.members) {
+        const Disk& disk = *disks_[member.replica.value() - 1];
+        if (disk.failed) continue;
+        for (const auto& attachment : attachments_) {
+            if (const std::string missing = attachment->missing(answer, disk); !missing.empty())
+                wrong(missing);
+        }
+    }
+}
+
+bool World::in_sync(const Disk& disk) const {
+    const bool kept = disk.boot == processes_[disk.process]->boot || disk.clean;
+    return !disk.failed && disk.record && kept && authority.record.has(disk.member.replica);
+}
+
+/// The activity maps of in-sync members cover every difference between them.
+void World::check_maps() {
+    const Disk* first = nullptr;
+    for (const auto& disk : disks_) {
+        if (!in_sync(*disk)) continue;
+        if (first == nullptr) {
+            first = disk.get();
+            continue;
+        }
+        if (first->now == disk->now) continue;
+        for (std::size_t sector = 0; sector < kSectors; ++sector) {
+            const auto region = static_cast<std::uint32_t>(sector * kSectorBytes / kRegion);
+            if (first->activity.contains(region) || disk->activity.contains(region)) continue;
+            if (std::memcmp(first->now.data() + sector * kSectorBytes,
+                            disk->now.data() + sector * kSectorBytes, kSectorBytes) != 0)
+                wrong("members differ where no activity bit is set, sector " +
+                      std::to_string(sector));
+        }
+    }
+}
+
+bool World::busy() const {
+    for (const auto& attachment : attachments_) {
+        if (attachment->open() > 0) return true;
+    }
+    for (const auto& process : processes_) {
+        if (!process->running.up || process->running.paused) return true;
+        for (const auto& open : process->replicas) {
+            const replication::Node& node = open->node;
+            if (!open->idle() || node.proposing() || node.joining() || node.regions_to_copy() > 0 ||
+                node.role() == Role::kProbing || node.role() == Role::kPreparing)
+                return true;
+        }
+    }
+    return network.under_way() > 0;
+}
+
+std::string World::why_busy() const {
+    std::string text = "record " + std::to_string(authority.record.number);
+    for (const auto& attachment : attachments_) {
+        text += ", client " + std::to_string(attachment->endpoint - kFirstClient) + " has " +
+                std::to_string(attachment->open()) + " open, " +
+                std::to_string(attachment->client->parked()) + " parked";
+    }
+    for (const auto& process : processes_) {
+        if (!process->running.up) text += ", process " + std::to_string(process->index) + " down";
+        for (const auto& open : process->replicas) {
+            const replication::Node& node = open->node;
+            text += "; replica " + std::to_string(open->place->member.replica.value()) + ": role " +
+                    std::to_string(static_cast<int>(node.role())) + ", number " +
+                    std::to_string(node.number()) + ", " + std::to_string(node.open_ops()) +
+                    " requests" + (node.proposing() ? ", proposing" : "") +
+                    (node.joining() ? ", a copy" : "") + (node.in_sync() ? "" : ", out of sync") +
+                    ", regions " + std::to_string(node.regions_to_copy());
+        }
+    }
+    return text + "; messages " + std::to_string(network.under_way());
+}
+
+void World::check_end() {
+    const Replica* const primary = serving();
+    if (primary == nullptr) {
+        wrong("nobody serves at the end");
+        return;
+    }
+    if (!scenario.scribble) {
+        // A last read of everything.
+        if (!primary->place->failed) {
+            for (std::size_t sector = 0; sector < kSectors; ++sector) {
+                const std::uint64_t begin = tick();
+                history.read(sector, begin, tick(), primary->place->value(sector));
+            }
+        }
+        if (const std::string found = history.check(); !found.empty()) wrong(found);
+    }
+    const Disk* first = nullptr;
+    for (const auto& disk : disks_) {
+        if (!authority.record.has(disk->member.replica) || disk->failed) continue;
+        if (first == nullptr) first = disk.get();
+        for (std::size_t sector = 0; sector < kSectors; ++sector) {
+            if (std::memcmp(first->now.data() + sector * kSectorBytes,
+                            disk->now.data() + sector * kSectorBytes, kSectorBytes) != 0)
+                wrong("members differ at the end in sector " + std::to_string(sector));
+        }
+    }
+}
+
+}  // namespace ublkd::sim

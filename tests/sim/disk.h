@@ -1,0 +1,58 @@
+// One replica's disk: its sectors as they are and as a power cut may leave them, and its
+// superblock, activity map and table of ids. What the store (ublkd/store) promises to the core, and
+// no more: unflushed sectors are lost one by one, a write that was under way is torn at sectors.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "tests/sim/random.h"
+#include "ublkd/base/units.h"
+#include "ublkd/replication/applied_ids.h"
+#include "ublkd/replication/effects.h"
+
+namespace ublkd::sim {
+
+inline constexpr std::size_t kSectors = 64;  // 8 pages, 4 regions of 2 pages
+inline constexpr std::uint64_t kVolumeBytes = kSectors * kSectorBytes;
+inline constexpr std::uint32_t kRegion = 8192;
+
+struct Disk {
+    replication::Member member;
+    std::size_t process = 0;  // whose it is
+
+    std::vector<std::byte> now = std::vector<std::byte>(kVolumeBytes);
+    std::vector<std::byte> durable = std::vector<std::byte>(kVolumeBytes);
+    std::vector<std::uint64_t> version = std::vector<std::uint64_t>(kSectors);
+    std::vector<std::uint64_t> durable_version = std::vector<std::uint64_t>(kSectors);
+    std::uint64_t versions = 0;
+
+    std::optional<replication::Membership> record;
+    std::optional<replication::Proposal> pending;
+    std::uint64_t boot = 0;  // 0: none
+    bool clean = false;
+    std::set<std::uint32_t> activity;
+    std::unique_ptr<replication::AppliedIds::Table> ids =
+        std::make_unique<replication::AppliedIds::Table>();
+
+    bool failed = false;
+    bool full = false;
+
+    /// A change reaches the disk; `torn`: any part of it.
+    void apply(const replication::DiskRequest& request, Random* torn);
+    void make_durable(std::size_t first, std::size_t end);
+    /// What a flush that began with these `versions` makes durable.
+    struct Snapshot {
+        std::vector<std::byte> content;
+        std::vector<std::uint64_t> versions;
+    };
+    Snapshot snapshot() const { return {now, version}; }
+    void flushed(const Snapshot& snapshot);
+    void power_cut(Random& random);
+    /// The first 8 bytes: what the guest wrote there.
+    std::uint64_t value(std::size_t sector) const;
+};
+
+}  // namespace ublkd::sim

@@ -1,0 +1,145 @@
+#include "tests/sim/guest.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/sim/world.h"
+
+namespace ublkd::sim {
+
+using replication::OpKind;
+
+namespace {
+constexpr std::size_t kOpenMax = 6;
+}  // namespace
+
+std::size_t Attachment::open() const {
+    return static_cast<std::size_t>(
+        std::count_if(requests_.begin(), requests_.end(),
+                      [](const std::unique_ptr<Request>& request) { return !request->answered; }));
+}
+
+void Attachment::start() {
+    client = std::make_unique<replication::Client>(kVolume, world_->next_serial(), this);
+    if (guest_start_ == 0) guest_start_ = world_->next_serial();
+    client->set_record(world_->authority.record, false);
+    for (const auto& request : requests_) {
+        if (request->answered) continue;
+        request->place = replication::ClientRequest::Place::kNone;
+        request->token = 0;
+        client->submit(*request);
+    }
+}
+
+void Attachment::guest_dies() {
+    for (auto& request : requests_) world_->bury(std::move(request));
+    requests_.clear();
+    guest_start_ = 0;
+    sequence_ = 0;
+}
+
+void Attachment::issue() {
+    if (open() >= kOpenMax) return;
+    if (requests_.size() > 32)
+        std::erase_if(requests_,
+                      [](const std::unique_ptr<Request>& request) { return request->answered; });
+    Random& random = world_->workload;
+    auto made = std::make_unique<Request>();
+    Request& request = *made;
+    request.attachment = this;
+    request.begin = world_->tick();
+    request.on_done = [](replication::ClientRequest* done) noexcept {
+        auto* const self = static_cast<Request*>(done);
+        self->attachment->answered(*self);
+    };
+    const std::uint64_t dice = random.below(100);
+    const std::size_t count = 1 + random.below(4);
+    const std::size_t first = random.below(kSectors - count);
+    const Scenario& scenario = world_->scenario;
+    if (dice < static_cast<std::uint64_t>(scenario.flush_percent)) {
+        request.kind = OpKind::kFlush;
+    } else {
+        request.kind = dice < 60 ? OpKind::kWrite : OpKind::kRead;
+        // Zeroes look all alike, so they are left out where the order of values is checked.
+        if (scenario.scribble && dice > 90)
+            request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
+        request.range = {first * kSectorBytes, count * kSectorBytes};
+        request.memory = world_->memory(count * kSectorBytes);
+        request.into = *request.memory;
+    }
+    if (is_change(request.kind)) request.id = {guest_start_, ++sequence_};
+    if (request.kind == OpKind::kWrite) {
+        request.fua = random.one_in(12);
+        request.data = *request.memory;
+        for (std::size_t i = 0; i < count; ++i) {
+            request.values.push_back(world_->next_value());
+            for (std::size_t at = 0; at < kSectorBytes; at += 8)
+                std::memcpy(request.memory->data() + i * kSectorBytes + at, &request.values[i], 8);
+            world_->history.write(first + i, request.begin, request.values[i], request.fua);
+        }
+    }
+    requests_.push_back(std::move(made));
+    client->submit(request);
+}
+
+void Attachment::scribble() {
+    Random& random = world_->workload;
+    if (requests_.empty()) return;
+    Request& request = *requests_[random.below(requests_.size())];
+    if (request.kind != OpKind::kWrite || request.answered) return;
+    for (std::byte& byte : *request.memory) byte = static_cast<std::byte>(random.below(256));
+}
+
+std::string Attachment::missing(const replication::Message& answer, const Disk& disk) const {
+    for (const auto& request : requests_) {
+        if (request->answered || request->id != answer.id) continue;
+        for (std::size_t i = 0; i < request->values.size(); ++i) {
+            const std::size_t sector = request->range.offset_bytes / kSectorBytes + i;
+            // A known id is not applied again (R8): a write that was open beside it may have
+            // followed.
+            const std::uint64_t value = disk.value(sector);
+            if (value != request->values[i] &&
+                !world_->history.beside(sector, value, request->begin))
+                return "acknowledged, but not on member " +
+                       std::to_string(disk.member.replica.value()) + ": sector " +
+                       std::to_string(sector) + ", " + std::to_string(request->values[i]);
+        }
+    }
+    return "";
+}
+
+void Attachment::send_to_node(const replication::Message& message) {
+    world_->network.send(endpoint, message);
+}
+
+void Attachment::answered(Request& request) {
+    if (request.answered) world_->wrong("a request was answered twice");
+    request.answered = true;
+    ++world_->counts.answered;
+    const std::uint64_t end = world_->tick();
+    const std::size_t first = request.range.offset_bytes / kSectorBytes;
+    const Scenario& scenario = world_->scenario;
+    if (!request.result) {
+        // Only a volume whose last disk is gone, or a full one that was told to fail, answers with
+        // an error.
+        const bool allowed = request.result.error().code == Errc::kNoSpace
+                                 ? !scenario.wait_on_full
+                                 : scenario.disk_failures > 0 || scenario.unreadable;
+        if (!allowed) world_->wrong("a request failed");
+        return;
+    }
+    if (request.kind == OpKind::kWrite) {
+        for (std::size_t i = 0; i < request.values.size(); ++i)
+            world_->history.end_write(first + i, request.values[i], end);
+    } else if (request.kind == OpKind::kFlush) {
+        world_->history.flushed(request.begin);
+    } else if (request.kind == OpKind::kRead && !scenario.scribble) {
+        for (std::size_t i = 0; i < request.into.size() / kSectorBytes; ++i) {
+            std::uint64_t value = 0;
+            std::memcpy(&value, request.into.data() + i * kSectorBytes, 8);
+            world_->history.read(first + i, request.begin, end, value);
+        }
+    }
+}
+
+}  // namespace ublkd::sim

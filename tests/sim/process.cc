@@ -1,0 +1,107 @@
+// What the daemon does around the core: starting, ending, and looking after its replicas.
+#include "tests/sim/process.h"
+
+#include <algorithm>
+#include <set>
+
+#include "tests/sim/world.h"
+
+namespace ublkd::sim {
+
+using replication::Member;
+using replication::Role;
+
+void World::open(Process& process, Disk& disk, const replication::NodeStart& start) {
+    process.replicas.push_back(std::make_unique<Replica>(this, &process, &disk));
+    process.replicas.back()->node.start(start);
+}
+
+/// Opens the members that can be opened here, and tells their nodes the record.
+void World::start(Process& process) {
+    const replication::Membership& record = authority.record;
+    std::set<ReplicaId> wanted;
+    for (const Member& member : record.members) wanted.insert(member.replica);
+    for (const auto& disk : disks_) {
+        // R4: what a proposal adds that is not settled is needed as well.
+        if (disk->pending && wanted.contains(disk->member.replica)) {
+            for (const Member& member : disk->pending->next.members) wanted.insert(member.replica);
+        }
+    }
+    std::vector<ReplicaId> missing;
+    for (const auto& disk : disks_) {
+        if (disk->process != process.index || !wanted.contains(disk->member.replica)) continue;
+        if (disk->failed) {
+            missing.push_back(disk->member.replica);
+            continue;
+        }
+        open(process, *disk,
+             {.record = disk->record,
+              .pending = disk->pending,
+              .in_sync = disk->record && (disk->boot == process.boot || disk->clean)});
+    }
+    for (const auto& attachment : attachments_) {
+        if (attachment->process == &process) attachment->start();
+    }
+    Replica* primary = nullptr;
+    Replica* heir = nullptr;
+    for (const auto& open : process.replicas) {
+        if (open->place->member.replica == record.primary) primary = open.get();
+    }
+    for (const auto& open : process.replicas) {
+        if (heir == nullptr && primary == nullptr && open->node.in_sync() &&
+            record.has(open->place->member.replica))
+            heir = open.get();
+    }
+    const replication::Membership known = record;
+    for (const auto& open : process.replicas) {
+        if (open.get() != primary && open.get() != heir) open->node.begin(known, missing);
+    }
+    if (primary != nullptr) primary->node.begin(known, missing);
+    if (heir != nullptr) heir->node.replace_primary(known, missing);
+}
+
+void World::die(Process& process, bool power_cut) {
+    trace(clock.now_us(), "process %zu: %s", process.index, power_cut ? "POWER CUT" : "KILLED");
+    ++(power_cut ? counts.power_cuts : counts.kills);
+    for (const auto& open : process.replicas) {
+        open->die();
+        network.forget(open->place->member.replica.value());
+    }
+    process.replicas.clear();
+    ++process.running.life;
+    process.running.up = false;
+    for (const auto& attachment : attachments_) {
+        if (attachment->process != &process) continue;
+        network.forget(attachment->endpoint);
+        if (power_cut) attachment->guest_dies();
+    }
+    if (!power_cut) return;
+    ++process.boot;
+    for (const auto& disk : disks_) {
+        if (disk->process == process.index) disk->power_cut(timing);
+    }
+}
+
+/// Tells former members the record; closes those that are no members any more when nothing of them
+/// is under way.
+void World::look_after(Process& process) {
+    Replica* const primary = serving();
+    if (primary == nullptr) return;
+    const replication::Membership record = *primary->node.record();
+    for (const auto& open : process.replicas) {
+        const ReplicaId id = open->place->member.replica;
+        if (record.has(id) || primary->node.joining() == id || open->node.role() == Role::kOut)
+            continue;
+        if (open->node.number() < record.number) open->node.on_current(&record);
+    }
+    std::erase_if(process.replicas, [&](const std::unique_ptr<Replica>& open) {
+        const ReplicaId id = open->place->member.replica;
+        if (record.has(id) || primary->node.joining() == id || !open->idle() ||
+            network.under_way() > 0)
+            return false;
+        network.forget(id.value());
+        return true;
+    });
+}
+
+}  // namespace ublkd::sim

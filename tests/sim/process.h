@@ -1,0 +1,76 @@
+// A host's daemon in a run: the replicas that it has open, and what ublkd/volume does around the
+// core (which stores are opened at a start, what their nodes are told, who is closed when).
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "tests/sim/clock.h"
+#include "tests/sim/disk.h"
+#include "ublkd/replication/node.h"
+
+namespace ublkd::sim {
+
+class World;
+struct Process;
+
+/// One open replica: its node and the node's effects, over the world's clock.
+struct Replica final : replication::Effects {
+    Replica(World* world, Process* process, Disk* disk);
+
+    void send(const replication::Message& message) override;
+    void disk(const replication::DiskRequest& request) override;
+    void store(const replication::StoreRequest& request) override;
+    void extent(std::uint64_t token, Range range) override;
+    replication::RegionSet activity() override;
+    void clear_activity(const replication::RegionSet& regions) override;
+    void acquire_buffer(std::uint64_t token, std::size_t bytes) override;
+    void release_buffer(std::uint32_t handle) override;
+    void propose(const replication::Proposal& proposal) override;
+    void ask_authority() override;
+    void start_timer(replication::TimerKind kind, std::uint32_t milliseconds) override;
+    void notice(const replication::Notice& notice) override;
+
+    /// Calls `function` in so many microseconds, if this replica is still open then.
+    void after(std::uint64_t microseconds, std::function<void()> function);
+    bool idle() const { return disk_ops.empty() && store_ops.empty() && node.open_ops() == 0; }
+    /// The process dies: of what is in the disk's queue any part is done.
+    void die();
+
+    struct DiskOp {
+        std::uint64_t id = 0;
+        replication::DiskRequest request{};
+        Disk::Snapshot snapshot{};  // of a flush: what had ended when it began
+    };
+    struct StoreOp {
+        std::uint64_t token = 0;
+        std::optional<replication::Membership> record;
+        std::optional<std::optional<replication::Proposal>> pending;
+        std::uint64_t boot = 0;
+    };
+
+    World* world;
+    Process* process;
+    Disk* place;
+    std::uint64_t serial;
+    replication::AppliedIds ids;
+    replication::Node node;
+    std::vector<DiskOp> disk_ops;
+    std::deque<StoreOp> store_ops;
+    std::vector<std::vector<std::byte>*> buffers;
+    std::uint64_t proposals = 0;
+
+  private:
+    void end_disk_op(std::uint64_t id);
+    void end_store_op();
+    void apply_store(const StoreOp& op);
+};
+
+struct Process {
+    std::size_t index = 0;
+    Running running;
+    std::uint64_t boot = 1;
+    std::vector<std::unique_ptr<Replica>> replicas;
+};
+
+}  // namespace ublkd::sim

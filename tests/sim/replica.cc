@@ -1,0 +1,180 @@
+// The effects of a node in a run.
+#include <algorithm>
+#include <utility>
+
+#include "tests/sim/world.h"
+#include "ublkd/base/bytes.h"
+
+namespace ublkd::sim {
+
+using replication::OpKind;
+
+Replica::Replica(World* owner, Process* where, Disk* own)
+    : world(owner),
+      process(where),
+      place(own),
+      serial(owner->next_serial()),
+      ids(own->ids.get()),
+      node({.volume = kVolume,
+            .self = own->member,
+            .size_bytes = kVolumeBytes,
+            .region_bytes = kRegion,
+            .copy_bytes = kPageBytes,
+            .wait_on_full = owner->scenario.wait_on_full},
+           this, &ids) {}
+
+void Replica::after(std::uint64_t microseconds, std::function<void()> function) {
+    world->clock.after(microseconds, &process->running,
+                       [this, where = world, id = place->member.replica, mine = serial,
+                        function = std::move(function)] {
+                           const Replica* const open = where->replica(id);
+                           if (open == this && open->serial == mine) function();
+                       });
+}
+
+void Replica::send(const replication::Message& message) {
+    if (message.type == replication::MessageType::kAnswer && is_change(message.kind) &&
+        !message.failed)
+        world->check_answer(*this, message);
+    world->network.send(place->member.replica.value(), message);
+}
+
+// ---- the disk
+
+void Replica::disk(const replication::DiskRequest& request) {
+    DiskOp op{.id = world->next_serial(), .request = request};
+    if (request.kind == OpKind::kFlush) {
+        op.snapshot = place->snapshot();
+    } else if (is_change(request.kind)) {
+        // The store's promise: the bit is durable before the write.
+        for (std::uint64_t at = request.range.offset_bytes / kRegion;
+             at * kRegion < request.range.end_bytes(); ++at)
+            place->activity.insert(static_cast<std::uint32_t>(at));
+    }
+    after(world->timing.spread(20, 3000), [this, id = op.id] { end_disk_op(id); });
+    disk_ops.push_back(std::move(op));
+}
+
+void Replica::end_disk_op(std::uint64_t id) {
+    const auto at = std::find_if(disk_ops.begin(), disk_ops.end(),
+                                 [&](const DiskOp& op) { return op.id == id; });
+    const DiskOp op = std::move(*at);
+    disk_ops.erase(at);
+    const replication::DiskRequest& request = op.request;
+    const std::size_t first = request.range.offset_bytes / kSectorBytes;
+    const std::size_t end = request.range.end_bytes() / kSectorBytes;
+    Result<void> result;
+    if (place->failed) {
+        result = fail(Errc::kIo, "disk");
+    } else if (request.kind == OpKind::kWrite && place->full && world->timing.one_in(2)) {
+        place->apply(request, &world->timing);
+        result = fail(Errc::kNoSpace, "disk");
+    } else if (request.kind == OpKind::kRead) {
+        std::copy_n(place->now.begin() + static_cast<std::ptrdiff_t>(request.range.offset_bytes),
+                    request.into.size(), request.into.begin());
+        if (world->unreadable && world->timing.one_in(20)) result = fail(Errc::kIo, "sector");
+    } else if (request.kind == OpKind::kFlush) {
+        place->flushed(op.snapshot);
+    } else {
+        place->apply(request, nullptr);
+        if (request.fua) place->make_durable(first, end);
+    }
+    if (tracing)
+        trace(world->clock.now_us(), "disk %llu: %s, sectors %zu+%zu, token %llx: %s",
+              static_cast<unsigned long long>(place->member.replica.value()),
+              to_string(request.kind), first, end - first,
+              static_cast<unsigned long long>(request.token),
+              result ? "done" : ublkd::to_string(result.error().code));
+    node.on_disk(request.token, result);
+}
+
+void Replica::store(const replication::StoreRequest& request) {
+    StoreOp op{.token = request.token, .record = {}, .pending = {}, .boot = 0};
+    if (request.record != nullptr) op.record = *request.record;
+    if (request.pending != nullptr) op.pending = *request.pending;
+    op.boot = request.in_sync ? process->boot : 0;
+    store_ops.push_back(std::move(op));
+    after(world->timing.spread(50, 5000), [this] { end_store_op(); });
+}
+
+void Replica::apply_store(const StoreOp& op) {
+    place->record = op.record;
+    if (op.pending) place->pending = *op.pending;
+    place->boot = op.boot;
+    place->clean = false;
+}
+
+void Replica::end_store_op() {
+    const StoreOp op = std::move(store_ops.front());
+    store_ops.pop_front();
+    if (!place->failed) apply_store(op);
+    if (tracing)
+        trace(world->clock.now_us(), "superblock %llu: number %llu%s: %s",
+              static_cast<unsigned long long>(place->member.replica.value()),
+              static_cast<unsigned long long>(op.record ? op.record->number : 0),
+              op.boot != 0 ? ", in sync" : ", out of sync", place->failed ? "failed" : "stored");
+    node.on_stored(op.token,
+                   place->failed ? Result<void>(fail(Errc::kIo, "disk")) : Result<void>());
+}
+
+void Replica::die() {
+    if (place->failed) return;
+    for (const DiskOp& op : disk_ops) {
+        if (is_change(op.request.kind)) place->apply(op.request, &world->timing);
+    }
+    for (const StoreOp& op : store_ops) {
+        if (world->timing.one_in(2)) apply_store(op);
+    }
+}
+
+void Replica::extent(std::uint64_t token, Range range) {
+    after(world->timing.spread(10, 200), [this, token, range] {
+        const auto zero = [&](std::uint64_t at) {
+            return is_all_zero(std::span(place->now).subspan(at, kPageBytes));
+        };
+        block::Extent extent{.length_bytes = kPageBytes, .allocated = !zero(range.offset_bytes)};
+        while (extent.length_bytes < range.length_bytes &&
+               zero(range.offset_bytes + extent.length_bytes) == !extent.allocated)
+            extent.length_bytes += kPageBytes;
+        node.on_extent(token, extent);
+    });
+}
+
+replication::RegionSet Replica::activity() {
+    return {place->activity.begin(), place->activity.end()};
+}
+
+void Replica::clear_activity(const replication::RegionSet& regions) {
+    for (const std::uint32_t region : regions) place->activity.erase(region);
+}
+
+// ---- memory, the authority, timers
+
+void Replica::acquire_buffer(std::uint64_t token, std::size_t bytes) {
+    after(world->timing.spread(1, 50), [this, token, bytes] {
+        buffers.push_back(world->memory(bytes));
+        node.on_buffer(token, {.bytes = *buffers.back(),
+                               .handle = static_cast<std::uint32_t>(buffers.size() - 1)});
+    });
+}
+
+void Replica::release_buffer(std::uint32_t handle) {
+    // Whoever still reads it would see this.
+    std::fill(buffers[handle]->begin(), buffers[handle]->end(), std::byte{0xdd});
+}
+
+void Replica::propose(const replication::Proposal& proposal) {
+    world->authority.propose(*this, proposal);
+}
+
+void Replica::ask_authority() { world->authority.ask(*this); }
+
+void Replica::start_timer(replication::TimerKind kind, std::uint32_t milliseconds) {
+    // No rule depends on a clock being right: a timer ends at any time up to what was asked for.
+    const std::uint64_t us = world->timing.spread(50, std::uint64_t{milliseconds} * 300 + 100);
+    after(us, [this, kind] { node.on_timer(kind); });
+}
+
+void Replica::notice(const replication::Notice& notice) { world->on_notice(*this, notice); }
+
+}  // namespace ublkd::sim

@@ -1,0 +1,68 @@
+// Goal: each safety rule that the simulation can see is needed: with its switch off a seed goes
+// wrong. Method: seeds of one scenario until several went wrong; the table that it prints stands in
+// docs/testing.md.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+
+#include "tests/sim/world.h"
+#include "ublkd/base/fault_injection.h"
+
+namespace ublkd::sim {
+namespace {
+
+struct Rule {
+    const char* name;
+    const char* says;
+    const char* scenario;
+    std::uint64_t seeds_max = 600;
+};
+
+constexpr Rule kRules[] = {
+    {"rule.ack_all", "R2: acknowledged when all have it", "deaths"},
+    {"rule.range_lock", "R3: range locks", "shuffled"},
+    {"rule.pending_first", "R4: a proposal is stored before it is sent", "everything_three", 2000},
+    {"rule.union_copy", "R7: the union of the activity maps is copied", "deaths"},
+    {"rule.retry_ids", "R8: a known id is not applied again", "deaths", 4000},
+    {"rule.ids_agree", "R8: ids are known where their data is", "deaths"},
+    {"rule.boot_check", "R9: a restart in another boot is not trusted", "power_cuts"},
+    {"rule.bits_durable", "R10: bits are cleared when their writes are durable", "power_cuts"},
+    {"rule.copy_lock", "R12: a copy holds the range lock", "joining"},
+    {"rule.private_copy", "R13: one private copy", "scribble"},
+    {"rule.repair_full", "full pools: contents are made equal before a failure", "full_fail"},
+};
+
+class Rules : public ::testing::TestWithParam<Rule> {
+  protected:
+    ~Rules() override { faults::disarm_all(); }
+};
+
+TEST_P(Rules, SwitchIsCaught) {
+    constexpr std::uint64_t kEnough = 8;  // for a mean
+    const Rule& rule = GetParam();
+    ASSERT_TRUE(faults::arm(std::string(rule.name) + "=off"));
+    RunOptions options;
+    options.scenario = *find_scenario(rule.scenario);
+    std::uint64_t caught = 0;
+    std::uint64_t seeds = 0;
+    std::string first;
+    for (; caught < kEnough && seeds < rule.seeds_max; ++seeds) {
+        options.seed = seeds + 1;
+        const std::string wrong = World(options).run();
+        if (wrong.empty()) continue;
+        ++caught;
+        if (first.empty()) first = wrong;
+    }
+    ASSERT_GT(caught, 0U) << seeds << " seeds";
+    std::printf("| %s | `%s` | `%s` | %.1f | %s |\n", rule.says, rule.name, rule.scenario,
+                static_cast<double>(seeds) / static_cast<double>(caught), first.c_str());
+}
+
+INSTANTIATE_TEST_SUITE_P(Sim, Rules, ::testing::ValuesIn(kRules), [](const auto& tested) {
+    std::string name = tested.param.name;
+    std::replace(name.begin(), name.end(), '.', '_');
+    return name;
+});
+
+}  // namespace
+}  // namespace ublkd::sim

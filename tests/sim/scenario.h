@@ -1,0 +1,56 @@
+// What a run is made of: processes, members, clients, and how many faults of each kind befall them.
+// The faults of a run are drawn from its seed before it begins, so that a shrunk run can leave some
+// of them out. The list of scenarios: scenarios.cc; what each is for: docs/testing.md.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace ublkd::sim {
+
+struct Scenario {
+    std::string_view name;
+    std::size_t members = 2;
+    std::size_t spares = 0;  // replicas that may join
+    int milliseconds = 150;  // how long guests send requests
+    int flush_percent = 8;   // of the guests' requests
+    bool wait_on_full = true;
+    bool scribble = false;    // guests change their pages while they are written (R13)
+    bool unreadable = false;  // sectors that can't be read (R14)
+    // How many faults of a kind befall a run, on the average.
+    int kills = 0;            // a process dies and starts again in the same boot
+    int power_cuts = 0;       // all hosts lose their power
+    int stops_cut_short = 0;  // the power goes while the volume is being stopped
+    int disk_failures = 0;    // a disk answers with errors from then on
+    int fills = 0;            // disks become full, or have space again
+    int joins = 0;            // a spare, or a former member, is brought in
+};
+
+enum class FaultKind : std::uint8_t { kKill, kPowerCut, kStopCutShort, kDiskFailure, kFill, kJoin };
+const char* to_string(FaultKind kind);
+
+struct Fault {
+    FaultKind kind{};
+    std::uint64_t at_us = 0;
+    std::uint64_t which = 0;  // drawn; says whom it befalls
+    std::uint64_t length_us = 0;
+};
+
+/// One run. Equal options give equal runs.
+struct RunOptions {
+    Scenario scenario;
+    std::uint64_t seed = 1;
+    std::uint64_t timing = 0;  // the seed of what takes how long; 0: the run's own seed
+    std::optional<std::vector<std::size_t>> only;  // the faults that happen, by index; none: all
+    std::size_t requests_max = SIZE_MAX;
+};
+
+const std::vector<Scenario>& scenarios();
+const Scenario* find_scenario(std::string_view name);
+std::vector<Fault> draw_faults(const Scenario& scenario, std::uint64_t seed);
+
+}  // namespace ublkd::sim

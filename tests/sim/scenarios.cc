@@ -1,0 +1,55 @@
+#include <algorithm>
+
+#include "tests/sim/scenario.h"
+
+namespace ublkd::sim {
+
+const std::vector<Scenario>& scenarios() {
+    static const std::vector<Scenario> all{
+        {.name = "shuffled"},
+        {.name = "three_members", .members = 3},
+        {.name = "deaths", .kills = 6},
+        {.name = "power_cuts", .power_cuts = 4},
+        {.name = "stops_cut_short",
+         .spares = 0,
+         .kills = 1,
+         .power_cuts = 1,
+         .stops_cut_short = 20,
+         .joins = 10},
+        {.name = "failing_disks", .disk_failures = 3},
+        {.name = "joining", .members = 1, .spares = 2, .joins = 8},
+        {.name = "full_wait", .fills = 16},
+        {.name = "full_fail", .wait_on_full = false, .fills = 16},
+        {.name = "unreadable", .unreadable = true},
+        {.name = "scribble", .scribble = true},
+        {.name = "everything",
+         .spares = 2,
+         .kills = 4,
+         .disk_failures = 2,
+         .fills = 6,
+         .joins = 10},
+        {.name = "everything_power",
+         .spares = 2,
+         .kills = 2,
+         .power_cuts = 2,
+         .disk_failures = 1,
+         .joins = 10},
+        {.name = "everything_three",
+         .members = 3,
+         .spares = 1,
+         .kills = 3,
+         .power_cuts = 1,
+         .disk_failures = 2,
+         .joins = 8},
+    };
+    return all;
+}
+
+const Scenario* find_scenario(std::string_view name) {
+    const auto found =
+        std::find_if(scenarios().begin(), scenarios().end(),
+                     [&](const Scenario& scenario) { return scenario.name == name; });
+    return found == scenarios().end() ? nullptr : &*found;
+}
+
+}  // namespace ublkd::sim

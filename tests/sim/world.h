@@ -1,0 +1,107 @@
+// One run: everything that there is, from one seed. While guests send requests, faults happen; then
+// all faults end, and within a bound every request must have its answer, every member must hold the
+// same bytes, and one order of operations must explain what the guests saw. Checks while it runs:
+// checks.cc. Owner: whoever makes it; run() once.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/sim/authority.h"
+#include "tests/sim/clock.h"
+#include "tests/sim/disk.h"
+#include "tests/sim/guest.h"
+#include "tests/sim/history.h"
+#include "tests/sim/network.h"
+#include "tests/sim/process.h"
+#include "tests/sim/random.h"
+#include "tests/sim/scenario.h"
+#include "tests/sim/trace.h"
+
+namespace ublkd::sim {
+
+inline constexpr VolumeId kVolume{1};
+
+struct Counts {
+    std::uint64_t answered = 0, kills = 0, power_cuts = 0, joins = 0, lost = 0, records = 0,
+                  losses = 0, events = 0;
+};
+
+class World {
+  public:
+    explicit World(const RunOptions& options);
+    ~World();
+    /// "" or what went wrong.
+    std::string run();
+
+    // For the parts of the run.
+    Replica* replica(ReplicaId id) const;
+    Attachment* attachment(Endpoint endpoint) const;
+    const Running* running_of(Endpoint endpoint) const;
+    std::string name_of(Endpoint endpoint) const;
+    std::uint64_t tick() { return ++ticks_; }
+    std::uint64_t next_serial() { return ++serials_; }
+    std::uint64_t next_value() { return ++values_; }
+    std::vector<std::byte>* memory(std::size_t bytes);
+    void bury(std::unique_ptr<Request> request) { buried_.push_back(std::move(request)); }
+    void wrong(std::string what);
+    void on_notice(Replica& from, const replication::Notice& notice);
+    void check_answer(const Replica& primary, const replication::Message& answer);
+
+    Scenario scenario;
+    Random timing;    // what takes how long, and what is lost
+    Random workload;  // what guests do
+    Clock clock;
+    Network network{this};
+    Authority authority{this};
+    History history{kSectors};
+    Counts counts;
+    bool unreadable = false;
+
+  private:
+    // process.cc
+    void start(Process& process);
+    void die(Process& process, bool power_cut);
+    void look_after(Process& process);
+    void open(Process& process, Disk& disk, const replication::NodeStart& start);
+    Replica* serving() const;
+
+    // faults.cc
+    void happen(const Fault& fault);
+    void cut_power();
+    void cut_stop_short();
+    void fail_disk(const Fault& fault);
+    void fill_disks(const Fault& fault);
+    void join();
+    void end_faults();
+
+    // checks.cc
+    /// A member of the record that could serve.
+    bool in_sync(const Disk& disk) const;
+    bool busy() const;
+    std::string why_busy() const;
+    void check_maps();
+    void check_end();
+
+    void guest_turn(Attachment& attachment);
+    void look_after_all();
+
+    std::vector<Fault> faults_;
+    std::optional<std::vector<std::size_t>> only_;
+    std::size_t requests_left_;
+    std::uint64_t ends_us_;  // when guests stop
+    std::vector<std::unique_ptr<Disk>> disks_;
+    std::vector<std::unique_ptr<Process>> processes_;
+    std::vector<std::unique_ptr<Attachment>> attachments_;
+    std::deque<std::vector<std::byte>>
+        arena_;  // as long as the run: late writes hit no freed memory
+    std::vector<std::unique_ptr<Request>> buried_;
+    std::uint64_t ticks_ = 1;
+    std::uint64_t serials_ = 1000;
+    std::uint64_t values_ = 0;
+    std::string wrong_;
+};
+
+}  // namespace ublkd::sim
