@@ -245,6 +245,10 @@ void Node::adopt(const Membership& record) {
     if (record.number <= number_ || (adopting_ && adopting_->number >= record.number)) return;
     proposal_.reset();
     adopting_ = record;
+    if (adopt_request_) {  // under a number that is over before it was stored
+        refuse(*adopt_request_, MessageType::kAdopted);
+        adopt_request_.reset();
+    }
     const bool primary_here = record.primary == config_.self.replica;
     if (!primary_here && (role_ == Role::kServing || role_ == Role::kPreparing)) leave_primary();
     if (!record.has(config_.self.replica)) {

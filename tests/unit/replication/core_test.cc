@@ -409,6 +409,27 @@ TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
     }
 }
 
+TEST(NodePair, R1_RecordThatIsOvertakenWhileItIsStoredIsRefusedAndTheNewerOneCounts) {
+    Pair pair;
+    Message adopt;
+    adopt.type = MessageType::kAdopt;
+    adopt.volume = VolumeId(1);
+    adopt.from = ReplicaId(1);
+    adopt.to = ReplicaId(2);
+    adopt.number = 2;
+    adopt.record = std::make_shared<const Membership>(record_of(2, 1));
+    pair.second.node.on_message(adopt);  // being stored
+    Membership newer = record_of(3, 2);
+    newer.members.erase(newer.members.begin());
+    pair.second.node.on_current(&newer);  // it is primary now, alone
+    pair.second.complete();
+    ASSERT_EQ(pair.second.sent.size(), 1U);
+    EXPECT_EQ(pair.second.sent[0].type, MessageType::kAdopted);
+    EXPECT_TRUE(pair.second.sent[0].failed);
+    EXPECT_EQ(pair.second.node.number(), 3U);
+    EXPECT_EQ(pair.second.node.role(), Role::kServing);  // it prepared for ever
+}
+
 TEST(NodePair, R1_MessagesOfAnotherVolumeOrIncarnationAreNotForUs) {
     Pair pair;
     Message message = Pair::request(OpKind::kWrite, 1, 1, pair.memory);
