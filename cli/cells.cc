@@ -37,7 +37,6 @@ KEY(State);
 KEY(UsedBytes);
 KEY(BlockSize);
 KEY(CreateTime);
-KEY(Durability);
 KEY(OnFull);
 KEY(Number);
 KEY(LossCount);
@@ -121,6 +120,12 @@ std::string volumes_text(const Json& instance) {
 
 std::string self_text(const Json& host) { return host["Self"].as_bool() ? "this one" : ""; }
 
+std::string durability_text(const Json& volume) {
+    const std::string in_force = volume["DurabilityInForce"].as_string();
+    const std::string set = volume["Durability"].as_string();
+    return in_force.empty() ? set : fmt::format("{} ({} from the next attach)", in_force, set);
+}
+
 }  // namespace
 
 std::string health_text(const Json& volume) {
@@ -150,7 +155,7 @@ const View& volume_view() {
                             {"USED", size<kUsedBytes>},
                             {"DOMAINS", domains_text, true},
                             {"BLOCK", number<kBlockSize>, true},
-                            {"DURABILITY", text<kDurability>, true},
+                            {"DURABILITY", durability_text, true},
                             {"ON-FULL", text<kOnFull>, true},
                             {"NUMBER", number<kNumber>, true},
                             {"LOSSES", number<kLossCount>, true},

@@ -176,9 +176,9 @@ Outcome<int> modify(Context& context) {
     if (!context.for_person()) return context.print_item(volume_view(), answer);
     context.print(fmt::format("{}  durability {}  on-full {}\n", answer["VolumeId"].as_string(),
                               answer["Durability"].as_string(), answer["OnFull"].as_string()));
-    const bool later = context.has("durability") || context.has("on-full");
-    if (later && !answer["Attachments"].items().empty())
-        context.note("note: in force when the volume is attached the next time");
+    if (const std::string in_force = answer["DurabilityInForce"].as_string(); !in_force.empty())
+        context.note(
+            fmt::format("note: durability {} is in force until the next attach", in_force));
     return 0;
 }
 

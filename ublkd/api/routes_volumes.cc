@@ -37,6 +37,7 @@ Json volume_json(const VolumeView& view) {
     json.set("UsedBytes", view.used_bytes).set("BlockSize", view.block_bytes);
     json.set("CreateTime", iso_time(view.create_time_ms));
     json.set("Durability", view.durability).set("OnFull", view.on_full);
+    if (!view.durability_in_force.empty()) json.set("DurabilityInForce", view.durability_in_force);
     json.set("Number", view.number)
         .set("LossCount", view.loss_count)
         .set("DataMayBeLost", view.data_may_be_lost);

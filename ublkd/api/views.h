@@ -46,7 +46,8 @@ struct VolumeView {
     std::string message;  // with state error: why
     std::uint64_t size_bytes = 0, used_bytes = 0, create_time_ms = 0;
     std::uint32_t block_bytes = 512;
-    std::string durability;  // flush write
+    std::string durability;           // flush write
+    std::string durability_in_force;  // where another one is, until the next attach
     std::string on_full;     // wait fail
     std::uint64_t number = 0, loss_count = 0;
     bool data_may_be_lost = false;

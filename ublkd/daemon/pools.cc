@@ -255,6 +255,15 @@ std::string Pools::domain_of_pool(PoolId pool) {
     return entry ? entry->record.domain : std::string();
 }
 
+std::string Pools::trouble_of(PoolId pool) {
+    const auto entry = find(pool);
+    if (!entry) return "its pool is not known";
+    const std::lock_guard lock(entry->mutex);
+    if (entry->pool && !entry->failed) return "";
+    return fmt::format("its pool {} is {}: {}", entry->record.path,
+                       entry->pool ? "failed" : "missing", entry->trouble);
+}
+
 bool Pools::is_open(PoolId pool) {
     const auto entry = find(pool);
     if (!entry) return false;

@@ -52,6 +52,8 @@ class Pools final : public api::PoolControl {
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
     bool is_open(PoolId pool);
+    /// Why its replicas cannot be used now; "": they can.
+    std::string trouble_of(PoolId pool);
     /// ok where there is none. kClosed where the pool is not open.
     Result<void> remove_replica(PoolId pool, ReplicaId replica);
     /// Looks in all pools. kClosed where it is in none of the open ones, and a pool is missing.

@@ -28,6 +28,7 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
     if (!started) return fail(started.error());
     made->volume_ = std::move(*started);
     made->configured_on_full_ = config.on_full;
+    made->durability_ = record.durability;
     return made;
 }
 
@@ -68,6 +69,13 @@ Result<void> RunningVolume::stop() {
 void RunningVolume::fail_when_full(bool fail) {
     call_on(lane_->reactor(), [&] {
         if (volume_) volume_->set_on_full(fail ? volume::OnFull::kFail : configured_on_full_);
+    });
+}
+
+void RunningVolume::set_on_full(volume::OnFull on_full) {
+    call_on(lane_->reactor(), [&] {
+        configured_on_full_ = on_full;
+        if (volume_) volume_->set_on_full(on_full);
     });
 }
 

@@ -27,6 +27,10 @@ class RunningVolume {
     /// Writes that wait for space fail, now and from now on, so that a front end can come to its
     /// end; or again as configured.
     void fail_when_full(bool fail);
+    /// The volume's policy from now on.
+    void set_on_full(volume::OnFull on_full);
+    /// In force until the volume is stopped: its front end told the guest of a cache, or of none.
+    metadata::Durability durability() const { return durability_; }
     std::optional<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
@@ -38,6 +42,7 @@ class RunningVolume {
     explicit RunningVolume(Lane* lane) : lane_(lane) {}
     Lane* lane_;
     volume::OnFull configured_on_full_ = volume::OnFull::kWait;
+    metadata::Durability durability_ = metadata::Durability::kFlush;
     std::unique_ptr<volume::Volume> volume_;  // on the lane\'s reactor alone
 };
 

@@ -11,6 +11,22 @@ using api::ApiResult;
 using api::refuse;
 using metadata::Transaction;
 
+namespace {
+
+std::string what_changed(const api::ModifyVolumeRequest& request) {
+    std::vector<std::string> changes;
+    if (request.name) changes.push_back("name " + *request.name);
+    if (request.durability)
+        changes.push_back("durability " + *request.durability + " from the next attach");
+    if (request.on_full) changes.push_back("on-full " + *request.on_full);
+    if (request.delete_on_termination)
+        changes.emplace_back(*request.delete_on_termination ? "deleted on termination"
+                                                            : "kept on termination");
+    return fmt::format("{}", fmt::join(changes, ", "));
+}
+
+}  // namespace
+
 Volumes::Volumes(const Core& core, std::function<void()> changed)
     : core_(core), changed_(std::move(changed)), worker_(std::make_unique<io::Worker>("volumes")) {}
 
@@ -154,8 +170,15 @@ ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,
             fmt::format("volume {} is not attached: DeleteOnTermination is set by attach", name));
     if (!stored) return refuse(stored.error(), "cannot change the volume " + name);
     if (request.name) core_.engine->rename_export(id, *request.name);
-    core_.events->add("volume.modified", id,
-                      request.durability || request.on_full ? "in force from the next attach" : "");
+    const auto running = [&] {
+        const std::lock_guard state(ref->state);
+        return ref->running;
+    }();
+    if (running && request.on_full) {
+        running->set_on_full(stored->on_full == metadata::OnFull::kFail ? volume::OnFull::kFail
+                                                                        : volume::OnFull::kWait);
+    }
+    core_.events->add("volume.modified", id, what_changed(request));
     return view_of(*stored);
 }
 

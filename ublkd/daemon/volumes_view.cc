@@ -23,6 +23,11 @@ std::uint64_t allocated_bytes(const std::string& folder) {
     return static_cast<std::uint64_t>(status.st_blocks) * 512;
 }
 
+bool is_there(const std::optional<volume::ReplicaPlace>& place) {
+    struct stat status{};
+    return place && stat((place->folder + "/superblock").c_str(), &status) == 0;
+}
+
 std::string verdict_name(replication::Verdict verdict) {
     switch (verdict) {
         case replication::Verdict::kAuthorized:
@@ -105,20 +110,28 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
         view.number = (*stored)->number;
         view.loss_count = (*stored)->loss_count;
         view.data_may_be_lost = (*stored)->data_may_be_lost;
-        view.health.in_sync = static_cast<unsigned>((*stored)->members.size());
-        view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
         for (const auto& member : (*stored)->members) {
+            const auto place = core_.pools->place(member.pool, member.replica);
+            std::string trouble = core_.pools->trouble_of(member.pool);
+            if (trouble.empty() && !is_there(place)) trouble = "its folder is not in the pool";
+            view.health.in_sync += trouble.empty() ? 1U : 0U;
+            if (!trouble.empty()) view.health.reason = trouble;
             view.replicas.push_back(
                 {member.replica.to_string(), member.pool.to_string(), member.host.to_string(),
                  core_.pools->domain_of_pool(member.pool),
-                 member.replica == (*stored)->primary ? "primary" : "secondary", ""});
-            if (const auto place = core_.pools->place(member.pool, member.replica)) {
-                view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
-            }
+                 member.replica == (*stored)->primary ? "primary" : "secondary", trouble});
+            if (place) view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
+        }
+        view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
+        if (view.health.in_sync == 0) {
+            view.health.state = "blocked";
+            view.health.blocked_by = "disk";
         }
     }
     const auto status = running ? running->status() : std::nullopt;
     if (!status) return;
+    if (running->durability() != record.durability)
+        view.durability_in_force = metadata::name_of(running->durability());
     view.number = status->number;
     view.loss_count = status->loss_count;
     view.data_may_be_lost = status->data_may_be_lost;

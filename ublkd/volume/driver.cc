@@ -15,6 +15,7 @@ using replication::OpKind;
 
 constexpr std::size_t kPayloadBytes = 16 * kMiB;  // of private copies under way, as address space
 constexpr std::uint64_t kProgressBytes = 64 * kMiB;
+constexpr std::chrono::seconds kWatchTick{1};
 
 }  // namespace
 
@@ -29,9 +30,16 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
     client_.emplace(config_.id, random_u64(), this);
+    watch_timer_.driver = this;
+    watch_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
+        static_cast<WatchTimer*>(fired)->driver->look_at_disks();
+    };
 }
 
-Volume::Driver::~Driver() { CHECK(hosts_.empty(), "stop() comes before a volume is destroyed"); }
+Volume::Driver::~Driver() {
+    CHECK(hosts_.empty(), "stop() comes before a volume is destroyed");
+    reactor_->cancel_timer(&watch_timer_);
+}
 
 // ---- requests and messages
 
@@ -229,6 +237,8 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
     Done done{.kind = Done::Kind::kDisk, .host = host, .token = request.token};
     store::ReplicaStore& replica = *host->replica;
     const std::uint64_t at = request.range.offset_bytes;
+    const std::uint64_t begun = host->watch.begin();
+    watch_disks();
     switch (request.kind) {
         case OpKind::kRead:
             done.result = co_await replica.read(at, request.into);
@@ -255,7 +265,29 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
         case OpKind::kHold:
             break;
     }
+    host->watch.end(begun);
     push_done(std::move(done));
+}
+
+void Volume::Driver::watch_disks() {
+    if (!watch_timer_.armed()) reactor_->start_timer(&watch_timer_, io::Clock::now() + kWatchTick);
+}
+
+/// Tells of a disk that begins or ends to hang.
+void Volume::Driver::look_at_disks() {
+    bool open = false;
+    for (const auto& host : hosts_) {
+        host->watch.advance();
+        open = open || host->watch.open() > 0;
+        const bool hangs = host->watch.oldest_ticks() >= kHungSeconds;
+        if (hangs == std::exchange(host->hangs, hangs)) continue;
+        const std::string text = "the disk of " + host->place.member.replica.to_string() + " in " +
+                                 host->place.member.pool.to_string() +
+                                 (hangs ? " does not answer" : " answers again");
+        log::warn("volume {}: {}", config_.id.to_string(), text);
+        if (events_ != nullptr) events_->trouble(config_.id, text);
+    }
+    if (open) watch_disks();
 }
 
 void Volume::Driver::Host::store(const replication::StoreRequest& request) {

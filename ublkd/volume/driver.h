@@ -65,6 +65,9 @@ class Volume::Driver final : public replication::ClientEffects {
   private:
     struct Host;
     struct HostTimer;
+    struct WatchTimer : io::Reactor::Timer {
+        Driver* driver = nullptr;
+    };
 
     /// A result for a node, or a message, until pump() hands it over.
     struct Done {
@@ -125,6 +128,8 @@ class Volume::Driver final : public replication::ClientEffects {
     void on_notice(const replication::Notice& notice);
     void on_record(const replication::Membership& record);
     io::Task<void> run_disk(Host* host, replication::DiskRequest request);
+    void watch_disks();
+    void look_at_disks();
     io::Task<void> run_store(Host* host, std::uint64_t token, store::SuperblockChange change);
     io::Task<void> run_extent(Host* host, std::uint64_t token, Range range);
     io::Task<void> run_clear(Host* host);
@@ -145,6 +150,7 @@ class Volume::Driver final : public replication::ClientEffects {
                        const std::vector<ReplicaId>& missing);
     io::Task<Result<void>> flush_all();
     std::vector<Host*> members_from_primary() const;
+    const Host* hanging_member(const replication::Membership& record) const;
     io::Task<Result<void>> compare(Range range, OnDifference on_difference, VerifyReport* report);
     static io::Task<Result<void>> copy_over(Host* host, Range range,
                                             std::span<const std::byte> content);
@@ -184,6 +190,7 @@ class Volume::Driver final : public replication::ClientEffects {
     bool maintaining_ = false;
     bool woken_ = false;
     std::uint64_t comparing_ = 0;  // verify() reads from stores: none is closed meanwhile
+    WatchTimer watch_timer_;       // while a disk has requests
     io::Event serving_;
     io::Gate gate_;  // requests of front ends
     io::Gate background_;

@@ -2,6 +2,7 @@
 // the driver.
 #pragma once
 
+#include "ublkd/volume/disk_watch.h"
 #include "ublkd/volume/driver.h"
 
 namespace ublkd::volume {
@@ -41,6 +42,8 @@ struct Volume::Driver::Host final : replication::Effects {
     std::uint64_t proposals = 0;
     replication::RegionSet to_clear;
     bool clearing = false;
+    DiskWatch watch;
+    bool hangs = false;  // was told of as hanging
 };
 
 }  // namespace ublkd::volume

@@ -152,6 +152,14 @@ io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range 
 
 // ---- status
 
+const Volume::Driver::Host* Volume::Driver::hanging_member(
+    const replication::Membership& record) const {
+    for (const auto& host : hosts_) {
+        if (host->hangs && record.has(host->place.member.replica)) return host.get();
+    }
+    return nullptr;
+}
+
 VolumeStatus Volume::Driver::status() const {
     VolumeStatus status;
     status.open_requests = client_->open();
@@ -218,6 +226,13 @@ VolumeStatus Volume::Driver::status() const {
         status.blocked_by = "R4";
         status.blocked_why =
             "the authority has not answered a proposal; acknowledgements wait for its outcome";
+    } else if (const Host* const hanging = hanging_member(record); hanging != nullptr) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "disk";
+        status.blocked_why = "the disk of " + hanging->place.member.replica.to_string() + " in " +
+                             hanging->place.member.pool.to_string() +
+                             " has not answered a request for " +
+                             std::to_string(hanging->watch.oldest_ticks()) + " s";
     } else if (node.waiting_for_space() > 0) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "on-full";

@@ -69,6 +69,9 @@ struct MemberStatus {
     std::optional<Error> failure;  // why it left
 };
 
+/// A disk that has not answered a request for so long is told of as hanging.
+inline constexpr std::uint64_t kHungSeconds = 5;
+
 struct VolumeStatus {
     std::uint64_t number = 0;
     std::uint64_t loss_count = 0;
