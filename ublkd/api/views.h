@@ -48,7 +48,7 @@ struct VolumeView {
     std::uint32_t block_bytes = 512;
     std::string durability;           // flush write
     std::string durability_in_force;  // where another one is, until the next attach
-    std::string on_full;     // wait fail
+    std::string on_full;              // wait fail
     std::uint64_t number = 0, loss_count = 0;
     bool data_may_be_lost = false;
     HealthView health;

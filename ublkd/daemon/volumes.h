@@ -194,6 +194,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::VolumeView> view_of(const metadata::VolumeRecord& record);
     api::AttachmentView attachment_view(const metadata::AttachmentRecord& record);
     void add_health(const metadata::VolumeRecord& record, api::VolumeView& view);
+    void add_health_at_rest(const replication::Membership& record, api::VolumeView& view);
+    void add_health_running(const volume::VolumeStatus& status, api::VolumeView& view);
 
     Core core_;
     std::function<void()> changed_;

@@ -346,12 +346,12 @@ std::vector<std::string> Volumes::shut_down(std::chrono::steady_clock::time_poin
         const std::lock_guard lock(mutex_);
         for (const auto& [id, ref] : slots_) ending->open.insert(id);
         for (const auto& [id, ref] : slots_) {
-            std::thread([this, ending, id = id, ref = ref, deadline] {
-                const Operation operation(ref->operation, deadline);
+            std::thread([this, ending, volume = id, slot = ref, deadline] {
+                const Operation operation(slot->operation, deadline);
                 if (!operation.owns_lock()) return;
-                end_volume(ref);
+                end_volume(slot);
                 const std::lock_guard guard(ending->mutex);
-                ending->open.erase(id);
+                ending->open.erase(volume);
                 ending->one_ended.notify_one();
             }).detach();
         }

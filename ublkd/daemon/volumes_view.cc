@@ -96,61 +96,75 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     return view;
 }
 
-/// From the running volume where it runs, else from the record.
-void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
-    view.health.wanted = record.replica_count;
-    std::shared_ptr<RunningVolume> running;
-    {
-        const auto ref = slot(record.id);
-        const std::lock_guard state(ref->state);
-        running = ref->running;
-    }
-    const auto stored = core_.authority->current(record.id);
-    if (stored && *stored) {
-        view.number = (*stored)->number;
-        view.loss_count = (*stored)->loss_count;
-        view.data_may_be_lost = (*stored)->data_may_be_lost;
-        for (const auto& member : (*stored)->members) {
-            const auto place = core_.pools->place(member.pool, member.replica);
-            std::string trouble = core_.pools->trouble_of(member.pool);
-            if (trouble.empty() && !is_there(place)) trouble = "its folder is not in the pool";
-            view.health.in_sync += trouble.empty() ? 1U : 0U;
-            if (!trouble.empty()) view.health.reason = trouble;
-            view.replicas.push_back(
-                {member.replica.to_string(), member.pool.to_string(), member.host.to_string(),
-                 core_.pools->domain_of_pool(member.pool),
-                 member.replica == (*stored)->primary ? "primary" : "secondary", trouble});
-            if (place) view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
+/// Of a volume that nobody uses: from its record, and from what is there of its members.
+void Volumes::add_health_at_rest(const replication::Membership& record, api::VolumeView& view) {
+    std::vector<std::string> troubles;
+    for (const auto& member : record.members) {
+        const auto place = core_.pools->place(member.pool, member.replica);
+        std::string trouble = core_.pools->trouble_of(member.pool);
+        if (trouble.empty() && !is_there(place)) trouble = "its folder is not in the pool";
+        if (trouble.empty()) {
+            ++view.health.in_sync;
+        } else {
+            troubles.push_back(fmt::format("{}: {}", member.replica.to_string(), trouble));
         }
-        view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
-        if (view.health.in_sync == 0) {
-            view.health.state = "blocked";
-            view.health.blocked_by = "disk";
-        }
+        view.replicas.push_back({member.replica.to_string(), member.pool.to_string(),
+                                 member.host.to_string(), core_.pools->domain_of_pool(member.pool),
+                                 member.replica == record.primary ? "primary" : "secondary",
+                                 trouble});
+        if (place) view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
     }
-    const auto status = running ? running->status() : std::nullopt;
-    if (!status) return;
-    if (running->durability() != record.durability)
-        view.durability_in_force = metadata::name_of(running->durability());
-    view.number = status->number;
-    view.loss_count = status->loss_count;
-    view.data_may_be_lost = status->data_may_be_lost;
-    view.replicas.clear();
-    view.health.in_sync = 0;
-    for (const auto& member : status->replicas) {
+    view.health.reason = fmt::format("{}", fmt::join(troubles, "; "));
+    view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
+    if (view.health.in_sync == 0) {
+        view.health.state = "blocked";
+        view.health.blocked_by = "disk";
+    }
+}
+
+/// Asks no disk where one hangs: this answers all the same.
+void Volumes::add_health_running(const volume::VolumeStatus& status, api::VolumeView& view) {
+    view.number = status.number;
+    view.loss_count = status.loss_count;
+    view.data_may_be_lost = status.data_may_be_lost;
+    for (const auto& member : status.replicas) {
         view.health.in_sync += member.is_member ? 1 : 0;
         view.replicas.push_back({member.member.replica.to_string(), member.member.pool.to_string(),
                                  member.member.host.to_string(),
                                  core_.pools->domain_of_pool(member.member.pool), role_of(member),
                                  member.failure ? to_string(*member.failure) : ""});
+        if (!member.is_member || status.blocked_by == "disk") continue;
+        if (const auto place = core_.pools->place(member.member.pool, member.member.replica))
+            view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
     }
-    view.health.blocked_by = status->blocked_by;
-    view.health.reason = status->blocked_why;
-    view.health.sync_done_bytes = status->sync_done_bytes;
-    view.health.sync_total_bytes = status->sync_total_bytes;
+    view.health.blocked_by = status.blocked_by;
+    view.health.reason = status.blocked_why;
+    view.health.sync_done_bytes = status.sync_done_bytes;
+    view.health.sync_total_bytes = status.sync_total_bytes;
     view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
-    if (status->state == volume::VolumeState::kSyncing) view.health.state = "syncing";
-    if (status->state == volume::VolumeState::kBlocked) view.health.state = "blocked";
+    if (status.state == volume::VolumeState::kSyncing) view.health.state = "syncing";
+    if (status.state == volume::VolumeState::kBlocked) view.health.state = "blocked";
+}
+
+void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
+    view.health.wanted = record.replica_count;
+    const auto running = [&] {
+        const auto ref = slot(record.id);
+        const std::lock_guard state(ref->state);
+        return ref->running;
+    }();
+    if (const auto status = running ? running->status() : std::nullopt) {
+        if (running->durability() != record.durability)
+            view.durability_in_force = metadata::name_of(running->durability());
+        add_health_running(*status, view);
+        return;
+    }
+    const auto stored = core_.authority->current(record.id);
+    if (!stored || !*stored) return;
+    view.number = (*stored)->number;
+    view.loss_count = (*stored)->loss_count;
+    view.data_may_be_lost = (*stored)->data_may_be_lost;
+    add_health_at_rest(**stored, view);
 }
 
 ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {

@@ -33,7 +33,7 @@ class DiskWatch {
         leaving = 0;
     }
     std::uint64_t open() const { return open_; }
-    /// Ticks since the oldest open request began, rounded down; 0: none is open. Beyond kTicks the
+    /// Ticks that came since the oldest open request began; 0: none is open. Beyond kTicks the
     /// age of the oldest that there was since one of that age is open.
     std::uint64_t oldest_ticks() const {
         if (old_ > 0) return tick_ - old_since_;

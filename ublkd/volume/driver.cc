@@ -310,7 +310,10 @@ io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token,
                                          store::SuperblockChange change) {
     Done done{.kind = Done::Kind::kStored, .host = host, .token = token};
     faults::hit("volume.before_store");
+    const std::uint64_t begun = host->watch.begin();
+    watch_disks();
     done.result = co_await host->replica->update_superblock(change);
+    host->watch.end(begun);
     push_done(std::move(done));
 }
 
@@ -343,11 +346,14 @@ void Volume::Driver::Host::clear_activity(const replication::RegionSet& regions)
 }
 
 io::Task<void> Volume::Driver::run_clear(Host* host) {
+    const std::uint64_t begun = host->watch.begin();
+    watch_disks();
     while (!host->to_clear.empty()) {
         const replication::RegionSet regions = std::exchange(host->to_clear, {});
         const auto cleared = co_await host->replica->clear_activity(regions);
         if (!cleared) break;  // the bits stay: more is copied than needed
     }
+    host->watch.end(begun);
     host->clearing = false;
 }
 
