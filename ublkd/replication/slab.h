@@ -1,6 +1,10 @@
 // Objects in stable places, named by tokens that are never reused: an answer that comes too late
 // finds nothing instead of somebody else's object. Grows in chunks and never shrinks, so that a
 // warm slab allocates nothing.
+//
+// A token is the generation of its place, the place, and the slab's tag. A place whose generations
+// are used up (after 2^40 objects) is left empty for good, so no token comes twice however long a
+// slab lives.
 #pragma once
 
 #include <array>
@@ -13,33 +17,33 @@
 namespace ublkd::replication {
 
 /// T has a member `std::uint64_t token` (0 while free) and is default constructible and assignable.
-/// `kTag` (0 to 7) tells the tokens of several slabs apart.
-template <class T, unsigned kTag>
+/// `kTag` (0 to 7) tells the tokens of several slabs apart. `kGenerationBits`: tests take few.
+template <class T, unsigned kTag, unsigned kGenerationBits = 40>
 class Slab {
   public:
     static bool owns(std::uint64_t token) { return (token & 7U) == kTag; }
 
     T& make() {
         if (free_.empty()) grow();
-        const std::uint32_t index = free_.back();
+        const std::uint64_t index = free_.back();
         free_.pop_back();
         T& object = at(index);
-        object.token = (++generation_ << 32) | (std::uint64_t{index} << 3) | kTag;
+        object.token = (++generations_[index] << kGenerationShift) | (index << kTagBits) | kTag;
         ++count_;
         return object;
     }
     T* find(std::uint64_t token) {
         if (!owns(token)) return nullptr;
-        const std::uint64_t index = (token & 0xffffffffU) >> 3;
-        if (index >= chunks_.size() * kChunk) return nullptr;
-        T& object = at(static_cast<std::uint32_t>(index));
+        const std::uint64_t index = index_of(token);
+        if (index >= generations_.size()) return nullptr;
+        T& object = at(index);
         return object.token == token ? &object : nullptr;
     }
     void free(T& object) {
         CHECK(object.token != 0, "an object is freed once");
-        const auto index = static_cast<std::uint32_t>((object.token & 0xffffffffU) >> 3);
+        const std::uint64_t index = index_of(object.token);
         object = T{};
-        free_.push_back(index);
+        if (generations_[index] < kLastGeneration) free_.push_back(index);
         --count_;
     }
     std::size_t count() const { return count_; }
@@ -56,17 +60,28 @@ class Slab {
 
   private:
     static constexpr std::size_t kChunk = 64;
-    T& at(std::uint32_t index) { return (*chunks_[index / kChunk])[index % kChunk]; }
+    static constexpr unsigned kTagBits = 3;
+    static constexpr unsigned kGenerationShift = 64 - kGenerationBits;
+    static constexpr std::uint64_t kPlaces = std::uint64_t{1} << (kGenerationShift - kTagBits);
+    static constexpr std::uint64_t kLastGeneration = (std::uint64_t{1} << kGenerationBits) - 1;
+    static_assert(kTag < 8 && kGenerationBits > 0 && kGenerationBits <= 40);
+
+    static std::uint64_t index_of(std::uint64_t token) {
+        return (token >> kTagBits) & (kPlaces - 1);
+    }
+    T& at(std::uint64_t index) { return (*chunks_[index / kChunk])[index % kChunk]; }
     void grow() {
-        const auto first = static_cast<std::uint32_t>(chunks_.size() * kChunk);
+        const std::uint64_t first = generations_.size();
+        CHECK(first + kChunk <= kPlaces, "a token has room for each place");
         chunks_.push_back(std::make_unique<std::array<T, kChunk>>());
-        free_.reserve(chunks_.size() * kChunk);
-        for (std::uint32_t i = kChunk; i > 0; --i) free_.push_back(first + i - 1);
+        generations_.resize(first + kChunk);
+        free_.reserve(first + kChunk);
+        for (std::uint64_t i = kChunk; i > 0; --i) free_.push_back(first + i - 1);
     }
 
     std::vector<std::unique_ptr<std::array<T, kChunk>>> chunks_;
-    std::vector<std::uint32_t> free_;
-    std::uint64_t generation_ = 0;
+    std::vector<std::uint64_t> generations_;  // of each place: how often it was used
+    std::vector<std::uint64_t> free_;
     std::size_t count_ = 0;
 };
 
