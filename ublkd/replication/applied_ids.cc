@@ -36,8 +36,8 @@ void AppliedIds::insert(const RequestId& id) {
             0;  // a process that dies in here leaves an unused table, not a mixed one
         client->sequences.fill(0);
         client->client_start = id.client_start;
-        client->last_use = ++uses_;
     }
+    if (client->last_use != uses_ || uses_ == 0) client->last_use = ++uses_;
     client->sequences[id.sequence % kWindow] = id.sequence;
 }
 

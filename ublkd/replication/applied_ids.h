@@ -1,7 +1,6 @@
 // R8: the ids of changes that a member has applied, so that a retry is answered and not applied
-// again. For each of up to 16 clients the last kWindow sequences are kept; a client never has a
-// request open that is kWindow or more behind its newest (client.h), so what is forgotten was
-// answered.
+// again. For each of up to 16 clients the last kWindow sequences are kept; the open requests of a
+// client are never kWindow or more apart (open_sequences.h), so what is forgotten was answered.
 //
 // The table lies in memory that the owner gives: in the daemon a mapped file under /run, which
 // outlives the process but not the boot. An entry is written after the data was applied and before

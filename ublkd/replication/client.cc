@@ -1,34 +1,62 @@
 #include "ublkd/replication/client.h"
 
 #include "ublkd/base/check.h"
-#include "ublkd/replication/applied_ids.h"
 
 namespace ublkd::replication {
 
 void Client::submit(ClientRequest& request) {
     CHECK(request.place == ClientRequest::Place::kNone, "a request is submitted once");
-    if (is_change(request.kind) && request.id.sequence == 0)
-        request.id = RequestId{client_start_, ++sequence_};
+    ++open_;
+    if (!is_change(request.kind)) {
+        begin(request);
+        return;
+    }
+    if (request.id.sequence == 0) request.id = RequestId{client_start_, ++sequence_};
+    const std::uint64_t sequence = request.id.sequence;
+    Start& start = start_of(request.id.client_start);
+    const bool older_waits =
+        start.waiting_first != nullptr && start.waiting_first->id.sequence < sequence;
+    if (older_waits || !start.open.may_add(sequence)) {
+        wait(start, request);
+        return;
+    }
+    start.open.add(sequence);
+    begin(request);
+}
+
+Client::Start& Client::start_of(std::uint64_t client_start) {
+    for (Start& start : starts_) {
+        if (start.client_start == client_start) return start;
+    }
+    starts_.push_back(Start{.client_start = client_start});
+    return starts_.back();
+}
+
+void Client::forget_if_unused(std::uint64_t client_start) {
+    Start& start = start_of(client_start);
+    if (!start.open.empty() || start.waiting_first != nullptr) return;
+    start = starts_.back();
+    starts_.pop_back();
+}
+
+/// Into its place by sequence; mostly that is the last one.
+void Client::wait(Start& start, ClientRequest& request) {
+    request.place = ClientRequest::Place::kWindow;
+    ClientRequest* before = start.waiting_last;
+    while (before != nullptr && before->id.sequence > request.id.sequence)
+        before = before->previous;
+    request.previous = before;
+    request.next = before == nullptr ? start.waiting_first : before->next;
+    (before == nullptr ? start.waiting_first : before->next) = &request;
+    (request.next == nullptr ? start.waiting_last : request.next->previous) = &request;
+}
+
+void Client::begin(ClientRequest& request) {
     request.previous = last_;
     request.next = nullptr;
     (last_ == nullptr ? first_ : last_->next) = &request;
     last_ = &request;
-    ++open_;
-    if (is_change(request.kind) && !in_window(request)) {
-        request.place = ClientRequest::Place::kWindow;
-        ++waiting_;
-        return;
-    }
     send(request);
-}
-
-bool Client::in_window(const ClientRequest& request) const {
-    for (const ClientRequest* open = first_; open != nullptr; open = open->next) {
-        if (!is_change(open->kind) || open->id.client_start != request.id.client_start) continue;
-        return request.id.sequence <
-               open->id.sequence + AppliedIds::kWindow;  // the oldest of this client
-    }
-    return true;
 }
 
 void Client::send(ClientRequest& request) {
@@ -90,19 +118,25 @@ void Client::on_message(const Message& message) {
     }
     if (message.type != MessageType::kAnswer) return;
     request.result = message.failed ? Result<void>(fail(message.error)) : Result<void>();
+    const bool change = is_change(request.kind);
+    const std::uint64_t client_start = request.id.client_start;
     if (request.kind == OpKind::kHold && !message.failed) {
         request.place = ClientRequest::Place::kHeld;
     } else {
         remove(request);
     }
     request.on_done(&request);
-    send_waiting();
+    if (change) {
+        send_waiting(client_start);
+        forget_if_unused(client_start);
+    }
 }
 
 void Client::remove(ClientRequest& request) {
     (request.previous == nullptr ? first_ : request.previous->next) = request.next;
     (request.next == nullptr ? last_ : request.next->previous) = request.previous;
     request.place = ClientRequest::Place::kNone;
+    if (is_change(request.kind)) start_of(request.id.client_start).open.remove(request.id.sequence);
     --open_;
     Open* const open = tokens_.find(request.token);
     CHECK(open != nullptr, "an open request has a token");
@@ -125,12 +159,15 @@ void Client::send_parked(bool again) {
     }
 }
 
-void Client::send_waiting() {
-    if (waiting_ == 0) return;
-    for (ClientRequest* request = first_; request != nullptr; request = request->next) {
-        if (request->place != ClientRequest::Place::kWindow || !in_window(*request)) continue;
-        --waiting_;
-        send(*request);
+void Client::send_waiting(std::uint64_t client_start) {
+    while (true) {
+        Start& start = start_of(client_start);
+        ClientRequest* const request = start.waiting_first;
+        if (request == nullptr || !start.open.may_add(request->id.sequence)) return;
+        start.waiting_first = request->next;
+        (request->next == nullptr ? start.waiting_last : request->next->previous) = nullptr;
+        start.open.add(request->id.sequence);
+        begin(*request);
     }
 }
 

@@ -2,15 +2,18 @@
 // keeps over primaries (R8), and sends again what a primary handed back. Pure like node.h; one per
 // volume and attachment.
 //
-// A change is not sent while one that is AppliedIds::kWindow sequences older is open, so that no
-// member has forgotten an id that may still be asked for. Owner: the driver, on the volume's
+// A change waits while another one of the same client, AppliedIds::kWindow or more sequences older
+// or newer, is open (open_sequences.h), so that no member has forgotten an id that may still be
+// asked for; those that wait go in order of their sequences. Owner: the driver, on the volume's
 // reactor. Requests live in their callers' frames.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "ublkd/replication/message.h"
+#include "ublkd/replication/open_sequences.h"
 #include "ublkd/replication/slab.h"
 
 namespace ublkd::replication {
@@ -69,10 +72,20 @@ class Client {
         std::uint64_t token = 0;
         ClientRequest* request = nullptr;
     };
-    bool in_window(const ClientRequest& request) const;
+    /// The changes of one client start: the front end's, ours, or one of a process before (R8).
+    struct Start {
+        std::uint64_t client_start = 0;
+        OpenSequences open{};
+        ClientRequest* waiting_first = nullptr;  // until their sequences may be sent, ascending
+        ClientRequest* waiting_last = nullptr;
+    };
+    Start& start_of(std::uint64_t client_start);
+    void forget_if_unused(std::uint64_t client_start);
+    static void wait(Start& start, ClientRequest& request);
+    void begin(ClientRequest& request);
     void send(ClientRequest& request);
     void send_parked(bool again);
-    void send_waiting();
+    void send_waiting(std::uint64_t client_start);
     void remove(ClientRequest& request);
 
     VolumeId volume_;
@@ -81,11 +94,11 @@ class Client {
     std::optional<Membership> record_;
     std::uint64_t sequence_ = 0;
     Slab<Open, 3> tokens_;
-    ClientRequest* first_ = nullptr;  // open requests, in order of arrival
+    std::vector<Start> starts_;       // those with changes that are open or wait
+    ClientRequest* first_ = nullptr;  // sent or parked, in the order in which they were sent first
     ClientRequest* last_ = nullptr;
     std::uint64_t open_ = 0;
     std::uint64_t parked_ = 0;
-    std::uint64_t waiting_ = 0;
 };
 
 }  // namespace ublkd::replication
