@@ -31,6 +31,7 @@ void Node::settle(Op& op) {
             op.copy == Copy::kNone)
             return;
         if (!peer.replica || !needed) continue;
+        if (peer.failed && faults::rule_off("rule.lost_leaves_first")) continue;
         any_full = any_full || ack.full;
         // It counts under the number at which it was given alone.
         all = all && ((ack.done && ack.number == number_) || ack.full);
@@ -60,8 +61,10 @@ void Node::finish(Op& op) {
     } else if (op.kind == OpKind::kFlush && !op.failed) {
         durable_tick_ = std::max(durable_tick_, op.durable_tick);
     }
-    answer(op);
+    const bool for_bits = op.internal;
+    if (!for_bits) answer(op);
     free_op(op);
+    if (for_bits) clear_bits();
 }
 
 void Node::answer(const Op& op) {
@@ -81,7 +84,7 @@ void Node::drop(Op& op) {
     op.dropped = true;
     if (op.own_sent) return;
     untouch(op);
-    if (op.copy == Copy::kNone && op.step != Step::kLingering) {
+    if (op.copy == Copy::kNone && !op.internal && op.step != Step::kLingering) {
         Message message = message_to(ReplicaId(), MessageType::kMoved);
         message.kind = op.kind;
         message.token = op.client_token;
@@ -97,6 +100,8 @@ void Node::drop(Op& op) {
 void Node::free_op(Op& op) {
     if (op.counted_full) --full_count_;
     op.counted_full = false;
+    if (op.fetch_waits) --fetches_wait_;
+    op.fetch_waits = false;
     op.step = Step::kLingering;
     linger(op);
 }
@@ -275,6 +280,18 @@ void Node::clear_bits() {
         effects_->send(message);
     }
     effects_->clear_activity(*clean);
+}
+
+/// Where each change is durable when it is answered, guests need not flush: the node does it for
+/// the bits of what has ended since the last flush; then they are cleared.
+void Node::flush_for_bits() {
+    if (!config_.durable_changes || role_ != Role::kServing || regions_.empty()) return;
+    if (tick_ <= durable_tick_ || ops_.find(bits_flush_) != nullptr) return;
+    Op& op = ops_.make();
+    op.kind = OpKind::kFlush;
+    op.internal = true;
+    bits_flush_ = op.token;
+    start_op(op);
 }
 
 }  // namespace ublkd::replication

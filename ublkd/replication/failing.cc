@@ -1,5 +1,6 @@
 // R5 (losing a member, or the primary's own disk), R14 (unreadable ranges) and full pools.
 #include <algorithm>
+#include <utility>
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
@@ -76,22 +77,43 @@ void Node::leave_primary() {
 /// away meanwhile.
 void Node::read_failed(Op& op, const Error& error) {
     op.error = error;
-    const auto peer = std::find_if(peers_.begin(), peers_.end(), [](const Peer& other) {
-        return other.member && other.ready && !other.failed;
-    });
-    if (peer == peers_.end()) {
+    if (faults::rule_off("rule.read_from_peer")) {
         op.failed = true;
         finish(op);
         return;
     }
     op.step = Step::kFetch;
+    fetch(op);
+}
+
+/// Asks a member that was not asked yet under this number. Where there is none at this moment the
+/// read waits for the change of the membership, as other requests do: run() comes here again.
+void Node::fetch(Op& op) {
+    if (std::exchange(op.fetch_waits, false)) --fetches_wait_;
+    const auto source = std::find_if(peers_.begin(), peers_.end(), [&](const Peer& peer) {
+        const Ack& ack = op.acks[place_of(peer)];
+        const bool asked = ack.number == number_ && (ack.sent || ack.done);
+        return peer.member && peer.ready && !peer.failed && !asked;
+    });
+    if (source == peers_.end()) {
+        if (may_get_a_source(op)) {
+            op.fetch_waits = true;
+            ++fetches_wait_;
+            return;
+        }
+        op.failed = true;  // certainly nobody has it
+        finish(op);
+        return;
+    }
     if (op.buffer.bytes.empty()) {
         effects_->acquire_buffer(op.token, op.range.length_bytes);
         return;
     }
+    Ack& ack = op.acks[place_of(*source)];
+    ack = Ack{.number = number_, .open = ack.open + 1, .sent = true};
     op.own_sent = true;
     ++op.open_messages;
-    Message message = message_to(peer->replica, MessageType::kFetch);
+    Message message = message_to(source->replica, MessageType::kFetch);
     message.kind = OpKind::kRead;
     message.token = op.token;
     message.range = op.range;
@@ -99,11 +121,24 @@ void Node::read_failed(Op& op, const Error& error) {
     effects_->send(message);
 }
 
+/// Whether a member may become able to give the range: it has not stored the number yet, or
+/// refused under it, or the membership is being changed or will be. A member that failed leaves by
+/// the next number, unless this node's own disk has failed too: then both stay as they are.
+bool Node::may_get_a_source(const Op& op) const {
+    if (proposal_ || adopting_) return true;
+    return std::any_of(peers_.begin(), peers_.end(), [&](const Peer& peer) {
+        if (!peer.member) return false;
+        if (peer.failed) return !self_failed_;
+        const Ack& ack = op.acks[place_of(peer)];
+        return !peer.ready || (ack.number == number_ && ack.sent);
+    });
+}
+
 void Node::on_fetched(const Message& message) {
     Op* const op = ops_.find(message.token);
     if (op == nullptr) return;
     op->own_sent = false;
-    (void)message_answered(*op, message);
+    Ack* const ack = message_answered(*op, message);
     if (op->token == 0 || op->step == Step::kLingering) return;
     if (op->dropped) {
         drop(*op);
@@ -119,13 +154,20 @@ void Node::on_fetched(const Message& message) {
         return;
     }
     if (message.failed || message.number != number_) {
-        op->failed = true;  // nobody can read it
-        finish(*op);
+        const bool refused = message.failed && message.error.code == Errc::kStale;
+        if (ack != nullptr && message.failed && !refused) {
+            ack->sent = false;
+            ack->done = true;  // another one may have it
+        }
+        if (refused) learn(message);
+        if (Op* const left = ops_.find(message.token); left != nullptr && !left->dropped)
+            fetch(*left);
         return;
     }
     const auto content = op->buffer.bytes.first(op->range.length_bytes);
     std::copy(content.begin(), content.end(), op->into.begin());
     op->step = Step::kRewrite;
+    touch(*op);  // R10: the store sets the region's bit for it
     op->own_sent = true;
     ++disk_open_;
     effects_->disk({.token = op->token,
@@ -136,6 +178,7 @@ void Node::on_fetched(const Message& message) {
 }
 
 void Node::rewrite_done(Op& op, const Result<void>& result) {
+    untouch(op);
     op.own_done = true;
     op.step = Step::kIssued;
     settle(op);

@@ -196,7 +196,7 @@ void Node::on_buffer(std::uint64_t token, BufferRef buffer) {
                 std::copy(op->data.begin(), op->data.end(), buffer.bytes.begin());
             issue(*op);
         } else if (op->step == Step::kFetch) {
-            read_failed(*op, op->error);
+            fetch(*op);
         }
     } else if (Apply* const apply = applies_.find(token); apply != nullptr) {
         apply->buffer = buffer;
@@ -222,6 +222,7 @@ void Node::on_timer(TimerKind kind) {
             break;
         case TimerKind::kBits:
             clear_bits();
+            flush_for_bits();
             break;
         case TimerKind::kCopy:
             next_join_copy();
@@ -248,8 +249,14 @@ void Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
         effects_->start_timer(kind, milliseconds);
 }
 
-/// What became possible by the input that was just taken: locks that were granted.
+/// What became possible by the input that was just taken: reads whose range somebody has now, or
+/// certainly nobody; locks that were granted.
 void Node::run() {
+    if (fetches_wait_ > 0) {
+        ops_.for_each([&](Op& op) {
+            if (op.fetch_waits) fetch(op);
+        });
+    }
     while (RangeLock* const lock = locks_.take_granted()) {
         if (Op* const op = ops_.find(lock->owner); op != nullptr && op->step == Step::kLock)
             locked(*op);

@@ -38,6 +38,9 @@ struct NodeConfig {
     std::uint32_t copy_bytes = kMaxIoBytes;     // of one copy; divides a region
     std::uint64_t copy_bytes_per_second = 0;    // R12; 0: no limit
     bool wait_on_full = true;
+    /// Each change is durable on all members before it is answered: nobody else flushes, so the
+    /// node does, for its activity bits (R10).
+    bool durable_changes = false;
 };
 
 /// What the superblock says when the node starts.
@@ -126,7 +129,7 @@ class Node {
         kLock,
         kBuffer,  // until there is memory for the private copy (R13), or for a copy's content
         kIssued,
-        kFetch,      // R14: the range is being read from a peer
+        kFetch,      // R14: the range is being read from a peer, or waits for one that has it
         kRewrite,    // R14: and written to the own disk
         kRepair,     // a full pool, policy fail: all members are brought back to one content
         kHeld,       // kHold: until kRelease
@@ -134,7 +137,8 @@ class Node {
                      // until then
     };
 
-    /// What one other member has of a request. `number`: under which it was sent.
+    /// What one other member has of a request. `number`: under which it was sent. Of a read that
+    /// asks for its range (R14): `done` where the peer can't read it either.
     struct Ack {
         std::uint64_t number = 0;
         std::uint32_t open = 0;  // messages that it has not answered, under any number
@@ -151,12 +155,14 @@ class Node {
         bool fua = false;
         bool keep_allocated = false;
         bool mark_only = false;  // R8: a known id
+        bool internal = false;   // a flush of this node's own: nobody is answered
         bool own_sent = false;   // a request to the own disk is under way
         bool own_done = false;
         bool own_full = false;
         bool own_failed =
             false;  // held until the primary was handed over, or the error goes to the guest
         bool counted_full = false;
+        bool fetch_waits = false;  // counted in fetches_wait_
         bool dropped =
             false;  // this node serves no longer: told to the client when its disk is done with it
         bool in_flight = false;  // counted in its regions
@@ -273,6 +279,7 @@ class Node {
     std::uint32_t end_region(const Range& range) const;
     bool wants(const Op& op, const Peer& peer) const;
     void clear_bits();
+    void flush_for_bits();
 
     // copying.cc
     void next_union_copy();
@@ -291,6 +298,8 @@ class Node {
     void fail_self(const Error& cause);
     void give_up_changes();
     void read_failed(Op& op, const Error& error);
+    void fetch(Op& op);
+    bool may_get_a_source(const Op& op) const;
     void on_fetched(const Message& message);
     void rewrite_done(Op& op, const Result<void>& result);
     void full(Op& op);
@@ -352,6 +361,8 @@ class Node {
     std::map<std::uint32_t, Region> regions_;
     std::uint64_t tick_ = 0;
     std::uint64_t durable_tick_ = 0;
+    std::uint64_t bits_flush_ = 0;     // token of the flush for the activity bits; 0: none
+    std::uint64_t fetches_wait_ = 0;   // reads whose range nobody can give at this moment (R14)
     std::uint64_t round_running_ = 0;  // 0: none
     std::uint64_t round_done_ = 0;
     std::uint64_t round_started_ = 0;

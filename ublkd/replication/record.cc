@@ -419,6 +419,7 @@ void Node::reconsider() {
         return;
     }
     if (next.members.size() < record_->members.size()) {
+        if (faults::rule_off("rule.lost_leaves_first")) return;
         propose(std::move(next));
     } else if (join_.finished && role_ == Role::kServing) {
         next.members.push_back(join_.member);

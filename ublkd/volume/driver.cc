@@ -209,7 +209,8 @@ Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where,
             .self = place.member,
             .size_bytes = owner->config_.size_bytes,
             .copy_bytes_per_second = owner->config_.copy_bytes_per_second,
-            .wait_on_full = owner->config_.on_full == OnFull::kWait},
+            .wait_on_full = owner->config_.on_full == OnFull::kWait,
+            .durable_changes = owner->config_.durability == Durability::kWrite},
            this, &ids) {
     for (std::size_t kind = 0; kind < timers.size(); ++kind) {
         timers[kind].host = this;

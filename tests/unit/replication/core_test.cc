@@ -3,11 +3,10 @@
 // Method: nodes over effects that are written down.
 #include <gtest/gtest.h>
 
-#include <deque>
+#include <set>
 
-#include "ublkd/base/fault_injection.h"
+#include "tests/unit/replication/node_pair.h"
 #include "ublkd/replication/client.h"
-#include "ublkd/replication/node.h"
 
 namespace ublkd::replication {
 namespace {
@@ -93,6 +92,17 @@ TEST(AppliedIdsTest, RemembersTheWindowOfEachClientAndForgetsTheOldestClient) {
     EXPECT_FALSE(again.knows({0, 0}));
 }
 
+TEST(AppliedIdsTest, ForgetsTheClientThatWasSilentForTheLongestTime) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    AppliedIds ids(table.get());
+    for (std::uint64_t client = 1; client <= AppliedIds::kClients; ++client)
+        ids.insert({client, 1});
+    ids.insert({1, 2});  // came first, and is still at work
+    ids.insert({99, 1});
+    EXPECT_TRUE(ids.knows({1, 1}));
+    EXPECT_FALSE(ids.knows({2, 1}));
+}
+
 TEST(AppliedIdsTest, KeepsOnlyWhatBothHave) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
@@ -124,21 +134,40 @@ TEST(ProposalBytes, ComeBackAsTheyWere) {
         EXPECT_FALSE(decode_proposal(std::span(bytes).first(length))) << length;
 }
 
+// ---- tokens
+
+struct Numbered {
+    std::uint64_t token = 0;
+};
+
+TEST(SlabTest, NoTokenComesTwice) {
+    Slab<Numbered, 5, 3> slab;  // 7 generations of each place
+    std::set<std::uint64_t> seen;
+    std::vector<Numbered*> kept;
+    for (int i = 0; i < 5000; ++i) {
+        Numbered& object = slab.make();
+        ASSERT_TRUE(seen.insert(object.token).second) << i;
+        EXPECT_TRUE((Slab<Numbered, 5, 3>::owns(object.token)));
+        if (i % 100 == 0) {
+            kept.push_back(&object);
+        } else {
+            slab.free(object);
+        }
+    }
+    EXPECT_EQ(slab.count(), kept.size());
+    // Tokens of objects that are gone find nothing; the others find theirs.
+    std::size_t found = 0;
+    for (const std::uint64_t token : seen) found += slab.find(token) == nullptr ? 0U : 1U;
+    EXPECT_EQ(found, kept.size());
+    for (Numbered* const object : kept) EXPECT_EQ(slab.find(object->token), object);
+}
+
 // ---- the client
 
 struct Sent final : ClientEffects {
     void send_to_node(const Message& message) override { messages.push_back(message); }
     std::vector<Message> messages;
 };
-
-Membership record_of(std::uint64_t number, std::uint64_t primary) {
-    Membership record;
-    record.volume = VolumeId(1);
-    record.number = number;
-    record.primary = ReplicaId(primary);
-    record.members = {{ReplicaId(1), HostId(1), PoolId(1)}, {ReplicaId(2), HostId(1), PoolId(2)}};
-    return record;
-}
 
 TEST(ClientTest, SendsAgainUnderTheSameIdWhatAPrimaryHandedBack) {
     Sent sent;
@@ -198,124 +227,74 @@ TEST(ClientTest, ChangeWaitsWhileOneThatIsAWindowOlderIsOpen) {
     EXPECT_EQ(client.open(), 0U);
 }
 
+/// Under ids of a front end, as after a restart: the older ones come later (R8).
+struct Ordered : ClientRequest {
+    explicit Ordered(std::uint64_t sequence) {
+        kind = OpKind::kWrite;
+        range = {0, 512};
+        id = {9, sequence};
+        on_done = [](ClientRequest*) noexcept {};
+    }
+};
+
+void answer(Client& client, const ClientRequest& request) {
+    Message message;
+    message.type = MessageType::kAnswer;
+    message.volume = VolumeId(1);
+    message.token = request.token;
+    client.on_message(message);
+}
+
+TEST(ClientTest, ChangeWaitsForALowerSequenceThatCameLater) {
+    Sent sent;
+    Client client(VolumeId(1), 50, &sent);
+    client.set_record(record_of(1, 1), false);
+    Ordered newer(1000), oldest(1), next(1 + AppliedIds::kWindow), other(2000);
+    client.submit(newer);
+    client.submit(oldest);
+    ASSERT_EQ(sent.messages.size(), 2U);
+    client.submit(next);  // its id would take the place of the oldest one's, which is open
+    EXPECT_EQ(sent.messages.size(), 2U);
+    other.id.client_start = 10;
+    client.submit(other);  // another client's sequences are no concern of these
+    EXPECT_EQ(sent.messages.size(), 3U);
+    answer(client, newer);
+    EXPECT_EQ(sent.messages.size(), 3U);
+    answer(client, oldest);
+    ASSERT_EQ(sent.messages.size(), 4U);
+    EXPECT_EQ(sent.messages.back().id, (RequestId{9, 1 + AppliedIds::kWindow}));
+    answer(client, next);
+    answer(client, other);
+    EXPECT_EQ(client.open(), 0U);
+}
+
+TEST(ClientTest, LowerSequenceWaitsForOneThatIsAWindowNewer) {
+    Sent sent;
+    Client client(VolumeId(1), 50, &sent);
+    client.set_record(record_of(1, 1), false);
+    Ordered newest(5000), older(5000 - AppliedIds::kWindow), oldest(3000), same(5000), after(5001);
+    client.submit(newest);
+    client.submit(older);
+    client.submit(oldest);
+    client.submit(same);   // sent again while it is open
+    client.submit(after);  // would keep the older ones waiting for ever
+    EXPECT_EQ(sent.messages.size(), 1U);
+    answer(client, newest);
+    ASSERT_EQ(sent.messages.size(), 3U);
+    EXPECT_EQ(sent.messages[1].id.sequence, 3000U);
+    EXPECT_EQ(sent.messages[2].id.sequence, older.id.sequence);
+    answer(client, older);
+    EXPECT_EQ(sent.messages.size(), 3U);  // 2000 newer than the oldest
+    answer(client, oldest);
+    ASSERT_EQ(sent.messages.size(), 5U);
+    EXPECT_EQ(sent.messages[3].id.sequence, 5000U);
+    EXPECT_EQ(sent.messages[4].id.sequence, 5001U);
+    answer(client, same);
+    answer(client, after);
+    EXPECT_EQ(client.open(), 0U);
+}
+
 // ---- nodes
-
-/// Written-down effects; every disk request and store succeeds when complete() is called.
-struct Fake final : Effects {
-    explicit Fake(std::uint64_t id)
-        : table(std::make_unique<AppliedIds::Table>()),
-          ids(table.get()),
-          node({.volume = VolumeId(1),
-                .self = {ReplicaId(id), HostId(1), PoolId(id)},
-                .size_bytes = 64 * kKiB},
-               this, &ids) {}
-    void send(const Message& message) override { sent.push_back(message); }
-    void disk(const DiskRequest& request) override { disks.push_back(request); }
-    void store(const StoreRequest& request) override {
-        stores.push_back(request.token);
-        if (request.pending != nullptr) pending_stored = request.pending->has_value();
-    }
-    void extent(std::uint64_t token, Range) override { extents.push_back(token); }
-    RegionSet activity() override { return {}; }
-    void clear_activity(const RegionSet& regions) override { cleared = regions; }
-    void acquire_buffer(std::uint64_t token, std::size_t bytes) override {
-        memory.emplace_back(bytes);
-        buffers.push_back(token);
-    }
-    void release_buffer(std::uint32_t) override {}
-    void propose(const Proposal& proposal) override { proposals.push_back(proposal); }
-    void ask_authority() override { ++asked; }
-    void start_timer(TimerKind, std::uint32_t) override {}
-    void notice(const Notice& notice) override {
-        if (notice.kind == Notice::Kind::kLost) lost.push_back(notice.cause.code);
-    }
-    void complete() {
-        while (!disks.empty() || !stores.empty() || !buffers.empty()) {
-            for (const std::uint64_t token : std::exchange(stores, {})) node.on_stored(token, {});
-            for (const DiskRequest& request : std::exchange(disks, {}))
-                node.on_disk(request.token, {});
-            for (const std::uint64_t token : std::exchange(buffers, {}))
-                node.on_buffer(token, {.bytes = memory.back(), .handle = 0});
-        }
-    }
-
-    std::unique_ptr<AppliedIds::Table> table;
-    AppliedIds ids;
-    Node node;
-    std::vector<Message> sent;
-    std::vector<DiskRequest> disks;
-    std::vector<std::uint64_t> stores;
-    std::vector<std::uint64_t> buffers;
-    std::deque<std::vector<std::byte>> memory;
-    std::vector<Proposal> proposals;
-    RegionSet cleared;
-    std::vector<std::uint64_t> extents;
-    std::vector<Errc> lost;
-    bool pending_stored = false;
-    int asked = 0;
-};
-
-/// Two nodes under number 1, the first serving.
-struct Pair {
-    Pair() {
-        const Membership record = record_of(1, 1);
-        for (Fake* const fake : {&first, &second})
-            fake->node.start({.record = record, .pending = {}, .in_sync = true});
-        second.node.begin(record, {});
-        first.node.begin(record, {});
-        exchange();
-    }
-    ~Pair() { faults::disarm_all(); }
-    /// Hands over all messages between the two, and completes all of their requests, until nothing
-    /// is left.
-    void exchange() {
-        for (bool more = true; more;) {
-            more = false;
-            for (Fake* const from : {&first, &second}) {
-                from->complete();
-                std::vector<Message> keep;
-                for (const Message& message : std::exchange(from->sent, {})) {
-                    if (!message.to) {
-                        to_client.push_back(message);
-                        continue;
-                    }
-                    more = true;
-                    (message.to == ReplicaId(1) ? first : second).node.on_message(message);
-                }
-            }
-        }
-    }
-    static Message request(OpKind kind, std::uint64_t to, std::uint64_t number,
-                           std::span<std::byte> memory) {
-        Message message;
-        message.type = MessageType::kRequest;
-        message.kind = kind;
-        message.volume = VolumeId(1);
-        message.to = ReplicaId(to);
-        message.number = number;
-        message.token = 77;
-        message.range = {0, memory.size()};
-        message.id = kind == OpKind::kRead ? RequestId{} : RequestId{5, 1};
-        message.data = memory;
-        message.into = memory;
-        return message;
-    }
-    /// The second becomes primary under number 2, and the first is not told (it was stopped).
-    void replace_first() {
-        second.node.replace_primary(record_of(1, 1), {ReplicaId(1)});
-        second.complete();
-        ASSERT_EQ(second.proposals.size(), 1U);
-        const Membership next = second.proposals[0].next;
-        second.node.on_outcome(Verdict::kAuthorized, &next);
-        second.complete();
-        ASSERT_EQ(second.node.role(), Role::kServing);
-    }
-
-    Fake first{1};
-    Fake second{2};
-    std::vector<Message> to_client;
-    std::array<std::byte, 4096> memory{};
-};
 
 TEST(NodePair, R2_ReplacedPrimaryAnswersNoReadAndHandsItToItsSuccessor) {
     Pair pair;
@@ -485,47 +464,6 @@ TEST(NodePair, R4_SameProposalIsSentAgainUntilItsOutcomeIsCertain) {
     EXPECT_EQ(pair.first.sent.back().type, MessageType::kAnswer);
     EXPECT_EQ(pair.first.node.number(), 2U);
 }
-
-/// Two nodes; the second joins the first, the only member, and its copy has ended: the proposal
-/// that adds it is sent.
-struct Joining {
-    Joining() {
-        Membership record = record_of(1, 1);
-        record.members.pop_back();
-        first.node.start({.record = record, .pending = {}, .in_sync = true});
-        first.node.begin(record, {});
-        first.complete();
-        second.node.start({});
-        CHECK(first.node.add({ReplicaId(2), HostId(1), PoolId(2)}), "it serves");
-        exchange();
-    }
-    void exchange() {
-        for (bool more = true; more;) {
-            more = false;
-            for (Fake* const from : {&first, &second}) {
-                from->complete();
-                for (const std::uint64_t token : std::exchange(from->extents, {})) {
-                    from->node.on_extent(
-                        token, block::Extent{.length_bytes = 64 * kKiB, .allocated = false});
-                    more = true;
-                }
-                for (const Message& message : std::exchange(from->sent, {})) {
-                    if (!message.to) {
-                        to_client.push_back(message);
-                    } else if (message.to == ReplicaId(1) || second_hears) {
-                        (message.to == ReplicaId(1) ? first : second).node.on_message(message);
-                    }
-                    more = true;
-                }
-            }
-        }
-    }
-    Fake first{1};
-    Fake second{2};
-    bool second_hears = true;
-    std::vector<Message> to_client;
-    std::array<std::byte, 4096> memory{};
-};
 
 TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     Joining pair;

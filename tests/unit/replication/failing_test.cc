@@ -1,0 +1,215 @@
+// Goal: what a node does when a member is lost (R5) or a range can't be read (R14), and that bits
+// go where nobody flushes (R10); each rule once with its switch off. Method: two nodes over effects
+// that are written down, so that each message and disk request is held where the rule matters.
+#include <gtest/gtest.h>
+
+#include "tests/unit/replication/node_pair.h"
+
+namespace ublkd::replication {
+namespace {
+
+constexpr Error kUnreadable{Errc::kIo};
+
+void fill(Fake& fake, int value) {
+    std::fill(fake.content.begin(), fake.content.end(), static_cast<std::byte>(value));
+}
+bool all_are(std::span<const std::byte> bytes, int value) {
+    return std::all_of(bytes.begin(), bytes.end(),
+                       [&](std::byte byte) { return byte == static_cast<std::byte>(value); });
+}
+
+// ---- R5
+
+/// A member that is lost holds up acknowledgements until the number without it is stored: until
+/// then it may take over.
+TEST(NodePair, R5_LostMemberLeavesBeforeAWriteIsAcknowledgedWithoutIt) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.lost_leaves_first=off"));
+        }
+        const Membership before = *pair.first.node.record();
+        fill(pair.first, 1);
+        fill(pair.second, 1);
+        std::fill(pair.memory.begin(), pair.memory.end(), std::byte{2});
+        pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kTimedOut});
+        pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), rule ? 0U : 1U);
+        Membership current = before;
+        if (rule) {
+            ASSERT_EQ(pair.first.proposals.size(), 1U);
+            current = pair.first.proposals[0].next;
+            pair.first.node.on_outcome(Verdict::kAuthorized, &current);
+            pair.exchange();
+            ASSERT_EQ(pair.to_client.size(), 1U);
+            EXPECT_EQ(current.members.size(), 1U);
+        }
+        EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+        EXPECT_FALSE(pair.to_client[0].failed);
+        // The primary dies, and the member that was lost asks to be primary.
+        pair.second.node.replace_primary(before, {ReplicaId(1)});
+        pair.second.complete();
+        ASSERT_EQ(pair.second.proposals.size(), 1U);
+        const Verdict verdict = decide(current, pair.second.proposals[0]);
+        EXPECT_EQ(verdict, rule ? Verdict::kDeclined : Verdict::kAuthorized);
+        if (rule) continue;
+        // Without the rule it serves, and the write that was acknowledged is gone.
+        current = pair.second.proposals[0].next;
+        pair.second.node.on_outcome(verdict, &current);
+        pair.second.complete();
+        pair.second.sent.clear();
+        pair.second.node.on_message(Pair::request(OpKind::kRead, 2, 2, pair.memory));
+        pair.second.complete();
+        ASSERT_EQ(pair.second.sent.size(), 1U);
+        EXPECT_EQ(pair.second.sent[0].type, MessageType::kAnswer);
+        EXPECT_TRUE(all_are(pair.memory, 1));
+    }
+}
+
+// ---- R14
+
+TEST(NodePair, R14_UnreadableRangeIsReadFromTheOtherMemberAndRewritten) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.read_from_peer=off"));
+        }
+        fill(pair.second, 7);  // the first's disk has lost what both had
+        pair.first.read_error = kUnreadable;
+        pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), 1U);
+        EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+        EXPECT_EQ(pair.to_client[0].failed, !rule);  // without it a volume of two is one disk's
+        EXPECT_EQ(all_are(pair.memory, 7), rule);
+        EXPECT_EQ(all_are(std::span(pair.first.content).first(4096), 7), rule);
+        EXPECT_EQ(pair.first.node.number(), 1U);
+    }
+}
+
+TEST(NodePair, R14_UnreadableRangeWaitsForAMemberThatStoresANumber) {
+    Pair pair;
+    fill(pair.second, 7);
+    pair.first.read_error = kUnreadable;
+    const Membership next = record_of(2, 1);
+    pair.first.node.on_current(&next);
+    pair.first.complete();
+    ASSERT_EQ(pair.first.node.number(), 2U);  // and the second has not stored it yet
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 2, pair.memory));
+    pair.first.complete();
+    for (const Message& message : pair.first.sent) EXPECT_TRUE(message.to);  // no answer yet
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+    EXPECT_FALSE(pair.to_client[0].failed);
+    EXPECT_TRUE(all_are(pair.memory, 7));
+}
+
+TEST(NodePair, R14_UnreadableRangeThatWasAskedForUnderAnOlderNumberIsAskedForAgain) {
+    Pair pair;
+    fill(pair.second, 7);
+    pair.first.read_error = kUnreadable;
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    pair.first.complete();
+    ASSERT_EQ(pair.first.sent.back().type, MessageType::kFetch);
+    // Number 2 comes to the second first: it refuses what is asked under 1.
+    const Membership next = record_of(2, 1);
+    pair.first.node.on_current(&next);
+    pair.first.complete();
+    std::vector<Message> sent = std::exchange(pair.first.sent, {});
+    std::stable_partition(sent.begin(), sent.end(), [](const Message& message) {
+        return message.type == MessageType::kAdopt;
+    });
+    for (const Message& message : sent) {
+        pair.second.node.on_message(message);
+        pair.second.complete();
+    }
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
+    EXPECT_FALSE(pair.to_client[0].failed);
+    EXPECT_TRUE(all_are(pair.memory, 7));
+}
+
+TEST(NodePair, R14_UnreadableRangeOfALostMemberFailsWhenTheOtherIsTheOnlyOne) {
+    Pair pair;
+    pair.first.read_error = kUnreadable;
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kTimedOut});
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    pair.first.complete();
+    pair.first.sent.clear();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    pair.first.node.on_outcome(fail(Errc::kTimedOut, "lost"), nullptr);
+    pair.first.complete();
+    EXPECT_TRUE(pair.first.sent.empty());  // the member may still be the one that goes on
+    pair.first.node.on_timer(TimerKind::kAuthority);
+    const Membership alone = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &alone);
+    pair.first.complete();
+    ASSERT_EQ(pair.first.sent.size(), 1U);
+    EXPECT_EQ(pair.first.sent[0].type, MessageType::kAnswer);
+    EXPECT_TRUE(pair.first.sent[0].failed);
+    EXPECT_EQ(pair.first.sent[0].error.code, Errc::kIo);
+}
+
+TEST(NodePair, R14_UnreadableRangeIsHandedToTheMemberThatTookOver) {
+    Pair pair;
+    pair.first.read_error = kUnreadable;
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kTimedOut});
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    pair.first.complete();
+    pair.first.sent.clear();
+    Membership theirs = record_of(2, 2);
+    theirs.members.erase(theirs.members.begin());
+    pair.first.node.on_outcome(Verdict::kDeclined, &theirs);  // the other one's proposal came first
+    pair.first.complete();
+    const auto answer = std::find_if(pair.first.sent.begin(), pair.first.sent.end(),
+                                     [](const Message& message) { return !message.to; });
+    ASSERT_NE(answer, pair.first.sent.end());
+    EXPECT_EQ(answer->type, MessageType::kMoved);
+    ASSERT_NE(answer->record, nullptr);
+    EXPECT_EQ(answer->record->primary, ReplicaId(2));
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+TEST(NodePair, R14_RangeThatNobodyCanReadFails) {
+    Pair pair;
+    pair.first.read_error = kUnreadable;
+    pair.second.read_error = kUnreadable;
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_TRUE(pair.to_client[0].failed);
+    EXPECT_EQ(pair.to_client[0].error.code, Errc::kIo);
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+// ---- R10
+
+TEST(NodePair, R10_BitsGoWithoutAFlushOfTheGuestWhereEachWriteIsDurable) {
+    for (const bool durable : {true, false}) {
+        Pair pair(durable);
+        Message write = Pair::request(OpKind::kWrite, 1, 1, pair.memory);
+        write.fua = durable;
+        pair.first.node.on_message(write);
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), 1U);
+        pair.first.node.on_timer(TimerKind::kBits);
+        EXPECT_EQ(pair.first.disks.size(), durable ? 1U : 0U);
+        EXPECT_TRUE(pair.first.cleared.empty());  // not before the flush has ended everywhere
+        pair.first.complete();
+        EXPECT_TRUE(pair.first.cleared.empty());
+        pair.exchange();
+        const RegionSet expected = durable ? RegionSet{0} : RegionSet{};
+        EXPECT_EQ(pair.first.cleared, expected);
+        EXPECT_EQ(pair.second.cleared, expected);
+        EXPECT_EQ(pair.to_client.size(), 1U);  // nobody is told of it
+        EXPECT_EQ(pair.first.node.open_ops(), 0U);
+        pair.first.node.on_timer(TimerKind::kBits);
+        EXPECT_TRUE(pair.first.disks.empty());  // nothing was written since
+    }
+}
+
+}  // namespace
+}  // namespace ublkd::replication
