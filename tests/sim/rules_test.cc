@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <ostream>
 
 #include "tests/sim/world.h"
 #include "ublkd/base/fault_injection.h"
@@ -31,6 +32,8 @@ constexpr Rule kRules[] = {
     {"rule.private_copy", "R13: one private copy", "scribble"},
     {"rule.repair_full", "full pools: contents are made equal before a failure", "full_fail"},
 };
+
+void PrintTo(const Rule& rule, std::ostream* out) { *out << rule.name; }
 
 class Rules : public ::testing::TestWithParam<Rule> {
   protected:
