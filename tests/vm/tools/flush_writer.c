@@ -2,17 +2,19 @@
  * power cut `verify` can tell what was lost. The account lives on a second device, which the cut
  * does not touch.
  *
- *   flush_writer write  TARGET RECORD WRITERS [LAST]   writes until killed, or up to write number
- * LAST, flushing now and then flush_writer claim  TARGET RECORD WRITERS LAST     the same without
- * one flush, and yet recorded as durable: the loss that `verify` has to find flush_writer verify
- * TARGET RECORD WRITERS [lost]   exit 0 if each sector holds the last flushed write of it or a
- * later one; with `lost`: exit 0 if it found that something was lost
+ *   flush_writer write  TARGET RECORD WRITERS [LAST]
+ *       writes until killed, or up to write number LAST, flushing now and then
+ *   flush_writer claim  TARGET RECORD WRITERS LAST
+ *       the same without one flush, yet recorded as durable: the loss that `verify` has to find
+ *   flush_writer verify TARGET RECORD WRITERS [lost]
+ *       exit 0 if each sector holds the last flushed write of it or a later one; with `lost`: if
+ *       something was lost
  *
  * Each writer is a process with its own region of kRegionSectors. Where its write number N goes,
  * and which bytes it has, follow from (writer, N) alone; so `verify` replays the numbers up to the
  * recorded one, and a writer that was cut off starts again behind it. Of the writes one in sixteen
- * is a FUA write, which is durable alone, and after one in eight comes fdatasync, which makes all
- * before it durable. */
+ * is durable alone (RWF_DSYNC: on a block device the kernel sends FUA and a flush), and after one
+ * in eight comes fdatasync, which makes all before it durable. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
