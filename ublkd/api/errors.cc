@@ -60,6 +60,15 @@ const ApiCode& api_code(std::string_view code) {
     return kCodes.back();
 }
 
+std::string shown(std::string_view given) {
+    constexpr std::size_t kBytesMax = 80;
+    std::string text(given.substr(0, kBytesMax));
+    for (char& c : text) {
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    }
+    return given.size() > kBytesMax ? text + "..." : text;
+}
+
 std::string_view code_of(Errc code) noexcept {
     switch (code) {
         case Errc::kInvalidArgument:

@@ -42,6 +42,9 @@ inline std::unexpected<ApiError> refuse(const Error& error, std::string_view wha
     return std::unexpected(from_error(error, what));
 }
 
+/// What was given, as a message shows it: at most 80 bytes, then "..."; control characters as "?".
+std::string shown(std::string_view given);
+
 /// "IncorrectState" etc. for an Errc of the lower layers.
 std::string_view code_of(Errc code) noexcept;
 

@@ -21,7 +21,7 @@ void Fields::refuse_field(std::string code, std::string message) {
 void Fields::wrong_type(std::string_view key, std::string_view wanted, const Json& given) {
     refuse_field("InvalidParameterValue",
                  fmt::format("{} must be {}; '{}' was given", key, wanted,
-                             given.is_string() ? given.as_string() : given.dump()));
+                             shown(given.is_string() ? given.as_string() : given.dump())));
 }
 
 std::optional<std::string> Fields::optional_text(std::string_view key) {
@@ -31,6 +31,10 @@ std::optional<std::string> Fields::optional_text(std::string_view key) {
         wrong_type(key, "a string", *value);
         return std::nullopt;
     }
+    if (value->as_string().empty()) {
+        refuse_field("InvalidParameterValue",
+                     fmt::format("{} must not be empty: leave it out to give none", key));
+    }
     return value->as_string();
 }
 
@@ -39,9 +43,9 @@ std::string Fields::text(std::string_view key, std::string_view fallback) {
 }
 
 std::string Fields::required_text(std::string_view key) {
-    auto value = optional_text(key).value_or("");
-    if (value.empty()) refuse_field("MissingParameter", fmt::format("{} is needed", key));
-    return value;
+    auto value = optional_text(key);
+    if (!value) refuse_field("MissingParameter", fmt::format("{} is needed", key));
+    return value.value_or("");
 }
 
 std::optional<bool> Fields::optional_flag(std::string_view key) {
@@ -75,16 +79,36 @@ std::uint64_t Fields::number(std::string_view key, std::uint64_t fallback, std::
     return optional_number(key, least, most).value_or(fallback);
 }
 
+std::uint64_t Fields::required_number(std::string_view key, std::uint64_t least,
+                                      std::uint64_t most) {
+    const auto value = optional_number(key, least, most);
+    if (!value) refuse_field("MissingParameter", fmt::format("{} is needed", key));
+    return value.value_or(least);
+}
+
+std::uint64_t Fields::number_of(std::string_view key, std::initializer_list<std::uint64_t> allowed,
+                                std::uint64_t fallback) {
+    const Json* value = find(key);
+    if (value == nullptr) return fallback;
+    const auto number = value->as_u64();
+    if (!number || std::ranges::find(allowed, *number) == allowed.end()) {
+        wrong_type(key, fmt::format("one of {}", fmt::join(allowed, ", ")), *value);
+        return fallback;
+    }
+    return *number;
+}
+
 std::optional<std::string> Fields::optional_choice(
     std::string_view key, std::initializer_list<std::string_view> allowed) {
-    auto value = optional_text(key);
-    if (!value) return std::nullopt;
-    if (std::ranges::find(allowed, std::string_view(*value)) == allowed.end()) {
-        refuse_field("InvalidParameterValue", fmt::format("{} must be one of {}; '{}' was given",
-                                                          key, fmt::join(allowed, ", "), *value));
+    const Json* value = find(key);
+    if (value == nullptr) return std::nullopt;
+    const std::string given = value->as_string();
+    if (!value->is_string() ||
+        std::ranges::find(allowed, std::string_view(given)) == allowed.end()) {
+        wrong_type(key, fmt::format("one of {}", fmt::join(allowed, ", ")), *value);
         return std::nullopt;
     }
-    return value;
+    return given;
 }
 
 std::string Fields::choice(std::string_view key, std::initializer_list<std::string_view> allowed,
@@ -99,11 +123,15 @@ Tags Fields::tags(std::string_view key) {
     if (!value->is_array()) wrong_type(key, "a list of {Key, Value}", *value);
     for (const Json& item : value->items()) {
         if (!item["Key"].is_string() || item["Key"].as_string().empty() ||
-            !item["Value"].is_string()) {
+            !item["Value"].is_string() || item.members().size() != 2) {
             wrong_type(key, "a list of {Key, Value}", *value);
             return {};
         }
-        tags[item["Key"].as_string()] = item["Value"].as_string();
+        const std::string name = item["Key"].as_string();
+        if (!tags.emplace(name, item["Value"].as_string()).second) {
+            refuse_field("InvalidParameterValue",
+                         fmt::format("{} has the key '{}' twice", key, shown(name)));
+        }
     }
     return tags;
 }
@@ -138,31 +166,38 @@ ApiResult<void> Fields::done() {
     if (error_) return refuse(*error_);
     for (const auto& [key, value] : body_.members()) {
         if (std::ranges::find(known_, key) == known_.end()) {
-            return refuse("InvalidRequest", fmt::format("unknown field '{}'; known are {}", key,
-                                                        fmt::join(known_, ", ")));
+            return refuse(
+                "InvalidRequest",
+                fmt::format("unknown field '{}'; known are {}", shown(key),
+                            known_.empty() ? "none" : fmt::format("{}", fmt::join(known_, ", "))));
         }
     }
     return {};
 }
 
-ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value,
-                                      std::uint64_t fallback, std::uint64_t most) {
-    if (value.empty()) return fallback;
+ApiResult<std::uint64_t> query_number(const Request& request, std::string_view name,
+                                      std::uint64_t fallback, std::uint64_t least,
+                                      std::uint64_t most) {
+    const auto found = request.query.find(name);
+    if (found == request.query.end()) return fallback;
+    const std::string& value = found->second;
     std::uint64_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size() || number > most) {
+    if (error != std::errc() || end != value.data() + value.size() || number < least ||
+        number > most) {
         return refuse("InvalidParameterValue",
-                      fmt::format("{} must be a whole number from 0 to {}; '{}' was given", name,
-                                  most, value));
+                      fmt::format("{} must be a whole number from {} to {}; '{}' was given", name,
+                                  least, most, shown(value)));
     }
     return number;
 }
 
-ApiResult<bool> query_flag(std::string_view name, const std::string& value) {
-    if (value.empty() || value == "false") return false;
-    if (value == "true") return true;
-    return refuse("InvalidParameterValue",
-                  fmt::format("{} must be true or false; '{}' was given", name, value));
+ApiResult<bool> query_flag(const Request& request, std::string_view name) {
+    const auto found = request.query.find(name);
+    if (found == request.query.end() || found->second == "false") return false;
+    if (found->second == "true") return true;
+    return refuse("InvalidParameterValue", fmt::format("{} must be true or false; '{}' was given",
+                                                       name, shown(found->second)));
 }
 
 Json tags_json(const Tags& tags) {

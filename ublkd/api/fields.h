@@ -12,6 +12,7 @@
 
 #include "ublkd/api/errors.h"
 #include "ublkd/api/json.h"
+#include "ublkd/api/route_table.h"
 #include "ublkd/api/views.h"
 
 namespace ublkd::api {
@@ -20,8 +21,8 @@ class Fields {
   public:
     explicit Fields(const Json& body) : body_(body) {}
 
-    // Each read of an absent field gives the fallback. The first wrong one is kept and given by
-    // done().
+    // Each read of an absent field, or of a null, gives the fallback. The first wrong one is kept
+    // and given by done(). A string that is there is not empty.
     std::string text(std::string_view key, std::string_view fallback = "");
     std::string required_text(std::string_view key);
     bool flag(std::string_view key, bool fallback = false);
@@ -29,14 +30,17 @@ class Fields {
     std::optional<std::string> optional_text(std::string_view key);
     std::uint64_t number(std::string_view key, std::uint64_t fallback, std::uint64_t least,
                          std::uint64_t most);
+    std::uint64_t required_number(std::string_view key, std::uint64_t least, std::uint64_t most);
     std::optional<std::uint64_t> optional_number(std::string_view key, std::uint64_t least,
                                                  std::uint64_t most);
     /// One of `allowed`.
+    std::uint64_t number_of(std::string_view key, std::initializer_list<std::uint64_t> allowed,
+                            std::uint64_t fallback);
     std::string choice(std::string_view key, std::initializer_list<std::string_view> allowed,
                        std::string_view fallback);
     std::optional<std::string> optional_choice(std::string_view key,
                                                std::initializer_list<std::string_view> allowed);
-    /// [{"Key": k, "Value": v}, ...]
+    /// [{"Key": k, "Value": v}, ...]; no key twice.
     Tags tags(std::string_view key);
     std::vector<std::string> texts(std::string_view key);
     /// The object under `key`; null where there is none.
@@ -56,10 +60,11 @@ class Fields {
     std::optional<ApiError> error_;
 };
 
-/// The same for a query: "" is the fallback.
-ApiResult<std::uint64_t> query_number(std::string_view name, const std::string& value,
-                                      std::uint64_t fallback, std::uint64_t most);
-ApiResult<bool> query_flag(std::string_view name, const std::string& value);
+/// The same for a query's parameter; one that is not there gives the fallback, or false.
+ApiResult<std::uint64_t> query_number(const Request& request, std::string_view name,
+                                      std::uint64_t fallback, std::uint64_t least,
+                                      std::uint64_t most);
+ApiResult<bool> query_flag(const Request& request, std::string_view name);
 
 Json tags_json(const Tags& tags);
 /// 2026-01-02T03:04:05.678Z

@@ -5,6 +5,9 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
+
+#include "ublkd/api/errors.h"
 
 namespace ublkd::api {
 namespace {
@@ -59,6 +62,36 @@ bool too_deep(std::string_view text) {
     return false;
 }
 
+/// The library's complaint without its name for it, and with little of what was read.
+std::string complaint(const nlohmann::json::exception& exception) {
+    std::string_view text = exception.what();
+    if (const auto end = text.find("] "); end != std::string_view::npos)
+        text.remove_prefix(end + 2);
+    constexpr std::string_view kRead = "last read: ";
+    const auto read = text.find(kRead);
+    if (read == std::string_view::npos) return fmt::format("not JSON: {}", text);
+    return fmt::format("not JSON: {}{}", text.substr(0, read + kRead.size()),
+                       shown(text.substr(read + kRead.size())));
+}
+
+/// What a parsed object does not show: a key that was there twice, of which one would be lost.
+class Duplicates {
+  public:
+    void see(nlohmann::ordered_json::parse_event_t event, const nlohmann::ordered_json& parsed) {
+        using Event = nlohmann::ordered_json::parse_event_t;
+        if (event == Event::object_start) keys_.emplace_back();
+        if (event == Event::object_end) keys_.pop_back();
+        if (event != Event::key || !first_.empty()) return;
+        const auto& key = parsed.get_ref<const std::string&>();
+        if (!keys_.back().insert(key).second) first_ = key;
+    }
+    const std::string& first() const { return first_; }
+
+  private:
+    std::vector<std::set<std::string>> keys_;  // of each object that is open
+    std::string first_;
+};
+
 void write_string(std::string& out, const std::string& text) {
     out += nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -66,15 +99,23 @@ void write_string(std::string& out, const std::string& text) {
 }  // namespace
 
 std::optional<Json> Json::parse(std::string_view text, std::string* error) {
-    if (too_deep(text)) {
-        if (error != nullptr) *error = "more than 32 levels";
+    const auto refused = [&](std::string why) {
+        if (error != nullptr) *error = std::move(why);
         return std::nullopt;
-    }
+    };
+    if (too_deep(text)) return refused("more than 32 levels");
     try {
-        return converted(nlohmann::ordered_json::parse(text));
+        Duplicates duplicates;
+        const auto parsed = nlohmann::ordered_json::parse(
+            text, [&](int, auto event, nlohmann::ordered_json& value) {
+                duplicates.see(event, value);
+                return true;
+            });
+        if (!duplicates.first().empty())
+            return refused(fmt::format("the field '{}' is there twice", shown(duplicates.first())));
+        return converted(parsed);
     } catch (const nlohmann::json::exception& exception) {
-        if (error != nullptr) *error = exception.what();
-        return std::nullopt;
+        return refused(complaint(exception));
     }
 }
 

@@ -40,7 +40,7 @@ class Json {
     }
 
     /// nullopt, and `error` says where and why, unless `text` is one JSON text of at most 32
-    /// levels.
+    /// levels in whose objects no key is there twice.
     static std::optional<Json> parse(std::string_view text, std::string* error = nullptr);
     /// One line, or indented by two spaces per level where `pretty`. Bytes that are not UTF-8 are
     /// replaced.

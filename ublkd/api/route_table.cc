@@ -50,15 +50,22 @@ ApiResult<void> parse_query(std::string_view text, const Route& route, Request& 
             equals == std::string_view::npos ? std::string_view() : part.substr(equals + 1));
         if (!name || !value)
             return refuse("InvalidRequest",
-                          fmt::format("the query '{}' is not percent-encoded", text));
+                          fmt::format("the query '{}' is not percent-encoded", shown(text)));
         if (std::ranges::find(route.query, *name) == route.query.end()) {
             return refuse(
                 "InvalidRequest",
-                fmt::format("unknown query parameter '{}'; {} takes {}", *name, route.operation,
+                fmt::format("unknown query parameter '{}'; {} takes {}", shown(*name),
+                            route.operation,
                             route.query.empty() ? "none"
                                                 : fmt::format("{}", fmt::join(route.query, ", "))));
         }
-        request.query[*name] = *value;
+        if (value->empty())
+            return refuse(
+                "InvalidParameterValue",
+                fmt::format("the query parameter {} needs a value: {}=...", *name, *name));
+        if (!request.query.emplace(*name, *value).second)
+            return refuse("InvalidRequest",
+                          fmt::format("the query parameter {} is there twice", *name));
     }
     return {};
 }
@@ -70,7 +77,7 @@ ApiResult<void> parse_body(const RawRequest& raw, const Route& route, Request& r
     }
     std::string error;
     auto body = Json::parse(raw.body, &error);
-    if (!body) return refuse("InvalidRequest", fmt::format("the body is not JSON: {}", error));
+    if (!body) return refuse("InvalidRequest", fmt::format("cannot read the body: {}", error));
     if (!body->is_object()) {
         return refuse("InvalidRequest",
                       fmt::format("the body must be a JSON object, not {}", body->type_name()));
@@ -185,10 +192,11 @@ ApiResult<Json> RouteTable::handle(const RawRequest& raw, Request& request, int&
         return route.handler(request);
     }
     if (!methods.empty()) {
-        return refuse("MethodNotAllowed", fmt::format("{} takes {}, not {}", path,
-                                                      fmt::join(methods, ", "), raw.method));
+        return refuse("MethodNotAllowed", fmt::format("{} takes {}, not {}", shown(path),
+                                                      fmt::join(methods, ", "), shown(raw.method)));
     }
-    return refuse("InvalidAction.NotFound", fmt::format("no route {} {}", raw.method, path));
+    return refuse("InvalidAction.NotFound",
+                  fmt::format("no route {} {}", shown(raw.method), shown(path)));
 }
 
 }  // namespace ublkd::api

@@ -32,10 +32,10 @@ ApiResult<MembershipView> read_membership(const std::string& volume, const Json&
     MembershipView made;
     made.volume_id = volume;
     if (fields.text("VolumeId", volume) != volume) {
-        return refuse("InvalidParameterCombination",
-                      "Membership.VolumeId is another volume than the path's");
+        fields.refuse_field("InvalidParameterCombination",
+                            "Membership.VolumeId is another volume than the path's");
     }
-    made.number = fields.number("Number", 0, 1, kGreatestNumber);
+    made.number = fields.required_number("Number", 1, kGreatestNumber);
     made.loss_count = fields.number("LossCount", 0, 0, kGreatestNumber);
     made.data_may_be_lost = fields.flag("DataMayBeLost");
     made.primary = fields.required_text("Primary");

@@ -72,8 +72,9 @@ ApiResult<int> read_device(const std::string& text) {
     int number = -1;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
     if (error != std::errc() || end != digits.data() + digits.size() || number < 0) {
-        return refuse("InvalidParameterValue",
-                      fmt::format("a ublk device is a number or ublkbN; '{}' was given", text));
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format("a ublk device is a number or ublkbN; '{}' was given", shown(text)));
     }
     return number;
 }
@@ -86,6 +87,7 @@ void add_rescue_routes(RouteTable& table, SystemControl* system) {
          }});
     table.add({Method::kPost, "/v1/rescue/{device}/recover", "RecoverOrphan",
                [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY(Fields(request.body).done());
                    API_TRY_ASSIGN(const int device, read_device(request.at("device")));
                    API_TRY(system->recover_orphan(device));
                    return done_json();
@@ -147,12 +149,9 @@ void add_system_routes(RouteTable& table, SystemControl* system) {
          "/v1/events",
          "DescribeEvents",
          [=](const Request& request) -> ApiResult<Json> {
-             API_TRY_ASSIGN(const auto after,
-                            query_number("after", request.query_value("after"), 0, 1ull << 62));
-             API_TRY_ASSIGN(const auto limit,
-                            query_number("limit", request.query_value("limit"), 1000, 10000));
-             API_TRY_ASSIGN(const auto wait_ms,
-                            query_number("wait_ms", request.query_value("wait_ms"), 0, 30000));
+             API_TRY_ASSIGN(const auto after, query_number(request, "after", 0, 0, 1ull << 62));
+             API_TRY_ASSIGN(const auto limit, query_number(request, "limit", 1000, 1, 10000));
+             API_TRY_ASSIGN(const auto wait_ms, query_number(request, "wait_ms", 0, 0, 30000));
              API_TRY_ASSIGN(const auto found, system->events(after, static_cast<unsigned>(limit),
                                                              static_cast<unsigned>(wait_ms)));
              return list_json("Events", found, event_json);

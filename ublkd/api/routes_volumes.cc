@@ -94,17 +94,14 @@ ApiResult<CreateVolumeRequest> read_create(const Json& body) {
     made.tags = fields.tags("Tags");
     if (const auto replicas = fields.optional_number("Replicas", 1, 3))
         made.replicas = static_cast<unsigned>(*replicas);
-    made.block_bytes = static_cast<std::uint32_t>(fields.number("BlockSize", 512, 512, 4096));
-    if (made.block_bytes != 512 && made.block_bytes != 4096) {
-        fields.refuse_field(
-            "InvalidParameterValue",
-            fmt::format("BlockSize must be 512 or 4096; '{}' was given", made.block_bytes));
-    }
+    made.block_bytes = static_cast<std::uint32_t>(fields.number_of("BlockSize", {512, 4096}, 512));
     made.durability = fields.choice("Durability", {"flush", "write"}, "flush");
     made.on_full = fields.choice("OnFull", {"wait", "fail"}, "wait");
     made.client_token = fields.text("ClientToken");
     if (made.client_token.size() > 64) {
-        fields.refuse_field("InvalidParameterValue", "ClientToken has at most 64 characters");
+        fields.refuse_field("InvalidParameterValue",
+                            fmt::format("ClientToken has at most 64 bytes; {} were given",
+                                        made.client_token.size()));
     }
     made.dry_run = fields.flag("DryRun");
     API_TRY(fields.done());
@@ -153,8 +150,7 @@ void add_volume_routes(RouteTable& table, VolumeControl* volumes) {
                "/v1/volumes/{volume}",
                "DeleteVolume",
                [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const bool dry_run,
-                                  query_flag("dry_run", request.query_value("dry_run")));
+                   API_TRY_ASSIGN(const bool dry_run, query_flag(request, "dry_run"));
                    API_TRY(volumes->delete_volume(request.at("volume"), dry_run));
                    return done_json();
                },

@@ -10,6 +10,7 @@ namespace {
 
 using api::ApiResult;
 using api::refuse;
+using api::shown;
 
 constexpr std::array<std::string_view, 7> kPrefixes{"vol-", "i-",   "pool-", "host-",
                                                     "rep-", "att-", "snap-"};
@@ -30,7 +31,8 @@ struct Kind {
 
 template <class Record>
 ApiResult<Record> one_of(const Kind& kind, const std::string& text, std::vector<Record> found) {
-    if (found.empty()) return refuse(kind.not_found, fmt::format("no {} '{}'", kind.noun, text));
+    if (found.empty())
+        return refuse(kind.not_found, fmt::format("no {} '{}'", kind.noun, shown(text)));
     if (found.size() > 1) {
         std::vector<std::string> ids;
         for (const auto& record : found) ids.push_back(record.id.to_string());
@@ -75,7 +77,8 @@ ApiResult<Record> find(metadata::MetadataStore* store, const Kind& kind, const s
             return found;
         });
     if (!result)
-        return refuse(result.error(), fmt::format("cannot look up the {} '{}'", kind.noun, text));
+        return refuse(result.error(),
+                      fmt::format("cannot look up the {} '{}'", kind.noun, shown(text)));
     return one_of(kind, text, *result);
 }
 
@@ -127,12 +130,19 @@ ApiResult<metadata::HostRecord> find_host(metadata::MetadataStore* store, const 
 
 ApiResult<std::string> find_taggable(metadata::MetadataStore* store, const std::string& text) {
     const auto volume = find_volume(store, text);
-    if (volume) return volume->id.to_string();
-    if (volume.error().code != "InvalidVolume.NotFound") return refuse(volume.error());
+    if (!volume && volume.error().code != "InvalidVolume.NotFound") return refuse(volume.error());
     const auto instance = find_instance(store, text);
+    if (!instance && instance.error().code != "InvalidInstanceID.NotFound")
+        return refuse(instance.error());
+    if (volume && instance) {
+        return refuse("InvalidParameterValue",
+                      fmt::format("'{}' names the volume {} and the instance {}: give the id",
+                                  shown(text), volume->id.to_string(), instance->id.to_string()));
+    }
+    if (volume) return volume->id.to_string();
     if (instance) return instance->id.to_string();
-    if (instance.error().code != "InvalidInstanceID.NotFound") return refuse(instance.error());
-    return refuse("InvalidResource.NotFound", fmt::format("no volume or instance '{}'", text));
+    return refuse("InvalidResource.NotFound",
+                  fmt::format("no volume or instance '{}'", shown(text)));
 }
 
 Result<api::Tags> tags_of(metadata::Transaction& tx, const std::string& resource) {
@@ -182,10 +192,10 @@ Result<void> check_name_free(metadata::Transaction& tx, const std::string& resou
 }
 
 ApiResult<void> check_name(const std::string& name) {
-    const bool printable = std::ranges::all_of(
-        name, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; });
-    if (name.empty() || name.size() > 255 || !printable) {
-        return refuse("InvalidParameterValue", "a name has 1 to 255 printable characters");
+    if (name.empty() || name.size() > 255 || !is_printable(name)) {
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format("a name has 1 to 255 printable characters; '{}' was given", shown(name)));
     }
     for (const auto prefix : kPrefixes) {
         if (looks_like_id(name, prefix)) {
@@ -196,17 +206,22 @@ ApiResult<void> check_name(const std::string& name) {
     return {};
 }
 
+bool is_printable(std::string_view text) {
+    return std::ranges::all_of(
+        text, [](char c) { return static_cast<unsigned char>(c) >= 0x20 && c != 0x7f; });
+}
+
 ApiResult<void> check_tags(const api::Tags& tags) {
     if (tags.size() > 50)
         return refuse("InvalidParameterValue",
                       fmt::format("a resource has at most 50 tags; {} were given", tags.size()));
     for (const auto& [key, value] : tags) {
-        if (key.empty() || key.size() > 127 || value.size() > 255) {
-            return refuse(
-                "InvalidParameterValue",
-                fmt::format(
-                    "a tag has a key of 1 to 127 and a value of 0 to 255 bytes; '{}' was given",
-                    key));
+        if (key.empty() || key.size() > 127 || value.size() > 255 || !is_printable(key) ||
+            !is_printable(value)) {
+            return refuse("InvalidParameterValue",
+                          fmt::format("a tag has a key of 1 to 127 and a value of 0 to 255 "
+                                      "printable bytes; '{}={}' was given",
+                                      shown(key), shown(value)));
         }
         if (key == "Name" && !value.empty()) {
             API_TRY(check_name(value));

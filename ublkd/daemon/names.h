@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "metadata/store.h"
@@ -35,6 +36,8 @@ Result<void> erase_tags(metadata::Transaction& tx, const std::string& resource);
 Result<void> check_name_free(metadata::Transaction& tx, const std::string& resource,
                              const std::string& name);
 
+/// No control characters.
+bool is_printable(std::string_view text);
 /// 1 to 255 printable characters that do not look like an id.
 api::ApiResult<void> check_name(const std::string& name);
 api::ApiResult<void> check_tags(const api::Tags& tags);

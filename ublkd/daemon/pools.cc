@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 
 #include "ublkd/base/fault_injection.h"
@@ -39,6 +40,9 @@ std::string existing_part(std::filesystem::path path) {
         path = path.parent_path();
     return path.string();
 }
+
+/// Leaves room for the names of a replica's files.
+constexpr std::size_t kMaxPathBytes = 3072;
 
 std::string why_not_created(const Error& error, const std::string& path) {
     switch (error.code) {
@@ -297,6 +301,11 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
 }
 
 ApiResult<std::string> Pools::check_request(const api::AddPoolRequest& request) {
+    if (!is_printable(request.path) || request.path.size() > kMaxPathBytes) {
+        return refuse("InvalidParameterValue",
+                      fmt::format("a pool's path has at most {} printable bytes; '{}' was given",
+                                  kMaxPathBytes, api::shown(request.path)));
+    }
     const std::string path = canonical(request.path);
     if (!front::ublk::check_not_on_ublk(existing_part(path))) {
         return refuse(
@@ -311,21 +320,32 @@ ApiResult<std::string> Pools::check_request(const api::AddPoolRequest& request) 
             "InvalidParameterValue",
             fmt::format(
                 "a domain has at most {} printable characters without blanks; '{}' was given",
-                store::kMaxDomainBytes, request.domain));
+                store::kMaxDomainBytes, api::shown(request.domain)));
     }
     struct stat status{};
-    if (stat(path.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) {
+    const bool is_there = stat(path.c_str(), &status) == 0;
+    if (is_there && !S_ISDIR(status.st_mode))
         return refuse("InvalidParameterValue", fmt::format("{} is not a folder", path));
+    if (!is_there && errno == ENAMETOOLONG) {
+        return refuse("InvalidParameterValue",
+                      fmt::format("a name in a pool's path has at most 255 bytes; '{}' was given",
+                                  api::shown(path)));
     }
     for (const EntryRef& entry : all()) {
         if (entry->record.path == path)
             return refuse("AlreadyExists", fmt::format("{} is the pool {} already", path,
                                                        entry->record.id.to_string()));
+        if (path.starts_with(entry->record.path + "/"))
+            return refuse("InvalidParameterValue",
+                          fmt::format("{} lies in the pool {}: a pool is a folder of its own", path,
+                                      entry->record.path));
     }
     const std::string parent = std::filesystem::path(path).parent_path().string();
     if (stat(parent.c_str(), &status) != 0)
         return refuse("InvalidParameterValue",
                       fmt::format("{} does not exist: make it first", parent));
+    if (const auto free = store::Pool::check_free(path); !free)
+        return refuse(code_not_created(free.error()), why_not_created(free.error(), path));
     return path;
 }
 

@@ -136,14 +136,16 @@ ApiResult<api::PermissionAnswer> Permissions::request_permission(
     const auto incarnation = ReplicaId::parse(request.incarnation);
     if (!host)
         return refuse("InvalidParameterValue",
-                      fmt::format("HostId is a host's whole id; '{}' was given", request.host_id));
+                      fmt::format("HostId is a host's whole id; '{}' was given",
+                                  api::shown(request.host_id)));
     if (!incarnation)
         return refuse("InvalidParameterValue",
                       fmt::format("Incarnation is a replica's whole id; '{}' was given",
-                                  request.incarnation));
+                                  api::shown(request.incarnation)));
     const auto result = core_.permissions->request(request.resource_id, {*host, *incarnation});
     if (!result)
-        return refuse(result.error(), fmt::format("permission for '{}'", request.resource_id));
+        return refuse(result.error(),
+                      fmt::format("permission for '{}'", api::shown(request.resource_id)));
     api::PermissionAnswer answer;
     answer.granted = result->answer == metadata::PermissionAnswer::kGranted;
     answer.reason = metadata::name_of(result->answer);
@@ -159,7 +161,9 @@ ApiResult<void> Permissions::revoke_permission(const std::string& resource) {
     if (!record) return refuse(record.error(), "cannot look up the permission");
     if (!*record || (*record)->state != metadata::PermissionState::kGranted) {
         return refuse("InvalidPermission.NotFound",
-                      fmt::format("nobody holds a permission for '{}'", resource));
+                      fmt::format("nobody holds a permission for '{}': 'ebs-cli permission list' "
+                                  "shows who holds what",
+                                  api::shown(resource)));
     }
     // Its copy would be for nothing: the authority never lets a past holder join.
     const auto replica = core_.store->get<metadata::ReplicaRecord>((*record)->incarnation);

@@ -126,7 +126,7 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name, bool 
 ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,
                                                   const api::ModifyVolumeRequest& request) {
     API_TRY_ASSIGN(const auto found, find_volume(core_.store, name));
-    if (request.name && !request.name->empty()) {
+    if (request.name) {
         API_TRY(check_name(*request.name));
     }
     const auto ref = slot(found.id);

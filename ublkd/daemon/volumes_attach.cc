@@ -92,7 +92,9 @@ ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
     if (!request.label.empty() && !is_label(request.label)) {
         return refuse(
             "InvalidParameterValue",
-            fmt::format("Device is a label such as /dev/sdf; '{}' was given", request.label));
+            fmt::format("Device is a label such as /dev/sdf (small letters and digits, at most 32 "
+                        "bytes); '{}' was given",
+                        api::shown(request.label)));
     }
     if (!request.label.empty()) record.device = request.label;
     if (request.frontend == "ublk" && core_.engine->ublk() == nullptr) {

@@ -49,7 +49,7 @@ ApiResult<void> check_create(const CreateVolumeRequest& request) {
         return refuse("InvalidParameterCombination",
                       "Name and the tag Name differ: give one of them");
     }
-    return check_tags(request.tags);
+    return check_tags(all_tags(request));
 }
 
 std::vector<unsigned> place_numbers(unsigned wanted) {

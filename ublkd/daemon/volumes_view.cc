@@ -234,9 +234,11 @@ ApiResult<api::MembershipView> Volumes::membership(const std::string& volume) {
 }
 
 ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& request) {
-    const auto malformed = [](const char* field, const std::string& given) {
+    const auto malformed = [](const char* field, const std::string& example,
+                              const std::string& given) {
         return refuse("InvalidParameterValue",
-                      fmt::format("{} is not an id of its kind; '{}' was given", field, given));
+                      fmt::format("{} is a whole id such as {}; '{}' was given", field, example,
+                                  api::shown(given)));
     };
     replication::Proposal proposal;
     const auto volume = VolumeId::parse(request.volume_id);
@@ -245,9 +247,10 @@ ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& requ
     if (!volume)
         return refuse("InvalidVolumeID.Malformed",
                       fmt::format("a proposal names the volume by its whole id; '{}' was given",
-                                  request.volume_id));
-    if (!proposer) return malformed("Proposer", request.proposer);
-    if (!primary) return malformed("Primary", request.next.primary);
+                                  api::shown(request.volume_id)));
+    const std::string a_replica = ReplicaId(1).to_string();
+    if (!proposer) return malformed("Proposer", a_replica, request.proposer);
+    if (!primary) return malformed("Primary", a_replica, request.next.primary);
     proposal.proposer = *proposer;
     proposal.base_number = request.base_number;
     proposal.next.volume = *volume;
@@ -259,14 +262,14 @@ ApiResult<api::ProposalAnswer> Volumes::propose(const api::ProposalRequest& requ
         const auto replica = ReplicaId::parse(member.replica_id);
         const auto host = HostId::parse(member.host_id);
         const auto pool = PoolId::parse(member.pool_id);
-        if (!replica) return malformed("ReplicaId", member.replica_id);
-        if (!host) return malformed("HostId", member.host_id);
-        if (!pool) return malformed("PoolId", member.pool_id);
+        if (!replica) return malformed("ReplicaId", a_replica, member.replica_id);
+        if (!host) return malformed("HostId", HostId(1).to_string(), member.host_id);
+        if (!pool) return malformed("PoolId", PoolId(1).to_string(), member.pool_id);
         proposal.next.members.push_back({*replica, *host, *pool});
     }
     for (const auto& text : request.next.attachments) {
         const auto attachment = AttachmentId::parse(text);
-        if (!attachment) return malformed("AttachmentIds", text);
+        if (!attachment) return malformed("AttachmentIds", AttachmentId(1).to_string(), text);
         proposal.next.attachments.push_back(*attachment);
     }
     if (const auto valid = replication::validate(proposal.next); !valid)

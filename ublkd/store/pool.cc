@@ -140,6 +140,17 @@ Pool::~Pool() {
     if (lock_fd_ >= 0) ::close(lock_fd_);
 }
 
+Result<void> Pool::check_free(const std::string& folder) {
+    if (!fs::exists(folder)) return {};
+    if (fs::exists(pool_file(folder))) return fail(Errc::kExists, "there is a pool already");
+    std::vector<std::string> names;
+    TRY_ASSIGN(names, fs::list(folder));
+    // mkfs leaves lost+found at the root of a file system of its own.
+    std::erase(names, "lost+found");
+    if (!names.empty()) return fail(Errc::kBusy, "the folder is not empty");
+    return {};
+}
+
 Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolConfig& wanted) {
     const std::string folder = without_slash(given);
     if (folder.empty()) return fail(Errc::kInvalidArgument, "a pool needs a folder");
@@ -147,16 +158,10 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolC
         return fail(Errc::kInvalidArgument, "name of the failure domain");
     PoolConfig config = wanted;
     if (!config.id) config.id = PoolId::random();
+    TRY(check_free(folder));
     const bool made = !fs::exists(folder);
     if (made) {
         TRY(fs::make_folder(folder));
-    } else {
-        if (fs::exists(pool_file(folder))) return fail(Errc::kExists, "there is a pool already");
-        std::vector<std::string> names;
-        TRY_ASSIGN(names, fs::list(folder));
-        // mkfs leaves lost+found at the root of a file system of its own.
-        std::erase(names, "lost+found");
-        if (!names.empty()) return fail(Errc::kBusy, "the folder is not empty");
     }
     const auto undo = [&](const Error& error) {
         ::rmdir(replicas_folder(folder).c_str());

@@ -44,6 +44,9 @@ struct ReplicaEntry {
 
 class Pool {
   public:
+    /// Whether create() may take `folder`: it does not exist, or is empty. Errors: kExists (there
+    /// is a pool already), kBusy (not empty), what listing it gives.
+    static Result<void> check_free(const std::string& folder);
     /// Makes a pool in `folder`, which is created where it does not exist (its parent must), and
     /// opens it. Errors: kExists (there is a pool already), kUnsupported (no O_DIRECT, and not
     /// `buffered`), kInvalidArgument (domain), kBusy (folder not empty, or locked), kNoSpace,

@@ -46,6 +46,13 @@ TEST(ApiErrors, LowerErrorKeepsItsText) {
               "cannot attach pg: write data file: no_space (No space left on device)");
 }
 
+TEST(ApiErrors, WhatWasGivenIsShownShortAndPrintable) {
+    EXPECT_EQ(shown("pg"), "pg");
+    EXPECT_EQ(shown("a\x1b[31m\nb\x7f"), "a?[31m?b?");
+    EXPECT_EQ(shown(std::string(80, 'x')), std::string(80, 'x'));
+    EXPECT_EQ(shown(std::string(81, 'x')), std::string(80, 'x') + "...");
+}
+
 TEST(ApiErrors, UnknownCodeIsAnInternalError) { EXPECT_EQ(api_code("Nonsense").http_status, 500); }
 
 }  // namespace

@@ -31,6 +31,15 @@ TEST(Json, WhatIsNoJsonIsRefusedWithAReason) {
     }
 }
 
+TEST(Json, KeyThatIsThereTwiceIsRefusedAndNamed) {
+    for (const char* text : {R"({"a": 1, "a": 1})", R"([{"b": {"a": 1, "c": [], "a": 2}}])"}) {
+        std::string error;
+        EXPECT_FALSE(Json::parse(text, &error)) << text;
+        EXPECT_EQ(error, "the field 'a' is there twice");
+    }
+    EXPECT_TRUE(Json::parse(R"({"a": {"a": [{"a": 1}, {"a": 1}]}, "b": {"a": 1}})"));
+}
+
 TEST(Json, DeepTextIsRefusedBeforeItIsParsed) {
     std::string error;
     EXPECT_FALSE(Json::parse(std::string(1'000'000, '['), &error));
