@@ -27,6 +27,21 @@ std::vector<std::string> words_of(const std::string& text) {
 /// "-o,--output" -> "output".
 std::string key_of(const std::string& name) { return name.substr(name.rfind("--") + 2); }
 
+/// CLI11 takes "[a,b]" for two values: a word that begins so is marked before it is parsed.
+constexpr char kMark = '\x01';
+std::vector<std::string> marked(std::vector<std::string> words) {
+    for (std::string& word : words) {
+        if (word.starts_with('[')) word.insert(0, 1, kMark);
+    }
+    return words;
+}
+std::vector<std::string> unmarked(std::vector<std::string> words) {
+    for (std::string& word : words) {
+        if (word.starts_with(kMark)) word.erase(0, 1);
+    }
+    return words;
+}
+
 /// What CLI11 fills for one command.
 struct Slots {
     CLI::App* app = nullptr;
@@ -101,7 +116,7 @@ class Tree {
         slots.app = at;
         slots.command = &command;
         for (const Option& option : command.options) add_option(slots, option);
-        for (const Option& option : global_options()) {
+        for (const Option& option : global_options_of(command)) {
             if (option.name == "-h,--help")
                 at->add_flag(option.name, slots.help);
             else
@@ -136,15 +151,43 @@ Invocation invocation_of(const Slots& slots) {
     Invocation made;
     made.command = slots.command;
     for (const auto& [name, values] : slots.options) {
-        if (!values.empty()) made.options[name] = values;
+        if (!values.empty()) made.options[name] = unmarked(values);
     }
     for (const auto& [name, given] : slots.flags) {
         if (given) made.options[name] = {""};
     }
     for (const auto& [name, values] : slots.positionals) {
-        if (!values.empty()) made.positionals[name] = values;
+        if (!values.empty()) made.positionals[name] = unmarked(values);
     }
     return made;
+}
+
+/// What was given as "": a script's variable that is not set, most often.
+std::string empty_value(const Invocation& given) {
+    const auto is_empty = [](const std::string& value) { return value.empty(); };
+    for (const auto& [name, values] : given.positionals) {
+        if (std::ranges::any_of(values, is_empty)) return name;
+    }
+    std::vector<Option> options = global_options_of(*given.command);
+    options.insert(options.end(), given.command->options.begin(), given.command->options.end());
+    for (const Option& option : options) {
+        const auto found = given.options.find(key_of(option.name));
+        if (found != given.options.end() && !option.value.empty() &&
+            std::ranges::any_of(found->second, is_empty))
+            return "--" + key_of(option.name);
+    }
+    return "";
+}
+
+/// "--name=" with nothing behind it, of which CLI11 would make the next word the value; "" where
+/// there is none.
+std::string empty_assignment(const std::vector<std::string>& arguments) {
+    for (const std::string& argument : arguments) {
+        if (argument == "--") break;
+        if (argument.starts_with("--") && argument.find('=') + 1 == argument.size())
+            return argument.substr(0, argument.size() - 1);
+    }
+    return "";
 }
 
 bool wants_help(const std::vector<std::string>& arguments) {
@@ -189,17 +232,21 @@ std::vector<std::string> command_first(std::vector<std::string> arguments) {
         if (value_follows && at < arguments.size()) moved.push_back(arguments[at++]);
     }
     arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(at));
-    const auto end_of_options = std::ranges::find(arguments, "--");
-    arguments.insert(end_of_options, moved.begin(), moved.end());
+    // Before the options that follow, so that of two the last one given counts.
+    const auto options =
+        std::ranges::find_if(arguments, [](const auto& word) { return word.starts_with('-'); });
+    arguments.insert(options, moved.begin(), moved.end());
     return arguments;
 }
 
 }  // namespace
 
 std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& given) {
+    if (const std::string name = empty_assignment(given); !name.empty())
+        return std::unexpected(fmt::format("{} must not be empty; see ebs-cli --help", name));
     const std::vector<std::string> arguments = command_first(given);
     Tree tree;
-    std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());
+    std::vector<std::string> reversed = marked({arguments.rbegin(), arguments.rend()});
     const auto named = [&] {
         return tree.parsed_path().empty() ? std::string("ebs-cli")
                                           : "ebs-cli " + tree.parsed_path();
@@ -211,7 +258,9 @@ std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string
         const std::string path = tree.parsed_path();
         if (wants_help(arguments)) return Parsed{{}, help_text(path)};
         if (find_command(path) == nullptr) return std::unexpected(no_command(path, arguments));
-        return std::unexpected(fmt::format("{}; see {} --help", error.what(), named()));
+        std::string why = error.what();
+        std::erase(why, kMark);
+        return std::unexpected(fmt::format("{}; see {} --help", why, named()));
     }
     if (arguments.empty()) return Parsed{{}, help_text("")};
     Slots* const slots = tree.parsed();
@@ -219,7 +268,11 @@ std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string
         return Parsed{{}, help_text(tree.parsed_path())};
     if (slots == nullptr)
         return std::unexpected(fmt::format("a command is needed; see {} --help", named()));
-    return Parsed{invocation_of(*slots), ""};
+    Parsed parsed{invocation_of(*slots), ""};
+    if (const std::string name = empty_value(parsed.invocation);
+        !name.empty() && !slots->command->hidden)
+        return std::unexpected(fmt::format("{} must not be empty; see {} --help", name, named()));
+    return parsed;
 }
 
 }  // namespace ublkd::cli

@@ -26,6 +26,9 @@ enum class Names {
     kFile
 };
 
+/// Which commands take a global option.
+enum class TakenBy { kEach, kViews, kLists };
+
 struct Option {
     std::string name;   // "--size"; or "-o,--output"
     std::string value;  // "SIZE"; "" for a flag
@@ -34,6 +37,7 @@ struct Option {
     bool repeated = false;  // may be given several times
     bool required = false;
     std::vector<std::string> choices{};
+    TakenBy taken_by = TakenBy::kEach;
 };
 
 struct Positional {
@@ -43,6 +47,14 @@ struct Positional {
     bool required = true;
     bool many = false;  // takes all that follow
 };
+
+/// What a command prints: one resource or a list of them, in the columns of a view; else its own.
+struct Prints {
+    const View& (*view)() = nullptr;
+    bool list = false;
+};
+inline Prints item_of(const View& (*view)()) { return {view, false}; }
+inline Prints list_of(const View& (*view)()) { return {view, true}; }
 
 class Context;
 using Handler = Outcome<int> (*)(Context& context);
@@ -55,13 +67,15 @@ struct Command {
     std::vector<Option> options;
     std::string example;  // one or more lines
     Handler handler;
+    Prints prints{};
     bool hidden = false;
 };
 
 /// All commands, in the order of the help.
 const std::vector<Command>& commands();
-/// Options that every command takes.
 const std::vector<Option>& global_options();
+/// Those of them that the command takes.
+std::vector<Option> global_options_of(const Command& command);
 const Command* find_command(const std::string& path);
 
 // The parts of commands(), one per commands_<noun>.cc.
@@ -96,8 +110,9 @@ class Context {
     const OutputOptions& output() const { return output_; }
     const Command& command() const { return *invocation_.command; }
     bool quiet() const { return output_.format == Format::kId; }
-    /// table or wide: meant for a person.
-    bool for_person() const {
+    /// table or wide, without columns of one's own: meant for a person.
+    bool for_person() const { return is_table() && output_.columns.empty(); }
+    bool is_table() const {
         return output_.format == Format::kTable || output_.format == Format::kWide;
     }
 

@@ -13,15 +13,34 @@ const std::vector<Option>& global_options() {
          false,
          false,
          {"table", "wide", "json", "jsonl", "yaml", "tsv", "id"}},
-        {"--columns", "A,B", "columns of table, wide and tsv, by their headers"},
-        {"--filter", "KEY=VALUE",
-         "only what fits: a column, a key of -o json or tag:KEY; * stands for anything",
-         Names::kNothing, true},
-        {"--sort", "KEY", "by a column or key; -KEY the other way round"},
+        {.name = "--columns",
+         .value = "A,B",
+         .help = "columns of table, wide and tsv, by their headers",
+         .taken_by = TakenBy::kViews},
+        {.name = "--filter",
+         .value = "KEY=VALUE",
+         .help = "of a list only what fits: a column, a key of -o json or tag:KEY; * stands for "
+                 "anything",
+         .repeated = true,
+         .taken_by = TakenBy::kLists},
+        {.name = "--sort",
+         .value = "KEY",
+         .help = "a list by a column or key; -KEY the other way round",
+         .taken_by = TakenBy::kLists},
         {"-q,--quiet", "", "ids only"},
         {"-h,--help", "", "this help"},
     };
     return options;
+}
+
+std::vector<Option> global_options_of(const Command& command) {
+    std::vector<Option> taken;
+    for (const Option& option : global_options()) {
+        if (option.taken_by == TakenBy::kViews && command.prints.view == nullptr) continue;
+        if (option.taken_by == TakenBy::kLists && !command.prints.list) continue;
+        taken.push_back(option);
+    }
+    return taken;
 }
 
 const std::vector<Command>& commands() {

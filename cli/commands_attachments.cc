@@ -72,11 +72,11 @@ Outcome<int> attach(Context& context) {
     return 0;
 }
 
-Outcome<int> detach_one(Context& context, const std::string& volume, const std::string& instance) {
+Outcome<int> detach_one(Context& context, const std::string& volume, const std::string& instance,
+                        std::chrono::milliseconds timeout) {
     Json body = Json::object();
     if (!instance.empty()) body.set("InstanceId", instance);
     if (context.has("force")) body.set("Force", true);
-    CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("POST", path_of(volume) + "/detach", body, timeout));
     if (context.quiet())
@@ -93,7 +93,9 @@ Outcome<int> detach(Context& context) {
     const std::string volume = context.positional("VOLUME");
     if (context.has("all") == !volume.empty())
         return usage("give a VOLUME or --all, one of the two");
-    if (!context.has("all")) return detach_one(context, volume, context.option("instance"));
+    CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
+    if (!context.has("all"))
+        return detach_one(context, volume, context.option("instance"), timeout);
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/attachments"));
     std::string wanted;
     if (context.has("instance")) {
@@ -105,7 +107,7 @@ Outcome<int> detach(Context& context) {
     Outcome<int> result = 0;
     for (const Json& attachment : answer["Attachments"].items()) {
         if (!wanted.empty() && attachment["InstanceId"].as_string() != wanted) continue;
-        const auto done = detach_one(context, attachment["VolumeId"].as_string(), "");
+        const auto done = detach_one(context, attachment["VolumeId"].as_string(), "", timeout);
         if (done) continue;
         context.note("ebs-cli: " + done.error().message);  // the others go on
         result = done.error().exit_code;
@@ -150,7 +152,8 @@ std::vector<Command> attachment_commands() {
          {"--dry-run", "", "ask the daemon to check and to say what it would do"},
          timeout},
         "ebs-cli attach pg",
-        attach};
+        attach,
+        item_of(attachment_view)};
     const Command unmade{
         "detach",
         "Detach a volume, or all",
@@ -161,7 +164,8 @@ std::vector<Command> attachment_commands() {
          {"--force", "", "do not wait for who uses it; their I/O fails"},
          timeout},
         "ebs-cli detach pg",
-        detach};
+        detach,
+        item_of(attachment_view)};
     Command long_attach = made;
     long_attach.path = "volume attach";
     long_attach.example = "ebs-cli volume attach pg --frontend nbd";
@@ -178,7 +182,8 @@ std::vector<Command> attachment_commands() {
              {},
              {},
              "ebs-cli attachment list -o wide",
-             list}};
+             list,
+             list_of(attachment_view)}};
 }
 
 }  // namespace ublkd::cli

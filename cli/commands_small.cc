@@ -53,8 +53,7 @@ Outcome<int> list_events(Context& context) {
             for (const Json& event : answer["Events"].items())
                 *text += event["Sequence"].dump() + "\n";
         }
-        if (!first && context.for_person())
-            text->erase(0, text->find('\n') + 1);  // the header once
+        if (!first && context.is_table()) text->erase(0, text->find('\n') + 1);  // the header once
         context.print(*text);
         if (!context.has("follow")) return 0;
         std::fflush(stdout);
@@ -140,7 +139,8 @@ std::vector<Command> small_commands() {
          {},
          {},
          "ebs-cli permission list",
-         list_permissions},
+         list_permissions,
+         list_of(permission_view)},
         {"permission revoke",
          "Take a place from its holder, which is no member any more",
          "The past holder never gets it again, and deletes what it has of it.",
@@ -156,14 +156,16 @@ std::vector<Command> small_commands() {
           {"--after", "SEQUENCE", "only later ones"},
           {"--limit", "N", "at most so many (default 1000)"}},
          "ebs-cli event list --follow",
-         list_events},
+         list_events,
+         list_of(event_view)},
         {"rescue list",
          "List ublk devices that no daemon serves",
          "",
          {},
          {},
          "ebs-cli rescue list",
-         list_orphans},
+         list_orphans,
+         list_of(orphan_view)},
         {"rescue recover",
          "Try again to take over a device that was left",
          "",
@@ -198,7 +200,8 @@ std::vector<Command> small_commands() {
          {{"RESOURCE", "of this one (default: all)", Names::kResource, false}},
          {},
          "ebs-cli tag list pg",
-         list_tags},
+         list_tags,
+         list_of(tag_view)},
     };
 }
 

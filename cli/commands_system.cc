@@ -15,6 +15,10 @@ using api::Json;
 using namespace std::chrono_literals;
 
 Outcome<int> init(Context& context) {
+    for (const char* of_a_pool : {"domain", "size", "buffered"}) {
+        if (context.has(of_a_pool) && !context.has("dir"))
+            return usage(fmt::format("--{} is the first pool's: give its --dir too", of_a_pool));
+    }
     CLI_TRY_ASSIGN(const auto body, pool_request(context, context.option("dir")));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/init", body));
     if (context.quiet()) {
@@ -81,8 +85,7 @@ Outcome<int> doctor(Context& context) {
     bool problem = false;
     for (const Json& finding : answer["Findings"].items())
         problem = problem || finding["State"].as_string() == "problem";
-    if (context.for_person() && context.output().columns.empty() &&
-        context.output().filters.empty() && context.output().sort.empty()) {
+    if (context.for_person() && context.output().filters.empty() && context.output().sort.empty()) {
         for (const Json& finding : answer["Findings"].items()) {
             const std::string state = finding["State"].as_string();
             context.print(fmt::format("{} {}: {}\n",
@@ -169,7 +172,8 @@ std::vector<Command> system_commands() {
          {},
          {},
          "ebs-cli doctor",
-         doctor},
+         doctor,
+         list_of(finding_view)},
         {"init",
          "First start: write the configuration, make the first pool",
          "",
@@ -198,8 +202,9 @@ std::vector<Command> system_commands() {
          {},
          "",
          complete,
+         {},
          true},
-        {"__man", "The man page", "", {}, {}, "", print_man_page, true},
+        {"__man", "The man page", "", {}, {}, "", print_man_page, {}, true},
     };
 }
 

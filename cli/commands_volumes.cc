@@ -124,12 +124,14 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
 
 Outcome<int> show(Context& context) {
     const std::string volume = context.positional("VOLUME");
+    if (context.has("timeout") && !context.has("wait"))
+        return usage("--timeout goes with --wait: without it nothing is waited for");
     if (context.has("wait")) {
         CLI_TRY_ASSIGN(const auto answer, wait_for(context, volume, context.option("wait")));
         return context.print_item(volume_view(), answer);
     }
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path_of(volume)));
-    if (context.output().format != Format::kTable || !context.output().columns.empty())
+    if (context.output().format != Format::kTable || !context.for_person())
         return context.print_item(volume_view(), answer);
     OutputOptions wide = context.output();
     wide.format = Format::kWide;  // a screen for one volume has room for everything
@@ -165,7 +167,9 @@ Outcome<int> modify(Context& context) {
     if (context.has("name")) body.set("Name", context.option("name"));
     if (context.has("delete-on-termination")) {
         const std::string given = context.option("delete-on-termination");
-        if (given != "yes" && given != "no") return usage("--delete-on-termination is yes or no");
+        if (given != "yes" && given != "no")
+            return usage(
+                fmt::format("--delete-on-termination is yes or no; '{}' was given", given));
         body.set("DeleteOnTermination", given == "yes");
     }
     if (body.members().empty())
@@ -192,25 +196,38 @@ Outcome<int> rename(Context& context) {
     return 0;
 }
 
-Outcome<int> remove(Context& context) {
-    const auto volumes = context.positionals("VOLUME");
-    const std::string query = context.has("dry-run") ? "?dry_run=true" : "";
-    if (query.empty()) {
-        CLI_TRY(context.confirm(fmt::format("Delete {} with all data?", fmt::join(volumes, ", "))));
-    }
+/// The ids of the volumes, each once, after the daemon has said that each can be deleted.
+Outcome<std::vector<std::string>> deletable(Context& context,
+                                            const std::vector<std::string>& volumes) {
+    std::vector<std::string> ids;
     for (const std::string& volume : volumes) {
         CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", path_of(volume)));
         const std::string id = shown["VolumeId"].as_string();
-        CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(volume) + query));
-        if (!context.for_person() && !context.quiet()) {
-            CLI_TRY(context.print_answer(answer));
-            continue;
+        if (std::ranges::find(ids, id) != ids.end()) continue;
+        CLI_TRY(context.client().call("DELETE", path_of(volume) + "?dry_run=true"));
+        ids.push_back(id);
+    }
+    return ids;
+}
+
+Outcome<int> remove(Context& context) {
+    const auto volumes = context.positionals("VOLUME");
+    const bool dry_run = context.has("dry-run");
+    if (!dry_run) {
+        CLI_TRY(context.confirm(fmt::format("Delete {} with all data?", fmt::join(volumes, ", "))));
+    }
+    CLI_TRY_ASSIGN(const auto ids, deletable(context, volumes));
+    for (const std::string& id : ids) {
+        Json answer = Json::object().set("Return", true);
+        if (!dry_run) {
+            CLI_TRY_ASSIGN(answer, context.client().call("DELETE", path_of(id)));
         }
         if (context.quiet())
             context.print(id + "\n");
+        else if (!context.for_person())
+            (void)context.print_answer(answer);
         else
-            context.print(
-                fmt::format("{}  {}\n", id, query.empty() ? "deleted" : "would be deleted"));
+            context.print(fmt::format("{}  {}\n", id, dry_run ? "would be deleted" : "deleted"));
     }
     return 0;
 }
@@ -280,14 +297,16 @@ std::vector<Command> volume_commands() {
           kDryRun,
           kTimeout},
          "ebs-cli volume create --size 10G --name pg",
-         create},
+         create,
+         item_of(volume_view)},
         {"volume list",
          "List volumes",
          "",
          {},
          {},
          "ebs-cli volume list --filter state=in-use",
-         list},
+         list,
+         list_of(volume_view)},
         {"volume show",
          "Show one volume with its replicas and attachments",
          "",
@@ -297,7 +316,8 @@ std::vector<Command> volume_commands() {
            "degraded, syncing"},
           kTimeout},
          "ebs-cli volume show pg --wait ok",
-         show},
+         show,
+         item_of(volume_view)},
         {"volume modify",
          "Change a volume",
          "",
@@ -308,14 +328,16 @@ std::vector<Command> volume_commands() {
           {"--delete-on-termination", "YES|NO",
            "delete it when the instance it is attached to is deleted: yes or no"}},
          "ebs-cli volume modify pg --on-full fail",
-         modify},
+         modify,
+         item_of(volume_view)},
         {"volume rename",
          "Give a volume another name",
          "",
          {kVolume, {"NAME", "the new name"}},
          {},
          "ebs-cli volume rename pg postgres",
-         rename},
+         rename,
+         item_of(volume_view)},
         {"volume delete",
          "Delete volumes with all their data",
          "",

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "cli/command.h"
@@ -88,7 +89,7 @@ std::string command_help(const Command& command) {
             add_columns(text, option_left(option), option_right(option));
     }
     text += "\nglobal options:\n";
-    for (const Option& option : global_options())
+    for (const Option& option : global_options_of(command))
         add_columns(text, option_left(option), option_right(option));
     return text + "\nexample:\n  " + command.example + "\n";
 }
@@ -173,17 +174,22 @@ std::string marker_of(Names names) {
     return "<file>";
 }
 
-const Option* find_option(const Command& command, const std::string& word) {
-    for (const auto* list : {&command.options, &global_options()}) {
-        for (const Option& option : *list) {
-            const auto comma = option.name.find(',');
-            if (word == option.name ||
-                (comma != std::string::npos &&
-                 (word == option.name.substr(0, comma) || word == option.name.substr(comma + 1))))
-                return &option;
-        }
+/// Its own and the global ones that it takes.
+std::vector<Option> options_of(const Command& command) {
+    std::vector<Option> all = command.options;
+    for (Option& option : global_options_of(command)) all.push_back(std::move(option));
+    return all;
+}
+
+std::optional<Option> find_option(const Command& command, const std::string& word) {
+    for (Option& option : options_of(command)) {
+        const auto comma = option.name.find(',');
+        if (word == option.name ||
+            (comma != std::string::npos &&
+             (word == option.name.substr(0, comma) || word == option.name.substr(comma + 1))))
+            return std::move(option);
     }
-    return nullptr;
+    return std::nullopt;
 }
 
 std::string group_word(const std::string& path, const std::string& done) {
@@ -256,8 +262,8 @@ std::vector<std::string> completions(const std::vector<std::string>& words) {
         return found;
     }
     if (words.size() >= 2 && used + 1 < words.size()) {
-        const Option* option = find_option(*command, words[words.size() - 2]);
-        if (option != nullptr && !option->value.empty()) {
+        const auto option = find_option(*command, words[words.size() - 2]);
+        if (option && !option->value.empty()) {
             if (!option->choices.empty())
                 found = option->choices;
             else if (option->names != Names::kNothing)
@@ -266,11 +272,9 @@ std::vector<std::string> completions(const std::vector<std::string>& words) {
         }
     }
     if (typed.starts_with('-')) {
-        for (const auto* list : {&command->options, &global_options()}) {
-            for (const Option& option : *list) {
-                const std::string name = option.name.substr(option.name.rfind("--"));
-                if (name.starts_with(typed)) found.push_back(name);
-            }
+        for (const Option& option : options_of(*command)) {
+            const std::string name = option.name.substr(option.name.rfind("--"));
+            if (name.starts_with(typed)) found.push_back(name);
         }
         return found;
     }

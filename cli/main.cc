@@ -80,6 +80,10 @@ int run(const std::vector<std::string>& arguments) {
     if (!output) return report({ublkd::cli::kExitUsage, "", output.error()}, false);
     const bool as_json = output->format == ublkd::cli::Format::kJson ||
                          output->format == ublkd::cli::Format::kJsonLines;
+    if (const auto view = parsed->invocation.command->prints.view; view != nullptr) {
+        if (const auto known = ublkd::cli::check_columns(view(), *output); !known)
+            return report({ublkd::cli::kExitUsage, "", known.error()}, as_json);
+    }
     ublkd::cli::Client client(socket_of(parsed->invocation));
     Context context(std::move(parsed->invocation), std::move(client), *output);
     const auto done = context.command().handler(context);

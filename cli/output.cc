@@ -194,6 +194,12 @@ std::expected<Format, std::string> parse_format(const std::string& name) {
         "'{}' is not a format; there are table, wide, json, jsonl, yaml, tsv and id", name));
 }
 
+std::expected<void, std::string> check_columns(const View& view, const OutputOptions& options) {
+    const auto columns = wanted_columns(view, options);
+    if (!columns) return std::unexpected(columns.error());
+    return {};
+}
+
 std::string aligned(const std::vector<std::vector<std::string>>& rows) {
     std::vector<std::size_t> widths;
     const auto width_of = [](const std::string& text) {  // characters, not bytes

@@ -35,6 +35,8 @@ struct OutputOptions {
     std::string sort{};                  // header or key; "-" before it: the other way round
 };
 
+/// Whether the columns are there, before anything is asked of the daemon.
+std::expected<void, std::string> check_columns(const View& view, const OutputOptions& options);
 /// The text for stdout. An error names the column, key or filter that is wrong and what there is.
 std::expected<std::string, std::string> list_text(const View& view, const api::Json& answer,
                                                   const OutputOptions& options);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <limits>
 
 namespace ublkd::cli {
 
@@ -25,8 +26,10 @@ Outcome<std::uint64_t> parse_number(const std::string& option, const std::string
     std::uint64_t number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (error != std::errc() || end != text.data() + text.size()) {
-        return std::unexpected(Failure{
-            kExitUsage, "", fmt::format("{} is a whole number; '{}' was given", option, text)});
+        return std::unexpected(
+            Failure{kExitUsage, "",
+                    fmt::format("{} is a whole number from 0 to {}; '{}' was given", option,
+                                std::numeric_limits<std::uint64_t>::max(), text)});
     }
     return number;
 }
