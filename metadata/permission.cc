@@ -32,9 +32,10 @@ Result<std::optional<PermissionResult>> judge(Transaction& tx,
     if (!record) return Answer();
     switch (record->state) {
         case PermissionState::kGranted:
-            return Answer(answer_for(same_holder(*record, asker) ? PermissionAnswer::kGranted
-                                                                 : PermissionAnswer::kHeldByAnother,
-                                     *record));
+            if (same_holder(*record, asker))
+                return Answer(answer_for(PermissionAnswer::kGranted, *record));
+            if (faults::rule_off("rule.permission_first_wins")) return Answer();
+            return Answer(answer_for(PermissionAnswer::kHeldByAnother, *record));
         case PermissionState::kDeleted:
             if (faults::rule_off("rule.permission_tombstone")) return Answer();
             return Answer(answer_for(PermissionAnswer::kDeleted, *record));

@@ -78,7 +78,13 @@ CASES = [
     ("coroutine", "a.cc", body("// co_await x ? 1 : 2\n    co_await read();"), None),
     ("link", "docs/a.md", "[b](b.md) [c](../c.md#part) [d](#here)\n", None),
     ("link", "docs/a.md", "[x](missing.md)\n", "not there"),
+    ("switch", "ublkd/a.cc", 'if (faults::rule_off("rule.known")) return;', None),
+    ("switch", "ublkd/a.cc", 'if (faults::rule_off("rule.not_written")) return;', "not in the table"),
+    ("switch", "metadata/a.cc", 'if (faults::rule_off("rule.not_tested")) return;', "no test"),
+    ("switch", "tests/a.cc", 'faults::rule_off("rule.not_written")', None),
 ]
+# What stands around a file of a "switch" case.
+AROUND = {"docs/testing.md": "| `rule.known`, `rule.not_tested` |", "tests/x_test.cc": '"known" "not_written"'}
 
 
 def run_rule(rule, path, text):
@@ -88,6 +94,8 @@ def run_rule(rule, path, text):
         return list(rules.word_rules(path, text))
     if rule == "coroutine":
         return list(rules.coroutine_rules(path, text))
+    if rule == "switch":
+        return list(rules.switch_rules({**AROUND, path: text}))
     return list(rules.link_rules(path, text, only("docs/b.md", "c.md")))
 
 

@@ -132,6 +132,24 @@ def word_rules(path, text):
         yield f"{path}:1: {text.count(chr(10))} lines; at most {LINES_MAX}: one subject a file"
 
 
+SWITCHES_PAGE = "docs/testing.md"
+
+
+def switch_rules(texts):
+    """Each rule that can be switched off is in the table of docs/testing.md and in a test. `texts`: path -> text."""
+    tests = "\n".join(text for path, text in texts.items() if path.startswith("tests/") and not path.startswith("tests/ci/"))
+    for path, text in sorted(texts.items()):
+        if not path.startswith(("ublkd/", "metadata/")):
+            continue
+        for match in re.finditer(r'rule_off\("rule\.(\w+)"\)', text):
+            name, where = match.group(1), f"{path}:{line_of(text, match.start())}"
+            if not re.search(rf"`rule\.{name}`", texts.get(SWITCHES_PAGE, "")):
+                yield f"{where}: rule.{name} is not in the table of {SWITCHES_PAGE}"
+            # Some tests add the "rule." themselves.
+            if not re.search(rf"\b{name}\b", tests):
+                yield f"{where}: no test switches rule.{name} off"
+
+
 def matching(code, position):
     """The position of the bracket that closes the one at `position`, or the end."""
     pairs = {"(": ")", "[": "]", "{": "}"}

@@ -96,11 +96,14 @@ TEST_F(Permission, P1_TwoToSixteenAskersGetOneGrantEach) {
     }
 }
 
-TEST_F(Permission, P1_GrantThatIsNotStoredFirstIsCounted) {
-    restart("rule.permission_store_first=off");
-    const Board board(4, 50);
-    ASSERT_TRUE(run_askers(board, "vol-1", [] {}, 60));
-    EXPECT_GT(tally(board).granted_twice, 0u);
+TEST_F(Permission, P1_GrantsToTwoAreCountedWithARuleOff) {
+    unsigned volume = 0;
+    for (const char* rule : {"rule.permission_first_wins", "rule.permission_store_first"}) {
+        restart(std::string(rule) + "=off");
+        const Board board(4, 50);
+        ASSERT_TRUE(run_askers(board, "vol-" + std::to_string(++volume), [] {}, 60));
+        EXPECT_GT(tally(board).granted_twice, 0u) << rule;
+    }
 }
 
 TEST_F(Permission, P2_KilledBeforeTheStoreAnybodyMayWin) {

@@ -101,7 +101,7 @@ ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request
 
 /// The volume that a former request with this token made.
 ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolumeRequest& request) {
-    if (request.client_token.empty()) return std::nullopt;
+    if (request.client_token.empty() || faults::rule_off("rule.client_token")) return std::nullopt;
     const auto token = core_.store->get<metadata::ClientTokenRecord>(kAction, request.client_token);
     if (!token) return refuse(token.error(), "cannot look up the client token");
     if (!*token) return std::nullopt;
@@ -124,7 +124,7 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
     const std::string id = record.id.to_string();
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         token_taken = false;
-        if (!request.client_token.empty()) {
+        if (!request.client_token.empty() && !faults::rule_off("rule.client_token")) {
             metadata::ClientTokenRecord token{kAction, request.client_token, fingerprint(request),
                                               id,      record.created_ms,    0};
             const auto put = tx.put(token);

@@ -129,7 +129,7 @@ std::vector<std::pair<const char*, Bytes>> all_states() {
     };
 }
 
-TEST(NbdHandshake, EveryOptionInEveryStateTwiceIsAnsweredOrEndsTheConnection) {
+TEST(NbdHandshake, Hostile09EveryOptionInEveryStateTwiceIsAnsweredOrEndsTheConnection) {
     for (const auto& [state, path] : all_states()) {
         for (const Move& move : all_moves()) {
             SCOPED_TRACE(std::string(state) + " then " + move.name + " twice");
@@ -161,7 +161,7 @@ TEST(NbdHandshake, EveryOptionInEveryStateTwiceIsAnsweredOrEndsTheConnection) {
     }
 }
 
-TEST(NbdHandshake, EveryPairOfOptionsKeepsTheStreamInSync) {
+TEST(NbdHandshake, Hostile09EveryPairOfOptionsKeepsTheStreamInSync) {
     for (const Move& first : all_moves()) {
         for (const Move& second : all_moves()) {
             SCOPED_TRACE(std::string(first.name) + " then " + second.name);
@@ -271,7 +271,7 @@ TEST(NbdHandshake, AbortIsAcknowledgedAndEnds) {
     EXPECT_EQ(driver.handshake.protocol_error(), nullptr);
 }
 
-TEST(NbdHandshake, StartTlsIsAnsweredAsNotAvailableAndChangesNothing) {
+TEST(NbdHandshake, Hostile01StartTlsIsAnsweredAsNotAvailableAndChangesNothing) {
     Driver driver = greeted();
     driver.feed(option(Option::kStructuredReply));
     driver.answers();

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/unit/front_nbd/test_server.h"
+#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::front::nbd::test {
 namespace {
@@ -99,6 +100,28 @@ TEST(NbdLifetime, RequestsOutliveTheConnectionThatMadeThem) {
     server.disk().hold = false;
     EXPECT_TRUE(server.wait_for_connections(0));
     EXPECT_EQ(server.holders, 0);
+}
+
+/// A client closes while the device holds its request.
+void close_with_a_request_in_flight() {
+    TestServer server;
+    RawClient client = server.connect();
+    if (!client.enter("disk")) return;
+    server.disk().hold = true;
+    if (!client.send(request(Command::kFlush, 1, 0, 0))) return;
+    while (server.disk().in_flight < 1) std::this_thread::sleep_for(1ms);
+    client.close();
+    (void)server.wait_for_connections(0);
+    server.disk().hold = false;
+}
+
+TEST(NbdLifetimeDeathTest, Hostile18ConnectionThatDoesNotWaitForItsRequestsIsFound) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_DEATH(
+        {
+            if (faults::arm("rule.nbd_waits_for_requests=off")) close_with_a_request_in_flight();
+        },
+        "run\\(\\) comes to its end first");
 }
 
 TEST(NbdLifetime, AnOrderlyDisconnectAnswersWhatIsInFlight) {

@@ -90,6 +90,12 @@ TEST(UblkStart, RemovesADeviceWhoseFlagsOrParametersTheKernelDropped) {
     ASSERT_FALSE(device);
     EXPECT_EQ(device.error().code, Errc::kUnsupported);
     EXPECT_TRUE(rig.left_nothing());
+    // With the rule off there is a device whose unanswered requests a death of ours loses.
+    ASSERT_TRUE(faults::arm("rule.flags_read_back=off"));
+    device = rig.attach(&memory);
+    faults::disarm_all();
+    ASSERT_TRUE(device);
+    ASSERT_TRUE(rig.detach(*device));
     rig.kernel->masked_flags = 0;
     rig.kernel->masked_parameters = uapi::kParametersDiscard;
     device = rig.attach(&memory);

@@ -42,6 +42,8 @@ TEST_F(PermissionTest, FirstToAskIsGrantedAndAllOthersAreDenied) {
     EXPECT_EQ(denied.answer, PermissionAnswer::kHeldByAnother);
     EXPECT_EQ(denied.holder, one_);
     EXPECT_EQ(ask("other", two_), PermissionAnswer::kGranted);
+    ASSERT_TRUE(faults::arm("rule.permission_first_wins=off"));
+    EXPECT_EQ(ask("r", two_), PermissionAnswer::kGranted);  // two hold one resource
 }
 
 TEST_F(PermissionTest, HoldersRetryIsGrantedAgainAlsoAfterARestart) {

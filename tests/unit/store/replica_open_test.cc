@@ -56,6 +56,10 @@ TEST_F(ReplicaOpen, IsRefusedWhereItIsNotOrNotNamedByAnId) {
 TEST_F(ReplicaOpen, IsHadByOneStoreAtATimeAndNotRemovedMeanwhile) {
     const auto second = run(ReplicaStore::open(reactor_.get(), buffers_.get(), path(), options()));
     EXPECT_EQ(code(second), Errc::kBusy);
+    ASSERT_TRUE(faults::arm("rule.files_locked=off"));
+    EXPECT_TRUE(run(ReplicaStore::open(reactor_.get(), buffers_.get(), path(), options())))
+        << "two stores have one replica where the rule is off";
+    faults::disarm_all();
     EXPECT_EQ(pool_->remove_replica(id_).error().code, Errc::kBusy);
     store_.reset();
     EXPECT_TRUE(pool_->remove_replica(id_));

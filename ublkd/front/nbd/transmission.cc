@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd::front::nbd {
@@ -70,7 +71,7 @@ Transmission::~Transmission() {
 
 io::Task<void> Transmission::run() {
     co_await receive_loop();
-    co_await requests_.close();
+    if (!faults::rule_off("rule.nbd_waits_for_requests")) co_await requests_.close();
     struct DrainTimer : io::Reactor::Timer {
         Transmission* self = nullptr;
     } timer;

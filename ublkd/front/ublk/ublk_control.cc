@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/base/units.h"
 
@@ -65,7 +66,8 @@ io::Task<Result<uapi::DeviceInfo>> UblkControl::add(uapi::DeviceInfo wanted) {
                            added.error().sys_errno);
         co_return fail(added.error());
     }
-    const bool masked = (info.flags & wanted.flags) != wanted.flags;
+    const bool masked =
+        (info.flags & wanted.flags) != wanted.flags && !faults::rule_off("rule.flags_read_back");
     const bool usable = info.queue_count > 0 && info.queue_depth > 0 &&
                         info.max_io_bytes >= kPageBytes && info.device_id != uapi::kAnyDevice;
     if (!masked && usable && info.server_flags == wanted.server_flags) co_return info;
