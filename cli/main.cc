@@ -1,5 +1,4 @@
 // ebs-cli: parse, call the API, print. No logic here.
-#include <curl/curl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -97,7 +96,6 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int argc, char** argv) {
     (void)std::signal(SIGINT, on_interrupt);
-    curl_global_init(CURL_GLOBAL_DEFAULT);
     try {
         return run(std::vector<std::string>(argv + 1, argv + argc));
     } catch (const std::exception& exception) {

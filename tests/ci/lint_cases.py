@@ -28,7 +28,7 @@ CASES = [
     ("include", "metadata/a.h", HEADER + '#include "ublkd/replication/primary.h"\n', "may not include"),
     ("include", "cli/a.h", HEADER + '#include "metadata/store.h"\n', "may not include"),
     ("include", "ublkd/base/a.h", HEADER + '#include "ublkd/io/task.h"\n', "may not include"),
-    ("include", "ublkd/api/a.h", HEADER + '#include "tests/suites/s.h"\n', "belongs to the tests"),
+    ("include", "ublkd/daemon/a.h", HEADER + '#include "tests/suites/s.h"\n', "belongs to the tests"),
     ("include", "ublkd/volume/a.h", HEADER + "#include <boost/asio.hpp>\n", "alone"),
     ("include", "ublkd/volume/a.h", HEADER + "#include <vector>\n", None),
     ("include", "elsewhere/a.h", HEADER, "no rule says"),
