@@ -1,6 +1,7 @@
 #include "ublkd/daemon/configuration.h"
 
 #include <fmt/format.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,10 +18,13 @@
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
+#include "ublkd/api/errors.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd::daemon {
 namespace {
+
+constexpr std::size_t kMaxSocketPathBytes = sizeof(sockaddr_un::sun_path) - 1;
 
 std::string own_host_name() {
     std::array<char, HOST_NAME_MAX + 1> name{};
@@ -111,8 +115,10 @@ class Reader {
     void wrong(const toml::node& node, std::string_view section, std::string_view key,
                const std::string& wanted) {
         if (!error_.empty()) return;
-        error_ = fmt::format("{}:{}: {} must be {}", file_, node.source().begin.line,
-                             full(section, key), wanted);
+        std::ostringstream given;
+        given << toml::node_view<const toml::node>(node);
+        error_ = fmt::format("{}:{}: {} must be {}; {} was given", file_, node.source().begin.line,
+                             full(section, key), wanted, api::shown(given.str()));
     }
     void check_known(const std::string& section, const std::string& key, const toml::node& node) {
         if (section.empty() && known_.contains(key) && node.is_table()) {
@@ -122,8 +128,18 @@ class Reader {
         }
         const auto& known = known_[section];
         if (std::ranges::find(known, key) != known.end() || !error_.empty()) return;
-        error_ = fmt::format("{}:{}: unknown key '{}'; see ublkd.toml(5)", file_,
-                             node.source().begin.line, full(section, key));
+        error_ = fmt::format("{}:{}: unknown key '{}'; known are {}: see ublkd.toml(5)", file_,
+                             node.source().begin.line, full(section, key),
+                             fmt::join(section.empty() ? known_names() : known, ", "));
+    }
+
+    /// Keys outside of sections, and the sections.
+    std::vector<std::string> known_names() const {
+        std::vector<std::string> names = known_.find("")->second;
+        for (const auto& [section, keys] : known_) {
+            if (!section.empty()) names.push_back("[" + section + "]");
+        }
+        return names;
     }
 
     const toml::table& root_;
@@ -177,22 +193,24 @@ std::expected<Configuration, std::string> load_configuration(const Options& opti
     Configuration made = defaults(options);
     std::error_code ignored;
     made.file_exists = std::filesystem::exists(made.file, ignored);
-    if (!made.file_exists) {
-        if (!options.config_file.empty()) return std::unexpected(made.file + ": no such file");
-        return made;
+    if (!made.file_exists && !options.config_file.empty())
+        return std::unexpected(made.file + ": no such file");
+    if (made.file_exists) {
+        try {
+            const toml::table root = toml::parse_file(made.file);
+            if (auto error = read_values(root, made); !error.empty())
+                return std::unexpected(std::move(error));
+        } catch (const toml::parse_error& error) {
+            return std::unexpected(fmt::format("{}:{}: {}", made.file, error.source().begin.line,
+                                               error.description()));
+        }
     }
-    try {
-        const toml::table root = toml::parse_file(made.file);
-        if (auto error = read_values(root, made); !error.empty())
-            return std::unexpected(std::move(error));
-    } catch (const toml::parse_error& error) {
-        return std::unexpected(
-            fmt::format("{}:{}: {}", made.file, error.source().begin.line, error.description()));
-    }
-    for (std::string* path : {&made.api_socket, &made.nbd_socket}) {
-        if (path->size() > 107)
-            return std::unexpected(fmt::format(
-                "{}: the path of a unix socket has at most 107 bytes: {}", made.file, *path));
+    for (const std::string& path : {made.api_socket, made.nbd_socket}) {
+        if (path.empty() || path.size() > kMaxSocketPathBytes)
+            return std::unexpected(
+                fmt::format("the path of a unix socket has 1 to {} bytes; '{}' was given: take a "
+                            "shorter --state, or set api.socket and nbd.socket in {}",
+                            kMaxSocketPathBytes, path, made.file));
     }
     return made;
 }

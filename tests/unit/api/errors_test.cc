@@ -49,8 +49,9 @@ TEST(ApiErrors, LowerErrorKeepsItsText) {
 TEST(ApiErrors, WhatWasGivenIsShownShortAndPrintable) {
     EXPECT_EQ(shown("pg"), "pg");
     EXPECT_EQ(shown("a\x1b[31m\nb\x7f"), "a?[31m?b?");
-    EXPECT_EQ(shown(std::string(80, 'x')), std::string(80, 'x'));
-    EXPECT_EQ(shown(std::string(81, 'x')), std::string(80, 'x') + "...");
+    const std::string longest(80, 'x');
+    EXPECT_EQ(shown(longest), longest);
+    EXPECT_TRUE(shown(longest + "x").starts_with(longest + "..."));
 }
 
 TEST(ApiErrors, UnknownCodeIsAnInternalError) { EXPECT_EQ(api_code("Nonsense").http_status, 500); }
