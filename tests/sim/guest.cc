@@ -11,6 +11,7 @@ using replication::OpKind;
 
 namespace {
 constexpr std::size_t kOpenMax = 6;
+constexpr std::uint64_t kLateUs = 20000;
 }  // namespace
 
 std::size_t Attachment::open() const {
@@ -27,7 +28,12 @@ void Attachment::start() {
         if (request->answered) continue;
         request->place = replication::ClientRequest::Place::kNone;
         request->token = 0;
-        client->submit(*request);
+        if (world_->timing.one_in(2)) {
+            client->submit(*request);
+        } else {  // late, and new ones go before it, as from another queue of a device
+            world_->clock.after(world_->timing.spread(50, kLateUs), &process->running,
+                                [this, late = request.get()] { client->submit(*late); });
+        }
     }
 }
 

@@ -26,6 +26,7 @@ constexpr Rule kRules[] = {
     {"rule.union_copy", "R7: the union of the activity maps is copied", "deaths"},
     {"rule.retry_ids", "R8: a known id is not applied again", "deaths", 4000},
     {"rule.ids_agree", "R8: ids are known where their data is", "deaths"},
+    {"rule.noted_first", "R8: a change is noted before it goes to the disk", "deaths", 4000},
     {"rule.boot_check", "R9: a restart in another boot is not trusted", "power_cuts"},
     {"rule.bits_durable", "R10: bits are cleared when their writes are durable", "power_cuts"},
     {"rule.copy_lock", "R12: a copy holds the range lock", "joining"},

@@ -11,10 +11,18 @@ namespace ublkd::replication {
 
 /// Answers the request if all that it needs is there.
 void Node::settle(Op& op) {
+    if (op.step == Step::kQueued && nobody_left()) {
+        fail_op(op);
+        return;
+    }
     if (op.step != Step::kIssued || op.dropped) return;
     if (!op.own_done && !op.own_full) return;
     if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
-        if (op.own_done && op.round <= round_done_) finish(op);
+        if (op.own_done && op.round <= round_done_) {
+            finish(op);
+        } else if (op.own_done && nobody_left()) {
+            fail_op(op);
+        }
         return;
     }
     bool all = true;
@@ -40,7 +48,10 @@ void Node::settle(Op& op) {
         all = true;
         any_full = false;
     }
-    if (!all) return;
+    if (!all) {
+        if (op.copy == Copy::kNone && nobody_left()) fail_op(op);
+        return;
+    }
     if (any_full) {
         if (!config_.wait_on_full && op.copy == Copy::kNone && op.open_messages == 0) repair(op);
         return;
@@ -49,9 +60,17 @@ void Node::settle(Op& op) {
         union_copied(op);
     } else if (op.copy == Copy::kJoin) {
         join_copied(op);
+    } else if (!op.pieces.empty() || op.flush_after) {
+        if (op.open_messages == 0) next_part(op);
     } else {
         finish(op);
     }
+}
+
+void Node::fail_op(Op& op) {
+    op.failed = true;
+    op.error = *self_failed_;
+    finish(op);
 }
 
 void Node::finish(Op& op) {
@@ -155,7 +174,7 @@ Node::Ack* Node::message_answered(Op& op, const Message& message) {
 void Node::touch(Op& op) {
     if (op.in_flight) return;
     op.in_flight = true;
-    for (std::uint32_t region = first_region(op.range); region < end_region(op.range); ++region)
+    for (std::uint32_t region = first_region(op.change); region < end_region(op.change); ++region)
         ++regions_[region].in_flight;
     start_timer(TimerKind::kBits, kClearBitsMs);
 }
@@ -164,7 +183,7 @@ void Node::untouch(Op& op) {
     if (!op.in_flight) return;
     op.in_flight = false;
     ++tick_;
-    for (std::uint32_t region = first_region(op.range); region < end_region(op.range); ++region) {
+    for (std::uint32_t region = first_region(op.change); region < end_region(op.change); ++region) {
         Region& state = regions_[region];
         --state.in_flight;
         state.last_tick = tick_;
@@ -233,7 +252,7 @@ void Node::on_replicated(const Message& message) {
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
             learn(message);
-        } else if (message.error.code == Errc::kNoSpace && !peer->joining) {
+        } else if (message.error.code == Errc::kNoSpace && (!peer->joining || proposed(*peer))) {
             ack.full = ack.number == number_;
             full(*op);
         } else {

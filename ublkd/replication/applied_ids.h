@@ -1,54 +1,107 @@
-// R8: the ids of changes that a member has applied, so that a retry is answered and not applied
-// again. For each of up to 16 clients the last kWindow sequences are kept; the open requests of a
+// R8: which changes a member has applied, so that a retry does what is left of it and nothing
+// twice. For each of up to 16 clients the last kWindow sequences are kept; the open requests of a
 // client are never kWindow or more apart (open_sequences.h), so what is forgotten was answered.
 //
+// An id is unknown; or perhaps applied: noted before its change goes to the disk; or applied: noted
+// before it is acknowledged. With an id that is perhaps applied stand the pieces of its range that
+// its retry still has to write. A process that dies leaves what it had under way so, and members
+// that disagree about an id at a take-over keep it so (agree()). What is written over such a piece
+// meanwhile is taken from it (overwritten()): a retry, however late, never overwrites what was
+// answered after the change that it repeats was interrupted. Of two that overlap and are both
+// perhaps applied the one noted later is the later one, whichever comes again first.
+//
 // The table lies in memory that the owner gives: in the daemon a mapped file under /run, which
-// outlives the process but not the boot. An entry is written after the data was applied and before
-// it is acknowledged.
+// outlives the process but not the boot.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "ublkd/base/units.h"
 #include "ublkd/block/block_device.h"
 
 namespace ublkd::replication {
 
 using block::RequestId;
 
+/// What a table says of an id. Applied: the change and its range. Not applied: one piece of it that
+/// its retry has to write.
+struct NotedId {
+    RequestId id{};
+    bool applied = false;
+    Range range{};
+};
+using IdList = std::vector<NotedId>;
+
 class AppliedIds {
   public:
     static constexpr std::size_t kClients = 16;
     static constexpr std::size_t kWindow = 1024;
+    /// Room for second and further pieces. Where there is none, a piece is given up.
+    static constexpr std::size_t kMorePieces = 64;
 
+    struct Entry {
+        std::uint64_t sequence;  // 0: none. Written last
+        Range range;             // of the change, or its first piece
+        std::uint64_t order;     // greater: noted later. In this table alone
+        bool applied;
+    };
     struct ClientTable {
         std::uint64_t client_start;
         std::uint64_t last_use;  // greater: used later
-        std::array<std::uint64_t, kWindow> sequences;
+        std::array<Entry, kWindow> entries;
     };
     struct Table {
         std::array<ClientTable, kClients> clients;
+        std::array<NotedId, kMorePieces> more;
     };
 
     /// `table`: zeroed, or what an earlier process of this boot left.
     explicit AppliedIds(Table* table);
 
-    bool knows(const RequestId& id) const;
-    void insert(const RequestId& id);
+    bool applied(const RequestId& id) const;
+    /// The pieces of an id that is perhaps applied; nullopt: it is unknown, or applied.
+    std::optional<std::vector<Range>> pieces(const RequestId& id) const;
+    void note_applied(const RequestId& id, const Range& range);
+    /// Perhaps applied; what its retry has to write.
+    void note_perhaps(const RequestId& id, const Range& piece, std::span<const Range> more = {});
     void erase(const RequestId& id);
-    std::vector<RequestId> list() const;
-    /// Forgets what `ids` does not hold: after a takeover only what both have applied counts.
-    void keep_only(std::span<const RequestId> ids);
+    /// The change `id` wrote `range`: that is no piece of an earlier one any more.
+    void overwritten(const Range& range, const RequestId& id);
+
+    /// In the order in which they were noted.
+    IdList list() const;
+    /// A take-over by a member with this list: what not both have applied is perhaps applied.
+    void agree(const IdList& list);
+    /// Takes from a list what is not applied here.
+    void learn(const IdList& list);
+    /// From now on overwritten() counts for all that is perhaps applied at this moment: no change
+    /// of before is under way any more.
+    void take_stock();
     void clear();
 
   private:
+    struct Doubt {
+        std::uint64_t end_bytes = 0;
+        RequestId id{};
+    };
     ClientTable* find(std::uint64_t client_start) const;
+    Entry* find(const RequestId& id) const;
+    /// The entry for `id`; nullptr where a newer sequence is in its place.
+    Entry* place(const RequestId& id);
+    void forget_more(const RequestId& id);
 
     Table* table_;
     std::uint64_t uses_ = 0;
-    mutable ClientTable* newest_ = nullptr;  // where the last look-up ended
+    std::uint64_t orders_ = 0;
+    std::size_t more_used_ = 0;
+    mutable ClientTable* newest_ = nullptr;       // where the last look-up ended
+    std::multimap<std::uint64_t, Doubt> doubts_;  // by the piece's first byte
+    std::uint64_t longest_doubt_bytes_ = 0;
 };
 
 }  // namespace ublkd::replication

@@ -13,10 +13,15 @@ constexpr std::uint32_t kFullRetryMaxMs = 2000;
 
 }  // namespace
 
+/// R4: a joining replica that may be a member by now, or is one by a record that is being stored.
+bool Node::proposed(const Peer& peer) const {
+    return (proposal_ && proposal_->next.has(peer.replica)) ||
+           (adopting_ && adopting_->has(peer.replica));
+}
+
 void Node::fail_peer(Peer& peer, const Error& cause) {
     if (peer.failed) return;
-    const bool proposed = proposal_ && proposal_->next.has(peer.replica);
-    if (peer.joining && !proposed) {
+    if (peer.joining && !proposed(peer)) {
         abort_join(cause);
         return;
     }
@@ -38,11 +43,23 @@ void Node::fail_self(const Error& cause) {
     reconsider();
 }
 
-/// The last member is never removed: what its disk refused goes to the guest.
+/// The disks of all members have failed, and none can store a record without the others.
+bool Node::nobody_left() const {
+    if (!self_failed_ || proposal_ || adopting_ || storing_ != Storing::kNothing) return false;
+    return std::all_of(peers_.begin(), peers_.end(),
+                       [](const Peer& peer) { return !peer.member || peer.failed; });
+}
+
+/// The last member is never removed: what its disk refused goes to the guest, and so does what a
+/// member whose disk failed before lacks.
 void Node::give_up_changes() {
     ops_.for_each([&](Op& op) {
-        if (op.dropped || !op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair))
+        if (op.dropped) return;
+        if (op.step == Step::kQueued || (op.step == Step::kIssued && !op.own_failed)) {
+            settle(op);
             return;
+        }
+        if (!op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair)) return;
         if (op.copy != Copy::kNone) {
             union_op_ = op.copy == Copy::kUnion ? 0 : union_op_;
             free_op(op);

@@ -17,11 +17,10 @@
 #include "ublkd/base/result.h"
 #include "ublkd/base/units.h"
 #include "ublkd/block/block_device.h"
+#include "ublkd/replication/applied_ids.h"
 #include "ublkd/replication/membership.h"
 
 namespace ublkd::replication {
-
-using block::RequestId;
 
 /// Regions of the activity map (4 MiB each), by index, ascending.
 using RegionSet = std::vector<std::uint32_t>;
@@ -44,7 +43,8 @@ enum class MessageType : std::uint8_t {
     kMoved,       // not served here, or asked under an old number: `record` says where to ask
     kRelease,     // client -> primary: ends the kHold `token`
     kReplicate,   // primary -> member: apply this change (or flush); mark_only: its data came by a
-                  // copy, note the id
+                  // copy, note the id. ids: `range` is a piece of the change, and this is what to
+                  // note of it afterwards
     kReplicated,  // applied, or why not
     kConfirm,     // R2: is `number` still yours?
     kConfirmed,
@@ -62,8 +62,6 @@ enum class MessageType : std::uint8_t {
     kFinish,  // R12: all is copied: flush, note the ids, mark yourself in sync
     kFinished,
 };
-
-using IdList = std::vector<RequestId>;
 
 struct Message {
     MessageType type{};

@@ -103,7 +103,8 @@ class Node {
     std::uint64_t union_total_regions() const { return to_copy_total_; }
     std::uint64_t join_done_bytes() const { return join_.cursor; }
     const std::optional<Error>& self_failed() const { return self_failed_; }
-    std::uint64_t open_ops() const { return ops_.count(); }
+    /// Requests, and what is being applied here for a primary, which waits for the answer.
+    std::uint64_t open_ops() const { return ops_.count() + applies_.count(); }
     const Member& self() const { return config_.self; }
 
   private:
@@ -154,9 +155,10 @@ class Node {
         Step step = Step::kQueued;
         bool fua = false;
         bool keep_allocated = false;
-        bool mark_only = false;  // R8: a known id
-        bool internal = false;   // a flush of this node's own: nobody is answered
-        bool own_sent = false;   // a request to the own disk is under way
+        bool mark_only = false;    // R8: a known id
+        bool flush_after = false;  // R8: it came again, and others are to be durable with it
+        bool internal = false;     // a flush of this node's own: nobody is answered
+        bool own_sent = false;     // a request to the own disk is under way
         bool own_done = false;
         bool own_full = false;
         bool own_failed =
@@ -165,9 +167,11 @@ class Node {
         bool fetch_waits = false;  // counted in fetches_wait_
         bool dropped =
             false;  // this node serves no longer: told to the client when its disk is done with it
-        bool in_flight = false;  // counted in its regions
-        bool zeroes = false;     // of a copy: a hole
-        Range range{};
+        bool in_flight = false;       // counted in its regions
+        bool zeroes = false;          // of a copy: a hole
+        Range range{};                // what is being applied: the change, or a piece of it
+        Range change{};               // all of it
+        std::vector<Range> pieces{};  // R8: of one that came again, to be applied after `range`
         RequestId id{};
         std::uint64_t client_token = 0;
         std::uint64_t client_route = 0;
@@ -254,6 +258,11 @@ class Node {
     void decide_after_probe();
 
     // primary.cc, acknowledging.cc
+    bool applied_before(const RequestId& id) const;
+    void leave_out_overwritten(Op& op);
+    static std::span<const std::byte> payload(const Op& op);
+    void next_part(Op& op);
+    static std::shared_ptr<const IdList> noted_after(const Op& op);
     void on_request(const Message& message);
     void on_release(const Message& message);
     void start_op(Op& op);
@@ -266,6 +275,7 @@ class Node {
     void on_replicated(const Message& message);
     void op_disk_done(Op& op, const Result<void>& result);
     void settle(Op& op);
+    void fail_op(Op& op);
     void finish(Op& op);
     void answer(const Op& op);
     void drop(Op& op);
@@ -294,6 +304,8 @@ class Node {
     void on_copied(const Message& message);
 
     // failing.cc
+    bool proposed(const Peer& peer) const;
+    bool nobody_left() const;
     void fail_peer(Peer& peer, const Error& cause);
     void fail_self(const Error& cause);
     void give_up_changes();

@@ -15,6 +15,43 @@ std::uint32_t Node::end_region(const Range& range) const {
     return static_cast<std::uint32_t>(divide_up(range.end_bytes(), config_.region_bytes));
 }
 
+/// R8: it came again.
+bool Node::applied_before(const RequestId& id) const {
+    return ids_->applied(id) && !faults::rule_off("rule.retry_ids");
+}
+
+/// R8: a change that came again and is perhaps applied: what was written over it since is left out.
+void Node::leave_out_overwritten(Op& op) {
+    std::optional<std::vector<Range>> pieces = ids_->pieces(op.id);
+    if (!pieces || faults::rule_off("rule.retry_ids")) return;
+    std::sort(pieces->begin(), pieces->end());
+    op.range = pieces->front();
+    op.pieces.assign(pieces->begin() + 1, pieces->end());
+}
+
+/// The part of its payload that `range` is.
+std::span<const std::byte> Node::payload(const Op& op) {
+    const std::span<const std::byte> whole =
+        op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.change.length_bytes);
+    return whole.subspan(op.range.offset_bytes - op.change.offset_bytes, op.range.length_bytes);
+}
+
+/// All have this part of a change that came again: its next piece, or a flush at the end.
+void Node::next_part(Op& op) {
+    if (op.pieces.empty()) {
+        op.flush_after = false;
+        untouch(op);
+        op.kind = OpKind::kFlush;
+        op.mark_only = false;
+    } else {
+        op.range = op.pieces.front();
+        op.pieces.erase(op.pieces.begin());
+    }
+    op.own_done = false;
+    op.acks.fill(Ack{});
+    issue(op);
+}
+
 void Node::on_request(const Message& message) {
     // Its client read a newer record than this node has: it waits until this node is told, or is
     // handed back then.
@@ -38,7 +75,11 @@ void Node::on_request(const Message& message) {
     op.client_route = message.route;
     op.data = message.data;
     op.into = message.into;
-    if (role_ == Role::kServing) start_op(op);
+    if (role_ == Role::kServing) {
+        start_op(op);
+    } else {
+        settle(op);
+    }
 }
 
 void Node::on_release(const Message& message) {
@@ -78,7 +119,12 @@ void Node::locked(Op& op) {
         effects_->extent(op.token, op.range);  // again, now that no write can come between
         return;
     }
-    op.mark_only = op.copy == Copy::kNone && is_change(op.kind) && ids_->knows(op.id);
+    op.change = op.range;
+    const bool changes = op.copy == Copy::kNone && is_change(op.kind);
+    op.mark_only = changes && applied_before(op.id);
+    if (changes && !op.mark_only) leave_out_overwritten(op);
+    // What was written over it may not be durable yet.
+    op.flush_after = op.fua && (op.mark_only || op.range != op.change);
     const bool others = std::any_of(peers_.begin(), peers_.end(),
                                     [](const Peer& peer) { return bool(peer.replica); });
     // R13: the guest may change its page while it is written to several members, so all get one
@@ -87,7 +133,7 @@ void Node::locked(Op& op) {
         op.kind == OpKind::kWrite && op.copy == Copy::kNone && others && !op.mark_only;
     if ((private_copy && !faults::rule_off("rule.private_copy")) || op.copy != Copy::kNone) {
         op.step = Step::kBuffer;
-        effects_->acquire_buffer(op.token, op.range.length_bytes);
+        effects_->acquire_buffer(op.token, op.change.length_bytes);
         return;
     }
     issue(op);
@@ -106,7 +152,10 @@ void Node::issue(Op& op) {
             round_reads_.push_back(op.token);
         }
     }
-    if (is_change(op.kind) && op.copy == Copy::kNone && !op.mark_only) touch(op);
+    if (is_change(op.kind) && op.copy == Copy::kNone && !op.mark_only) {
+        touch(op);
+        if (!faults::rule_off("rule.noted_first")) ids_->note_perhaps(op.id, op.range, op.pieces);
+    }
     issue_own(op);
     const bool sends = op.copy == Copy::kNone && (is_change(op.kind) || op.kind == OpKind::kFlush);
     if (sends) {
@@ -132,8 +181,7 @@ void Node::issue_own(Op& op) {
         request.kind = OpKind::kRead;
         request.into = op.buffer.bytes.first(op.range.length_bytes);
     } else if (op.kind == OpKind::kWrite) {
-        request.data =
-            op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
+        request.data = payload(op);
     } else if (op.kind == OpKind::kRead) {
         request.into = op.into;
     }
@@ -171,10 +219,17 @@ void Node::replicate(Op& op, Peer& peer) {
     message.token = op.token;
     message.range = op.range;
     message.id = op.id;
-    if (message.kind == OpKind::kWrite)
-        message.data =
-            op.buffer.bytes.empty() ? op.data : op.buffer.bytes.first(op.range.length_bytes);
+    if (message.kind == OpKind::kWrite) message.data = payload(op);
+    if (is_change(op.kind) && op.change != op.range) message.ids = noted_after(op);
     effects_->send(message);
+}
+
+/// What is noted of the change when this piece is applied.
+std::shared_ptr<const IdList> Node::noted_after(const Op& op) {
+    IdList noted;
+    for (const Range& piece : op.pieces) noted.push_back({op.id, false, piece});
+    if (noted.empty()) noted.push_back({op.id, true, op.change});
+    return std::make_shared<const IdList>(std::move(noted));
 }
 
 void Node::op_disk_done(Op& op, const Result<void>& result) {
@@ -228,7 +283,12 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
             if (peer.replica && wants(op, peer)) replicate(op, peer);
         }
     } else if (is_change(op.kind)) {
-        ids_->insert(op.id);
+        ids_->overwritten(op.range, op.id);
+        if (op.pieces.empty()) {
+            ids_->note_applied(op.id, op.change);
+        } else {
+            ids_->note_perhaps(op.id, op.pieces.front(), std::span(op.pieces).subspan(1));
+        }
         faults::hit("repl.own_applied");
     }
     settle(op);

@@ -9,6 +9,18 @@
 
 namespace ublkd::replication {
 
+namespace {
+
+std::vector<Range> pieces_of(const IdList& noted) {
+    std::vector<Range> pieces;
+    for (const NotedId& piece : noted) {
+        if (!piece.applied) pieces.push_back(piece.range);
+    }
+    return pieces;
+}
+
+}  // namespace
+
 /// R1: from the primary of the record that is stored here, under its number, and no newer record is
 /// being stored.
 bool Node::from_primary(const Message& message) const {
@@ -24,13 +36,19 @@ void Node::on_replicate(const Message& message) {
         refuse(message, type);
         return;
     }
-    if (!copy && is_change(message.kind) && (message.mark_only || ids_->knows(message.id))) {
-        ids_->insert(message.id);
+    if (!copy && is_change(message.kind) && (message.mark_only || applied_before(message.id))) {
+        ids_->note_applied(message.id, message.range);
         Message answer;
         reply(message, type, answer);
         return;
     }
-    if (copy) ids_->erase(message.id);
+    if (copy) {
+        ids_->erase(message.id);
+    } else if (is_change(message.kind) && !faults::rule_off("rule.noted_first")) {
+        const std::vector<Range> more =
+            message.ids ? pieces_of(*message.ids) : std::vector<Range>{};
+        ids_->note_perhaps(message.id, message.range, more);
+    }
     Apply& apply = applies_.make();
     apply.request = message;
     ++disk_open_;
@@ -95,10 +113,9 @@ void Node::on_adopt(const Message& message) {
 void Node::answer_adopt() {
     const Message request = std::move(*adopt_request_);
     adopt_request_.reset();
-    // R8: an id that only this member knows was not served by the new primary, whose content will
-    // be copied over it.
+    // R8: this member's content may be the new primary's or its own, until that is copied over it.
     if (request.takeover && request.ids && !faults::rule_off("rule.ids_agree"))
-        ids_->keep_only(*request.ids);
+        ids_->agree(*request.ids);
     Message answer;
     answer.in_sync = was_in_sync_ || request.in_sync;
     if (request.takeover) answer.regions = std::make_shared<const RegionSet>(effects_->activity());
@@ -125,7 +142,16 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
     }
     switch (request.type) {
         case MessageType::kReplicate:
-            if (is_change(request.kind)) ids_->insert(request.id);
+            if (is_change(request.kind)) {
+                ids_->overwritten(request.range, request.id);
+                if (!request.ids || request.ids->front().applied) {
+                    ids_->note_applied(request.id,
+                                       request.ids ? request.ids->front().range : request.range);
+                } else {
+                    const std::vector<Range> left = pieces_of(*request.ids);
+                    ids_->note_perhaps(request.id, left.front(), std::span(left).subspan(1));
+                }
+            }
             faults::hit("repl.applied");
             apply_done(apply, result, 0);
             break;
@@ -140,7 +166,7 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
                 apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
             break;
         case MessageType::kFinish:
-            for (const RequestId& id : *request.ids) ids_->insert(id);
+            ids_->learn(*request.ids);
             finish_request_ = request;
             applies_.free(apply);
             store(Storing::kJoinFinish);

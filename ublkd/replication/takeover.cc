@@ -10,6 +10,7 @@ namespace ublkd::replication {
 void Node::take_over(const Membership& record) {
     role_ = Role::kPreparing;
     adopting_ = record;
+    ids_->take_stock();
     if (disk_open_ == 0 && applies_.count() == 0) drained();
 }
 

@@ -71,48 +71,111 @@ TEST_F(Locks, WaitingLockCanBeGivenUp) {
 
 // ---- R8
 
+constexpr Range kSomewhere{4096, 512};
+
 TEST(AppliedIdsTest, RemembersTheWindowOfEachClientAndForgetsTheOldestClient) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
-    EXPECT_FALSE(ids.knows({1, 1}));
-    for (std::uint64_t i = 1; i <= AppliedIds::kWindow + 10; ++i) ids.insert({1, i});
-    EXPECT_FALSE(ids.knows({1, 10}));
-    EXPECT_TRUE(ids.knows({1, 11}));
-    EXPECT_FALSE(ids.knows({2, 11}));
+    EXPECT_FALSE(ids.applied({1, 1}));
+    for (std::uint64_t i = 1; i <= AppliedIds::kWindow + 10; ++i)
+        ids.note_applied({1, i}, kSomewhere);
+    EXPECT_FALSE(ids.applied({1, 10}));
+    EXPECT_TRUE(ids.applied({1, 11}));
+    EXPECT_FALSE(ids.applied({2, 11}));
     for (std::uint64_t client = 2; client <= AppliedIds::kClients; ++client)
-        ids.insert({client, 1});
-    EXPECT_TRUE(ids.knows({1, 11}));
-    ids.insert({99, 1});
-    EXPECT_FALSE(ids.knows({1, 11}));
-    EXPECT_TRUE(ids.knows({2, 1}));
+        ids.note_applied({client, 1}, kSomewhere);
+    EXPECT_TRUE(ids.applied({1, 11}));
+    ids.note_applied({99, 1}, kSomewhere);
+    EXPECT_FALSE(ids.applied({1, 11}));
+    EXPECT_TRUE(ids.applied({2, 1}));
     AppliedIds again(table.get());  // the next process finds them
-    EXPECT_TRUE(again.knows({99, 1}));
+    EXPECT_TRUE(again.applied({99, 1}));
     again.erase({99, 1});
-    EXPECT_FALSE(again.knows({99, 1}));
-    EXPECT_FALSE(again.knows({0, 0}));
+    EXPECT_FALSE(again.applied({99, 1}));
+    EXPECT_FALSE(again.applied({0, 0}));
 }
 
 TEST(AppliedIdsTest, ForgetsTheClientThatWasSilentForTheLongestTime) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
     for (std::uint64_t client = 1; client <= AppliedIds::kClients; ++client)
-        ids.insert({client, 1});
-    ids.insert({1, 2});  // came first, and is still at work
-    ids.insert({99, 1});
-    EXPECT_TRUE(ids.knows({1, 1}));
-    EXPECT_FALSE(ids.knows({2, 1}));
+        ids.note_applied({client, 1}, kSomewhere);
+    ids.note_applied({1, 2}, kSomewhere);  // came first, and is still at work
+    ids.note_applied({99, 1}, kSomewhere);
+    EXPECT_TRUE(ids.applied({1, 1}));
+    EXPECT_FALSE(ids.applied({2, 1}));
 }
 
-TEST(AppliedIdsTest, KeepsOnlyWhatBothHave) {
+using Pieces = std::vector<Range>;
+constexpr RequestId kLater{2, 1};
+
+TEST(AppliedIdsTest, WhatIsWrittenOverAPieceIsNoneOfItAnyMore) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    {
+        AppliedIds before(table.get());
+        before.note_perhaps({1, 7}, {1024, 4096});
+        before.overwritten({0, 2048}, kLater);  // that change began before this one was interrupted
+    }
+    AppliedIds ids(table.get());  // the next process
+    EXPECT_FALSE(ids.applied({1, 7}));
+    EXPECT_EQ(ids.pieces({1, 7}), (Pieces{{1024, 4096}}));
+    ids.overwritten({0, 1024}, kLater);
+    ids.overwritten({5120, 512}, kLater);
+    EXPECT_EQ(ids.pieces({1, 7}), (Pieces{{1024, 4096}}));
+    ids.overwritten({0, 1536}, kLater);
+    EXPECT_EQ(ids.pieces({1, 7}), (Pieces{{1536, 3584}}));
+    ids.overwritten({2048, 512}, kLater);
+    EXPECT_EQ(ids.pieces({1, 7}), (Pieces{{1536, 512}, {2560, 2560}}));
+    AppliedIds third(table.get());
+    EXPECT_EQ(third.pieces({1, 7}), (Pieces{{1536, 512}, {2560, 2560}}));
+    third.overwritten({1536, 512}, kLater);
+    EXPECT_EQ(third.pieces({1, 7}), (Pieces{{2560, 2560}}));
+    third.overwritten({0, 65536}, kLater);
+    EXPECT_EQ(third.pieces({1, 7}), std::nullopt);
+    EXPECT_TRUE(third.applied({1, 7}));
+}
+
+TEST(AppliedIdsTest, WhatIsWrittenAgainIsOfItsPlaceInTheOrder) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    {
+        AppliedIds before(table.get());
+        before.note_perhaps({1, 7}, {0, 1024});
+        before.note_perhaps({2, 3}, {512, 1024});  // over a part of it, and interrupted as well
+    }
+    AppliedIds ids(table.get());
+    ids.note_perhaps({1, 7}, {0, 1024});
+    ids.overwritten({0, 1024}, {1, 7});
+    EXPECT_TRUE(ids.applied({1, 7}));
+    EXPECT_EQ(ids.pieces({2, 3}), (Pieces{{512, 1024}}));
+}
+
+TEST(AppliedIdsTest, WhatNotBothHaveAppliedIsPerhapsApplied) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
-    ids.insert({1, 1});
-    ids.insert({1, 2});
-    const std::vector<RequestId> other{{1, 2}, {1, 3}};
-    ids.keep_only(other);
-    EXPECT_FALSE(ids.knows({1, 1}));
-    EXPECT_TRUE(ids.knows({1, 2}));
-    EXPECT_FALSE(ids.knows({1, 3}));
+    ids.note_applied({1, 1}, {0, 512});
+    ids.note_applied({1, 2}, {512, 512});
+    ids.note_perhaps({1, 4}, {2048, 512});
+    ids.agree({{{1, 2}, true, {512, 512}},
+               {{1, 3}, true, {1024, 512}},
+               {{1, 4}, true, {2048, 1024}},
+               {{1, 5}, false, {4096, 512}},
+               {{1, 5}, false, {8192, 512}}});
+    EXPECT_EQ(ids.pieces({1, 1}), (Pieces{{0, 512}}));
+    EXPECT_TRUE(ids.applied({1, 2}));
+    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{{1024, 512}}));
+    EXPECT_EQ(ids.pieces({1, 4}), (Pieces{{2048, 512}}));
+    EXPECT_EQ(ids.pieces({1, 5}), (Pieces{{4096, 512}, {8192, 512}}));
+    ids.overwritten({0, 1024}, kLater);
+    EXPECT_TRUE(ids.applied({1, 1}));
+}
+
+TEST(AppliedIdsTest, OlderSequenceDoesNotTakeTheNewerOnesPlace) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    AppliedIds ids(table.get());
+    ids.note_applied({1, 1 + AppliedIds::kWindow}, kSomewhere);
+    ids.agree({{{1, 1}, true, kSomewhere}, {{1, 1 + AppliedIds::kWindow}, true, kSomewhere}});
+    EXPECT_TRUE(ids.applied({1, 1 + AppliedIds::kWindow}));
+    EXPECT_EQ(ids.pieces({1, 1}), std::nullopt);
 }
 
 TEST(ProposalBytes, ComeBackAsTheyWere) {
@@ -489,6 +552,42 @@ TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     ASSERT_EQ(pair.first.lost.size(), 1U);
     EXPECT_EQ(pair.first.lost[0], Errc::kConflict);
     EXPECT_EQ(pair.first.proposals.size(), 2U);  // and it is not proposed again
+}
+
+/// The authority has made it a member, and it is lost while the primary stores that record: it
+/// leaves by a number of its own, and nothing is acknowledged without it before.
+TEST(NodeJoining, R4_ReplicaThatIsLostWhileItsRecordIsStoredIsAMember) {
+    Joining pair;
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership next = pair.first.proposals[0].next;
+    pair.second_hears = false;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &next);
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kIo});
+    pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+    pair.exchange();
+    EXPECT_EQ(pair.first.node.number(), 2U);
+    EXPECT_TRUE(pair.to_client.empty());
+    ASSERT_EQ(pair.first.proposals.size(), 2U);
+    const Membership without = pair.first.proposals[1].next;
+    EXPECT_EQ(without.members.size(), 1U);
+    pair.first.node.on_outcome(Verdict::kAuthorized, &without);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_FALSE(pair.to_client[0].failed);
+}
+
+/// A replica that is proposed and finds its pool full is no lost one: the change waits for space.
+TEST(NodeJoining, ProposedReplicaWithAFullPoolWaitsForSpace) {
+    Joining pair;
+    pair.second.write_error = Error{Errc::kNoSpace};
+    pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+    pair.exchange();
+    EXPECT_TRUE(pair.to_client.empty());
+    EXPECT_TRUE(pair.first.lost.empty());
+    pair.second.write_error.reset();
+    pair.first.node.on_timer(TimerKind::kFull);
+    pair.exchange();
+    EXPECT_EQ(pair.to_client.size(), 1U);
 }
 
 TEST(NodeJoining, R2_ReadThatWaitsForAReplicaThatIsGivenUpIsAnswered) {

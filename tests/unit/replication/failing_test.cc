@@ -20,6 +20,30 @@ bool all_are(std::span<const std::byte> bytes, int value) {
 
 // ---- R5
 
+/// The other member has failed, and now the own disk too: what waits for the other one gets an
+/// error, since nobody can take it out of the membership any more.
+TEST(NodePair, R5_NothingWaitsWhereTheDisksOfAllHaveFailed) {
+    Pair pair;
+    pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+    pair.first.complete();
+    pair.first.sent.clear();  // the other one is gone
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kIo});
+    for (const std::uint64_t token : std::exchange(pair.first.stores, {}))
+        pair.first.node.on_stored(token, fail(Errc::kIo, "the disk"));
+    for (const OpKind kind : {OpKind::kWrite, OpKind::kRead, OpKind::kFlush}) {
+        Message later = Pair::request(kind, 1, 1, pair.memory);
+        later.range.offset_bytes = 8192;  // the first one's memory may still be in use
+        if (kind == OpKind::kWrite) later.id = {5, 2};
+        pair.first.node.on_message(later);
+        pair.exchange();
+    }
+    ASSERT_EQ(pair.to_client.size(), 4U);
+    for (const Message& answer : pair.to_client) {
+        EXPECT_EQ(answer.type, MessageType::kAnswer);
+        EXPECT_TRUE(answer.failed);
+    }
+}
+
 /// A member that is lost holds up acknowledgements until the number without it is stored: until
 /// then it may take over.
 TEST(NodePair, R5_LostMemberLeavesBeforeAWriteIsAcknowledgedWithoutIt) {

@@ -48,7 +48,7 @@ struct Fake final : Effects {
         if (request.pending != nullptr) pending_stored = request.pending->has_value();
     }
     void extent(std::uint64_t token, Range) override { extents.push_back(token); }
-    RegionSet activity() override { return {}; }
+    RegionSet activity() override { return active; }
     void clear_activity(const RegionSet& regions) override { cleared = regions; }
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override {
         memory.emplace_back(bytes);
@@ -78,12 +78,21 @@ struct Fake final : Effects {
         if (request.kind == OpKind::kRead) {
             if (read_error) return fail(*read_error);
             std::copy(at.begin(), at.end(), request.into.begin());
+        } else if (write_error) {
+            return fail(*write_error);
         } else if (request.kind == OpKind::kWrite) {
             std::copy(request.data.begin(), request.data.end(), at.begin());
         } else {
             std::fill(at.begin(), at.end(), std::byte{});
         }
         return {};
+    }
+
+    /// What a process leaves to the next one of its boot.
+    void inherit(const Fake& before) {
+        content = before.content;
+        *table = *before.table;
+        ids = AppliedIds(table.get());
     }
 
     std::unique_ptr<AppliedIds::Table> table;
@@ -93,10 +102,12 @@ struct Fake final : Effects {
     std::vector<DiskRequest> disks;
     std::vector<std::byte> content = std::vector<std::byte>(kBytes);
     std::optional<Error> read_error;
+    std::optional<Error> write_error;
     std::vector<std::uint64_t> stores;
     std::vector<std::pair<std::uint64_t, std::vector<std::byte>*>> buffers;
     std::deque<std::vector<std::byte>> memory;
     std::vector<Proposal> proposals;
+    RegionSet active;
     RegionSet cleared;
     std::vector<std::uint64_t> extents;
     std::vector<Errc> lost;
@@ -108,12 +119,21 @@ struct Fake final : Effects {
 struct Pair {
     explicit Pair(bool durable_changes = false)
         : first(1, durable_changes), second(2, durable_changes) {
+        start();
+        exchange();
+    }
+    /// What an earlier process left is set by `left_behind`; both are started, and nothing was
+    /// handed over yet.
+    explicit Pair(void (*left_behind)(Pair& pair)) : first(1), second(2) {
+        left_behind(*this);
+        start();
+    }
+    void start() {
         const Membership record = record_of(1, 1);
         for (Fake* const fake : {&first, &second})
             fake->node.start({.record = record, .pending = {}, .in_sync = true});
         second.node.begin(record, {});
         first.node.begin(record, {});
-        exchange();
     }
     ~Pair() { faults::disarm_all(); }
     /// Hands over all messages between the two, and completes all of their requests, until nothing
