@@ -179,6 +179,18 @@ Result<void> Pools::open_all(HostId host) {
     return {};
 }
 
+void Pools::finish_removals() {
+    const auto left = store_->list<PoolRecord>(metadata::where("state", PoolState::kRemoving));
+    for (const PoolRecord& record : left ? *left : std::vector<PoolRecord>()) {
+        {
+            const std::lock_guard lock(mutex_);
+            if (removing_.contains(record.id)) continue;
+        }
+        if (const auto done = finish_removing(record); !done)
+            log::warn("pool {}: {}", record.path, to_string(done.error()));
+    }
+}
+
 bool Pools::probe_failed(Entry& entry) {
     const auto now = Clock::now();
     if (now < entry.next_probe) return false;
@@ -397,8 +409,12 @@ ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolReque
         return refuse(code_not_created(made.error()), why_not_created(made.error(), path));
     }
     (void)faults::hit("daemon.pool_add.after_folder");
-    if (const auto done = set_state(record, PoolState::kAvailable); !done)
+    if (const auto done = set_state(record, PoolState::kAvailable); !done) {
+        made->reset();
+        if (const auto undone = finish_removing(record); !undone)
+            log::warn("pool {}: {}", path, to_string(undone.error()));
         return refuse(done.error(), "cannot store the pool");
+    }
     auto entry = std::make_shared<Entry>();
     entry->record = record;
     entry->pool = std::move(*made);
@@ -458,6 +474,18 @@ ApiResult<void> Pools::remove_pool(const std::string& name) {
     const auto entry = find(found.id);
     if (!entry)
         return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
+    {
+        const std::lock_guard lock(mutex_);
+        if (!removing_.insert(found.id).second)
+            return refuse("IncorrectState", fmt::format("pool {} is being removed", name));
+    }
+    auto removed = carry_out_removal(found, entry);
+    const std::lock_guard lock(mutex_);
+    removing_.erase(found.id);
+    return removed;
+}
+
+ApiResult<void> Pools::carry_out_removal(const PoolRecord& found, const EntryRef& entry) {
     std::string users;
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
         users.clear();
@@ -499,7 +527,10 @@ ApiResult<void> Pools::remove_pool(const std::string& name) {
     }
     (void)faults::hit("daemon.pool_remove.after_folder");
     if (const auto done = finish_removing(found); !done)
-        return refuse(done.error(), "cannot remove the pool");
+        return refuse(
+            done.error(),
+            fmt::format("pool {} is removed, but this could not be stored; that is tried again",
+                        found.path));
     events_->add("pool.removed", found.id.to_string(), fmt::format("pool {}", found.path));
     return {};
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,8 @@ class Pools final : public api::PoolControl {
     /// Tries the missing ones again and probes the failed ones whose time has come. True where one
     /// came back.
     bool probe();
+    /// Removals of which a step failed.
+    void finish_removals();
     /// A replica of the pool failed by its disk.
     void mark_failed(PoolId pool, const Error& cause);
 
@@ -86,6 +89,8 @@ class Pools final : public api::PoolControl {
     void open_entry(Entry& entry);
     Result<void> finish_adding(metadata::PoolRecord record);
     Result<void> finish_removing(const metadata::PoolRecord& record);
+    api::ApiResult<void> carry_out_removal(const metadata::PoolRecord& found,
+                                           const EntryRef& entry);
     Result<void> set_state(metadata::PoolRecord& record, metadata::PoolState state);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
@@ -97,6 +102,7 @@ class Pools final : public api::PoolControl {
     Identity* identity_;
     std::mutex mutex_;  // of the map; never held over a disk's call
     std::map<PoolId, EntryRef> entries_;
+    std::set<PoolId> removing_;  // by a request that is under way
 };
 
 }  // namespace ublkd::daemon

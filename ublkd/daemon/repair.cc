@@ -84,6 +84,7 @@ void Repair::remove_lost_replicas() {
 
 void Repair::round() {
     (void)core_.pools->probe();
+    core_.pools->finish_removals();
     volumes_->retry_attachments();
     remove_lost_replicas();
     const auto volumes = core_.store->list<metadata::VolumeRecord>();

@@ -164,7 +164,7 @@ ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,
     if (!stored && stored.error().code == Errc::kExists)
         return refuse("AlreadyExists",
                       fmt::format("another volume has the name '{}'", *request.name));
-    if (!stored && !attached)
+    if (!stored && request.delete_on_termination && !attached)
         return refuse(
             "IncorrectState",
             fmt::format("volume {} is not attached: DeleteOnTermination is set by attach", name));

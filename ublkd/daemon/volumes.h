@@ -162,6 +162,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     // volumes_recover.cc
     void recover_attachments();
     void finish_interrupted();
+    bool finish_one(const metadata::VolumeRecord& record);
     void recover_attachment(metadata::AttachmentRecord attachment);
     void end_volume(const SlotRef& slot);
     /// False: the device is in use and the detach was not forced, so the attachment stays.

@@ -114,6 +114,10 @@ ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolum
     const auto id = VolumeId::parse((*token)->resource);
     if (!id) return refuse("InternalError", "the client token names no volume");
     API_TRY_ASSIGN(const auto operation, begin_operation(slot(*id), (*token)->resource));
+    const auto record = core_.store->get<VolumeRecord>(*id);
+    if (record && *record) (void)finish_one(**record);  // a step of it may have failed
+    const auto again = core_.store->get<metadata::ClientTokenRecord>(kAction, request.client_token);
+    if (again && !*again) return std::nullopt;  // it was rolled back meanwhile
     API_TRY_ASSIGN(auto view, volume((*token)->resource));
     return view;
 }
@@ -221,7 +225,9 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
     if (const auto finished = finish_create(record.id); !finished) {
         return refuse(
             finished.error(),
-            "the volume was made, but could not be finished; it is at the daemon's next start");
+            fmt::format("{} was made, but could not be finished; that is tried again, and by the "
+                        "same request with the same client token",
+                        record.id.to_string()));
     }
     return volume(record.id.to_string());
 }

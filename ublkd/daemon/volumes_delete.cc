@@ -57,6 +57,8 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     });
     if (!marked) return refuse(marked.error(), "cannot delete the volume " + id);
     (void)faults::hit("daemon.delete.after_intent");
+    const std::string begun =
+        fmt::format("the deletion of {} has begun, but a step failed; that is tried again", id);
     finish_joining(record.id, ref->joining);  // a copy that runs is given up
 
     std::vector<ReplicaRecord> replicas;
@@ -80,7 +82,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
         }
         return {};
     });
-    if (!erased) return refuse(erased.error(), "cannot delete the volume " + id);
+    if (!erased) return refuse(erased.error(), begun);
     (void)faults::hit("daemon.delete.after_record");
     for (const auto& replica : replicas) discard_replica(core_, replica.id, replica.pool);
     const auto gone = core_.store->write([&](Transaction& tx) -> Result<void> {
@@ -94,7 +96,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
         }
         return EventLog::add_in(tx, "volume.deleted", id, "");
     });
-    if (!gone) return refuse(gone.error(), "cannot delete the volume " + id);
+    if (!gone) return refuse(gone.error(), begun);
     core_.events->announce();
     changed_();  // the sweeper confirms the deletes, now or when a missing pool is back
     {

@@ -269,23 +269,30 @@ void Volumes::finish_interrupted() {
         const auto ref = slot(listed.id);
         const Operation operation(ref->operation);
         const auto again = core_.store->get<VolumeRecord>(listed.id);
-        if (!again || !*again) continue;
-        const VolumeRecord& record = **again;
-        if (record.state == VolumeState::kDeleting) {
-            if (const auto done = finish_delete(record); !done)
-                log::warn("{}: {}", done.error().code, done.error().message);
-        } else if (record.state == VolumeState::kCreating) {
-            const auto membership = core_.authority->current(record.id);
-            if (membership && *membership) {
-                if (const auto done = finish_create(record.id); !done)
-                    log::warn("volume {}: {}", record.id.to_string(), to_string(done.error()));
-            } else if (membership) {
-                roll_back_create(record.id);
-                core_.events->add("volume.rolled-back", record.id.to_string(),
-                                  "its creation was interrupted");
-            }
-        }
+        if (again && *again) (void)finish_one(**again);
     }
+}
+
+/// Finishes or rolls back what was begun and not ended, by a former daemon or by a step that
+/// failed; with the slot's operation held. False where a step failed again.
+bool Volumes::finish_one(const VolumeRecord& record) {
+    const std::string id = record.id.to_string();
+    if (record.state == VolumeState::kDeleting) {
+        const auto done = finish_delete(record);
+        if (!done) log::warn("{}: {}", done.error().code, done.error().message);
+        return done.has_value();
+    }
+    if (record.state != VolumeState::kCreating) return true;
+    const auto membership = core_.authority->current(record.id);
+    if (!membership) return false;
+    if (!*membership) {
+        roll_back_create(record.id);
+        core_.events->add("volume.rolled-back", id, "its creation was interrupted");
+        return true;
+    }
+    const auto done = finish_create(record.id);
+    if (!done) log::warn("volume {}: {}", id, to_string(done.error()));
+    return done.has_value();
 }
 
 void Volumes::retry_attachments() {

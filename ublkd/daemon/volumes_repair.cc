@@ -185,8 +185,12 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
     if (!stored || !*stored) return false;
     const VolumeRecord& volume = **stored;
     if (volume.state != metadata::VolumeState::kAvailable &&
-        volume.state != metadata::VolumeState::kInUse)
+        volume.state != metadata::VolumeState::kInUse) {
+        if (finish_one(volume)) return false;
+        const std::lock_guard state(ref->state);
+        back_off(ref);
         return false;
+    }
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record || (*record)->members.size() >= volume.replica_count) return false;
     auto candidate = resume_candidate(volume, **record);

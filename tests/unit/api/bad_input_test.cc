@@ -77,23 +77,6 @@ struct Unreachable final : SystemControl,
     }
 };
 
-/// A body of the object that is taken, with what is needed alone.
-Json least_good(const std::string& object) {
-    const auto text = [&]() -> const char* {
-        if (object == "CreateVolume") return R"({"Size": 1})";
-        if (object == "ModifyVolume") return R"({"OnFull": "wait"})";
-        if (object == "AddPool") return R"({"Path": "/x"})";
-        if (object == "CreateTags") return R"({"Tags": [{"Key": "k", "Value": "v"}]})";
-        if (object == "RequestPermission")
-            return R"({"ResourceId": "r", "HostId": "h", "Incarnation": "i"})";
-        if (object == "Proposal")
-            return R"({"Proposer": "r", "Membership": {"Number": 2, "Primary": "r",
-                      "Members": [{"ReplicaId": "r", "HostId": "h", "PoolId": "p"}]}})";
-        return "{}";
-    }();
-    return *Json::parse(text);
-}
-
 /// JSON texts that do not fit the field.
 std::vector<std::string> misfits(const DescribedField& field) {
     if (field.type == "boolean") return {"0", "1", "\"true\"", "[]", "{}"};
@@ -177,7 +160,7 @@ TEST_F(BadInput, EachFieldRefusesEachMisfit) {
         if (operation.body.empty()) continue;
         for (const auto& field : described_.objects.at(operation.body)) {
             for (const std::string& misfit : misfits(field)) {
-                Json body = least_good(operation.body);
+                Json body = least_good_body(operation.body);
                 if (field.name == "SizeBytes" && operation.body == "CreateVolume")
                     body = Json::object();
                 body.set(field.name, *Json::parse(misfit));
@@ -192,7 +175,7 @@ TEST_F(BadInput, EachFieldRefusesEachMisfit) {
 TEST_F(BadInput, EachFieldOfAProposalsRecordRefusesEachMisfit) {
     for (const auto& field : described_.objects.at("Membership")) {
         for (const std::string& misfit : misfits(field)) {
-            Json body = least_good("Proposal");
+            Json body = least_good_body("Proposal");
             Json record = body["Membership"];
             body.set("Membership", record.set(field.name, *Json::parse(misfit)));
             expect_refused(operation("ProposeMembership"), "", body.dump(),
@@ -201,7 +184,7 @@ TEST_F(BadInput, EachFieldOfAProposalsRecordRefusesEachMisfit) {
     }
     for (const auto& field : described_.objects.at("Member")) {
         for (const std::string& misfit : misfits(field)) {
-            Json body = least_good("Proposal");
+            Json body = least_good_body("Proposal");
             Json record = body["Membership"];
             Json member = record["Members"].items().front();
             member.set(field.name, *Json::parse(misfit));
@@ -217,14 +200,14 @@ TEST_F(BadInput, EachNeededFieldIsMissedByItsName) {
         if (operation.body.empty()) continue;
         for (const auto& field : described_.objects.at(operation.body)) {
             if (!field.required) continue;
-            Json body = least_good(operation.body);
+            Json body = least_good_body(operation.body);
             body.set(field.name, Json());
             expect_refused(operation, "", body.dump(), {"MissingParameter"},
                            {field.name + " is needed"});
         }
     }
     for (const char* field : {"Number", "Primary", "Members"}) {
-        Json body = least_good("Proposal");
+        Json body = least_good_body("Proposal");
         Json record = body["Membership"];
         body.set("Membership", record.set(field, Json()));
         expect_refused(operation("ProposeMembership"), "", body.dump(), {"MissingParameter"},
@@ -246,7 +229,7 @@ TEST_F(BadInput, UnknownFieldIsRefusedAndTheKnownOnesAreTheDescribedOnes) {
             for (const auto& field : described_.objects.at(operation.body))
                 described.insert(field.name);
         }
-        Json body = least_good(operation.body);
+        Json body = least_good_body(operation.body);
         const Json answer = ask(operation, "", body.set("Nonsense", 1).dump());
         EXPECT_EQ(answer["code"].as_string(), "InvalidRequest") << operation.operation;
         const std::string message = answer["message"].as_string();
@@ -321,7 +304,7 @@ TEST_F(BadInput, WhatExcludesEachOtherIsToldApart) {
     expect_refused(operation("CreateVolume"), "",
                    fmt::format(R"({{"Size": 1, "ClientToken": "{}"}})", std::string(65, 't')),
                    {"InvalidParameterValue"}, {"at most 64 bytes; 65 were given"});
-    Json body = least_good("Proposal");
+    Json body = least_good_body("Proposal");
     Json record = body["Membership"];
     body.set("Membership", record.set("VolumeId", "another"));
     expect_refused(operation("ProposeMembership"), "", body.dump(), {"InvalidParameterCombination"},

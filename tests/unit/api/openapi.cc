@@ -88,6 +88,12 @@ class Reader {
                 operation.query[value_after(line, "name: ")] = value_after(line, "type: ");
             if (line.find("requestBody: ") != std::string::npos)
                 operation.body = object_after(line);
+            if (line.find("'200': ") != std::string::npos) {
+                operation.answer = object_after(line);
+                operation.plans = line.find("oneOf: ") != std::string::npos;
+                const std::string list = value_after(line, "properties: {");
+                operation.list = list.substr(0, list.find(':'));
+            }
         }
     }
 
@@ -103,6 +109,7 @@ class Reader {
             const auto inner = line.find("items: ");
             const std::string own = line.substr(0, inner);
             field.type = value_after(own, "type: ");
+            field.items = object_after(own);
             if (inner != std::string::npos) {
                 const std::string items = line.substr(inner);
                 field.items = object_after(items);
@@ -125,6 +132,22 @@ class Reader {
 };
 
 }  // namespace
+
+Json least_good_body(const std::string& object) {
+    const auto text = [&]() -> const char* {
+        if (object == "CreateVolume") return R"({"Size": 1})";
+        if (object == "ModifyVolume") return R"({"OnFull": "wait"})";
+        if (object == "AddPool") return R"({"Path": "/x"})";
+        if (object == "CreateTags") return R"({"Tags": [{"Key": "k", "Value": "v"}]})";
+        if (object == "RequestPermission")
+            return R"({"ResourceId": "r", "HostId": "h", "Incarnation": "i"})";
+        if (object == "Proposal")
+            return R"({"Proposer": "r", "Membership": {"Number": 2, "Primary": "r",
+                      "Members": [{"ReplicaId": "r", "HostId": "h", "PoolId": "p"}]}})";
+        return "{}";
+    }();
+    return *Json::parse(text);
+}
 
 OpenApi read_openapi() { return Reader().read(); }
 

@@ -1,6 +1,6 @@
 // docs/openapi.yaml against the routes, in both directions: each route is described, each
 // description has its route; method, path, name, path parameters and query parameters agree.
-// bad_input_test.cc compares the fields of bodies.
+// bad_input_test.cc compares the fields of bodies, answers_test.cc those of answers.
 #include "tests/unit/api/openapi.h"
 
 #include <gmock/gmock.h>
