@@ -149,9 +149,11 @@ io::Task<void> StoreWorkload::flush() {
 
 /// As replication does it: what did not change since before a flush.
 io::Task<void> StoreWorkload::clear_regions() {
-    const std::uint64_t epoch = store_->begin_epoch();
+    std::vector<std::uint32_t> regions;
+    const store::Bitmap& active = store_->activity();
+    for (std::uint64_t at = active.find_set(0); at < active.size(); at = active.find_set(at + 1))
+        regions.push_back(static_cast<std::uint32_t>(at));
     co_await flush();
-    const std::vector<std::uint32_t> regions = store_->idle_regions(epoch);
     history_.allow_clear(regions, disk_->moment());
     const Result<void> cleared = co_await store_->clear_activity(regions);
     if (!cleared) ++failures_;

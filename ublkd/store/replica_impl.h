@@ -33,8 +33,6 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> load(ReplicaId incarnation);
     io::Task<Result<void>> update_superblock(SuperblockChange change);
     io::Task<Result<void>> mark_clean();
-    std::uint64_t begin_epoch() { return ++epoch_; }
-    std::vector<std::uint32_t> idle_regions(std::uint64_t epoch) const;
     io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions);
     io::Task<Result<void>> flush();
     Result<std::vector<block::Extent>> block_status(Range range, std::size_t max_extents) const;
@@ -57,10 +55,9 @@ class ReplicaStore::Impl {
 
     void abandon() noexcept { files_.folder->abandon(); }
     StoreStats stats() const;
-    void put_out(const Error& why);
-    /// What a request gets for `error` of a disk step that changes something; puts the replica out
-    /// unless the disk is full.
-    Error disk_failed(const Error& error);
+    /// What a request gets for `error` of a disk step that changes something, never success; puts
+    /// the replica out unless the disk is full.
+    io::Task<Result<void>> disk_failed(Error error);
 
     block::Geometry geometry_;
     std::optional<SuperblockFile> superblock_;

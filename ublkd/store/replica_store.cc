@@ -165,7 +165,7 @@ io::Task<Result<void>> ReplicaStore::Impl::find_allocated() {
 io::Task<Result<void>> ReplicaStore::Impl::update_superblock(SuperblockChange change) {
     if (failed_) co_return fail(*failed_);
     const Result<void> written = co_await superblock_->update(change);
-    if (!written) co_return fail(disk_failed(written.error()));
+    if (!written) co_return co_await disk_failed(written.error());
     co_return Result<void>{};
 }
 
@@ -190,7 +190,7 @@ io::Task<Result<void>> ReplicaStore::Impl::mark_clean() {
     marking_clean_ = true;
     CO_TRY(co_await flush());
     const Result<void> durable = co_await allocated_->make_durable();
-    if (!durable) co_return fail(disk_failed(durable.error()));
+    if (!durable) co_return co_await disk_failed(durable.error());
     if (!marking_clean_) co_return fail(Errc::kBusy, "changes began meanwhile");
     SuperblockChange change;
     change.clean = true;
@@ -206,17 +206,22 @@ StoreStats ReplicaStore::Impl::stats() const {
     return all;
 }
 
-void ReplicaStore::Impl::put_out(const Error& why) {
-    if (!failed_) failed_ = why;
-    writable_ = false;
-}
-
-Error ReplicaStore::Impl::disk_failed(const Error& error) {
-    if (error.code == Errc::kNoSpace) return error;
+io::Task<Result<void>> ReplicaStore::Impl::disk_failed(Error error) {
+    if (error.code == Errc::kNoSpace) co_return fail(error);
     const Error why{error.code == Errc::kCorrupt ? Errc::kCorrupt : Errc::kIo, error.sys_errno,
                     error.where};
-    put_out(why);
-    return why;
+    if (!failed_) failed_ = why;
+    writable_ = false;
+    // Out on disk as well, as far as the disk can still be written: what it acknowledged may be
+    // lost, and a process that is started again in this boot would take it for in sync.
+    const Superblock& marked = superblock_->current();
+    if ((marked.clean || marked.boot_id != BootId{}) && !faults::rule_off("rule.out_is_marked")) {
+        SuperblockChange change;
+        change.clean = false;
+        change.boot_id = BootId{};
+        (void)co_await superblock_->update(change);
+    }
+    co_return fail(why);
 }
 
 // ---- flush and maps
@@ -236,33 +241,22 @@ io::Task<Result<void>> ReplicaStore::Impl::sync_round(void* self) {
 
 io::Task<Result<void>> ReplicaStore::Impl::sync_data() {
     if (failed_) co_return fail(*failed_);
-    const std::uint64_t epoch = begin_epoch();
+    const std::uint64_t epoch = ++epoch_;
     unflushed_ = false;
     if (const int error = faults::hit("store.data_sync"))
-        co_return fail(disk_failed(error_from_errno(error, "flush data")));
+        co_return co_await disk_failed(error_from_errno(error, "flush data"));
     ++stats_.data_syncs;
     Result<void> synced;
     if (!faults::rule_off("rule.flush_to_disk")) synced = co_await files_.data->sync();
     if (!synced && faults::rule_off("rule.fsync_once")) synced = co_await files_.data->sync();
     if (!synced) {
         // Never kNoSpace to the caller: what could not be written back may be lost already (R14).
-        co_return fail(disk_failed(Error{Errc::kIo, synced.error().sys_errno, "flush data"}));
+        co_return co_await disk_failed(Error{Errc::kIo, synced.error().sys_errno, "flush data"});
     }
     if (const int error = faults::hit("store.after_data_sync"))
-        co_return fail(disk_failed(error_from_errno(error, "flush data")));
+        co_return co_await disk_failed(error_from_errno(error, "flush data"));
     flushed_epoch_ = epoch;
     co_return Result<void>{};
-}
-
-std::vector<std::uint32_t> ReplicaStore::Impl::idle_regions(std::uint64_t epoch) const {
-    std::vector<std::uint32_t> regions;
-    const Bitmap& active = activity_->bits();
-    for (std::uint64_t region = active.find_set(0); region < active.size();
-         region = active.find_set(region + 1)) {
-        if (changing_[region] == 0 && changed_[region] < epoch)
-            regions.push_back(static_cast<std::uint32_t>(region));
-    }
-    return regions;
 }
 
 /// Nothing of the region is under way, or not flushed here, or newer than what the caller speaks
@@ -279,14 +273,14 @@ io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::u
     // region is not active.
     static_assert(kRegionBytes / kDirtyUnitBytes == 64);
     const bool maps_first = !faults::rule_off("rule.allocated_before_clear");
-    const std::uint64_t now = begin_epoch();
+    const std::uint64_t now = ++epoch_;
     bool allocated_on_disk = true;
     for (const std::uint32_t region : regions)
         allocated_on_disk =
             allocated_on_disk && (!may_clear(region, now) || allocated_->word_on_disk(region));
     if (!allocated_on_disk && maps_first) {
         const Result<void> durable = co_await allocated_->make_durable();
-        if (!durable) co_return fail(disk_failed(durable.error()));
+        if (!durable) co_return co_await disk_failed(durable.error());
     }
     bool any = false;
     for (const std::uint32_t region : regions) {
@@ -297,7 +291,7 @@ io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::u
     }
     if (!any) co_return Result<void>{};
     const Result<void> durable = co_await activity_->make_durable();
-    if (!durable) co_return fail(disk_failed(durable.error()));
+    if (!durable) co_return co_await disk_failed(durable.error());
     co_return Result<void>{};
 }
 
@@ -401,16 +395,11 @@ io::Task<Result<void>> ReplicaStore::update_superblock(SuperblockChange change) 
 }
 io::Task<Result<void>> ReplicaStore::mark_clean() { return impl_->mark_clean(); }
 const Bitmap& ReplicaStore::activity() const { return impl_->activity_->bits(); }
-std::uint64_t ReplicaStore::begin_epoch() { return impl_->begin_epoch(); }
-std::vector<std::uint32_t> ReplicaStore::idle_regions(std::uint64_t epoch) const {
-    return impl_->idle_regions(epoch);
-}
 io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_t> regions) {
     return impl_->clear_activity(regions);
 }
 const Bitmap& ReplicaStore::allocated() const { return impl_->allocated_->bits(); }
 const std::optional<Error>& ReplicaStore::failed() const { return impl_->failed_; }
-void ReplicaStore::put_out(const Error& why) { impl_->put_out(why); }
 StoreStats ReplicaStore::stats() const { return impl_->stats(); }
 
 io::Task<Result<void>> ReplicaStore::do_read(std::uint64_t offset_bytes,

@@ -15,9 +15,10 @@
 //   the page; writes and zeroing that overlap such a step wait for it, in order of arrival.
 // - The first change after a clean close removes the clean mark, durably, before it begins.
 // - A failed write or fsync of any of the three files puts the replica out for good (R14): failed()
-//   says why, every later request ends at once with that error, nothing is tried again. A read
-//   error is returned and no more (replication reads the range from a peer and rewrites it, or
-//   calls put_out()). kNoSpace (disk or budget) does not put it out.
+//   says why, every later request ends at once with that error, nothing is tried again. Before the
+//   first request is told, the superblock loses its boot id and its clean mark, where it can still
+//   be written. A read error is returned and no more (replication reads the range from a peer and
+//   rewrites it). kNoSpace (disk or budget) does not put it out.
 //
 // Owner: replication, on the volume's reactor; nothing here is thread-safe. Destroyed when no
 // request is under way.
@@ -30,7 +31,8 @@
 //     finished folder gets its name
 // Rules that tests switch off: rule.activity_bit_first, .allocated_before_clear,
 //   .clear_after_flush, .clean_mark_first, .page_lock, .zero_lock, .flush_starts_after,
-//   .superblock_alternate, .flush_to_disk, .fsync_once, .own_location, .files_locked.
+//   .superblock_alternate, .flush_to_disk, .fsync_once, .own_location, .files_locked,
+//   .out_is_marked.
 #pragma once
 
 #include <cstdint>
@@ -119,14 +121,6 @@ class ReplicaStore final : public block::BlockDevice {
     /// Regions (4 MiB; bit r: [r * kRegionBytes, ...)) that may differ from other members (R7,
     /// R10).
     const Bitmap& activity() const;
-    /// Begins a new epoch and returns it; changes that begin from now on belong to it or to a later
-    /// one.
-    std::uint64_t begin_epoch();
-    /// Active regions without a change under way here and without one since `epoch` began: what
-    /// clear_activity() may be told to clear once a flush that began after begin_epoch() has ended
-    /// on every member. The caller leaves out those that a request of its own still has under way
-    /// on another member.
-    std::vector<std::uint32_t> idle_regions(std::uint64_t epoch) const;
     /// Clears the bits of `regions` (R10: their writes are durable on all members), on disk too
     /// when it has ended. Skips those with a change that is under way or not flushed here.
     /// `regions` lives until it has ended.
@@ -136,8 +130,6 @@ class ReplicaStore final : public block::BlockDevice {
 
     /// Why the replica is out (R14); nullopt: it is in service.
     const std::optional<Error>& failed() const;
-    /// Puts it out from above (replication decided so).
-    void put_out(const Error& why);
 
     StoreStats stats() const;
 

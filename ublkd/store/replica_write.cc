@@ -53,12 +53,12 @@ io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes,
                                                Durability durability) {
     if (failed_) co_return fail(*failed_);  // perhaps while this request waited
     if (const int error = faults::hit("store.data_write"))
-        co_return fail(disk_failed(error_from_errno(error, "write data")));
+        co_return co_await disk_failed(error_from_errno(error, "write data"));
     ++stats_.data_writes;
     const Result<void> written = co_await files_.data->write(offset_bytes, data, durability);
-    if (!written) co_return fail(disk_failed(written.error()));
+    if (!written) co_return co_await disk_failed(written.error());
     if (const int error = faults::hit("store.after_data_write"))
-        co_return fail(disk_failed(error_from_errno(error, "write data")));
+        co_return co_await disk_failed(error_from_errno(error, "write data"));
     co_return Result<void>{};
 }
 
@@ -77,7 +77,7 @@ io::Task<Result<void>> ReplicaStore::Impl::make_active(Range range) {
     }
     if (all_on_disk || faults::rule_off("rule.activity_bit_first")) co_return Result<void>{};
     const Result<void> durable = co_await activity_->make_durable(all_being_written);
-    if (!durable) co_return fail(disk_failed(durable.error()));
+    if (!durable) co_return co_await disk_failed(durable.error());
     co_return Result<void>{};
 }
 
@@ -161,7 +161,7 @@ io::Task<Result<void>> ReplicaStore::Impl::fill_page(std::uint64_t offset_bytes,
         co_return Result<void>{};
     }
     const Result<void> got = co_await get(offset_bytes, std::span<std::byte>(page, kPageBytes));
-    if (!got) co_return fail(disk_failed(got.error()));
+    if (!got) co_return co_await disk_failed(got.error());
     co_return Result<void>{};
 }
 

@@ -85,11 +85,13 @@ io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range
         } else {
             zeroed = co_await files_.data->zero(mode, pages);
         }
-        if (!zeroed && zeroed.error().code != Errc::kUnsupported)
-            co_return fail(disk_failed(zeroed.error()));
+        if (!zeroed && zeroed.error().code != Errc::kUnsupported) {
+            CO_TRY(co_await disk_failed(zeroed.error()));
+        }
         if (zeroed) {
-            if (const int error = faults::hit("store.after_zero"))
-                co_return fail(disk_failed(error_from_errno(error, "zero data")));
+            if (const int error = faults::hit("store.after_zero")) {
+                CO_TRY(co_await disk_failed(error_from_errno(error, "zero data")));
+            }
             co_return !request.keep_allocated;
         }
         possible = false;

@@ -21,11 +21,15 @@ void remove_folder(const std::string& folder) {
     std::filesystem::remove_all(folder, ignored);
 }
 
-replication::NodeStart node_start(const store::Superblock& superblock, const store::BootId& boot,
+replication::NodeStart node_start(const store::ReplicaStore& replica, const store::BootId& boot,
                                   std::optional<Membership> record,
                                   std::optional<replication::Proposal> pending, bool first_record) {
     replication::NodeStart start;
-    const bool known = record.has_value() && (superblock.clean || superblock.boot_id == boot);
+    const store::Superblock& superblock = replica.superblock();
+    // In this boot a damaged copy is that of a failed disk: the mark that put it out may have been
+    // in it.
+    const bool known = record.has_value() && replica.both_superblocks_valid() &&
+                       (superblock.clean || superblock.boot_id == boot);
     // Made, named in the volume's first record, and never written: as empty as the others.
     const bool never_written = !record && superblock.clean && first_record;
     start.in_sync = known || never_written;
@@ -182,8 +186,8 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
     if (!superblock.pending.empty()) {
         TRY_ASSIGN(pending, replication::decode_proposal(superblock.pending.span()));
     }
-    const auto start = node_start(superblock, config_.boot_id, std::move(record),
-                                  std::move(pending), first_record);
+    const auto start =
+        node_start(*store, config_.boot_id, std::move(record), std::move(pending), first_record);
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
     hosts_.back()->node.start(start);
     return {};

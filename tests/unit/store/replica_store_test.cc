@@ -266,10 +266,22 @@ TEST_F(ReplicaStoreTest, AFailedFlushIsToldToAllWhoSharedIt) {
     EXPECT_TRUE(store_->failed());
 }
 
-TEST_F(ReplicaStoreTest, ReplicationCanPutItOut) {
-    store_->put_out(Error{Errc::kIo, EIO, "a range that no peer could give"});
-    EXPECT_EQ(write_error(0), Errc::kIo);
-    EXPECT_STREQ(store_->failed()->where, "a range that no peer could give");
+TEST_F(ReplicaStoreTest, WhatIsOutIsOutForTheNextProcessToo) {
+    for (const bool rule : {false, true}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.out_is_marked=off"));
+        }
+        store::SuperblockChange change;
+        change.boot_id = store::BootId{std::byte{7}};
+        ASSERT_TRUE(run(store_->update_superblock(change)));
+        ASSERT_TRUE(faults::arm("store.data_sync=fail@1"));
+        ASSERT_TRUE(write(0, kPageBytes, 1));
+        EXPECT_FALSE(run(store_->flush()));
+        faults::disarm_all();
+        reopen();
+        EXPECT_EQ(store_->superblock().boot_id == store::BootId{}, rule);
+        EXPECT_FALSE(store_->superblock().clean);
+    }
 }
 
 // ---- activity and clean mark
@@ -277,11 +289,8 @@ TEST_F(ReplicaStoreTest, ReplicationCanPutItOut) {
 TEST_F(ReplicaStoreTest, ClearsWhatIsIdleAndFlushed) {
     ASSERT_TRUE(write(0, kPageBytes, 1));
     ASSERT_TRUE(write(kRegionBytes, kPageBytes, 1));
-    const std::uint64_t epoch = store_->begin_epoch();
-    ASSERT_TRUE(write(kRegionBytes, kPageBytes, 2));  // hot
     ASSERT_TRUE(run(store_->flush()));
-    const auto regions = store_->idle_regions(epoch);
-    ASSERT_EQ(regions, std::vector<std::uint32_t>{0});
+    const std::vector<std::uint32_t> regions{0};
     ASSERT_TRUE(run(store_->clear_activity(regions)));
     EXPECT_FALSE(store_->activity().test(0));
     EXPECT_TRUE(store_->activity().test(1));
