@@ -98,7 +98,9 @@ io::Task<Result<bool>> ReplicaStore::Impl::zero_pages(ZeroRequest request, Range
     }
     if (request.fast_only)
         co_return fail(Errc::kUnsupported, "zeroes are written by this file system");
-    CO_TRY(co_await write_zero_bytes(pages));
+    if (!faults::rule_off("rule.discard_is_zero")) {
+        CO_TRY(co_await write_zero_bytes(pages));
+    }
     co_return false;
 }
 

@@ -178,6 +178,19 @@ TEST_F(ReplicaStoreTest, WithoutHolesZeroesAreWrittenUnlessTheyMustBeFast) {
     EXPECT_FALSE(store_->failed());
 }
 
+TEST_F(ReplicaStoreTest, R17_DiscardIsZeroWhereTheDiskCannotPunch) {
+    for (const bool rule : {false, true}) {
+        ASSERT_TRUE(write(0, kDirtyUnitBytes, 1));
+        ASSERT_TRUE(faults::arm("store.zero=fail:95"));
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.discard_is_zero=off"));
+        }
+        ASSERT_TRUE(run(store_->discard(Range{0, kDirtyUnitBytes}, {})));
+        EXPECT_EQ(value_at(0, kDirtyUnitBytes), rule ? 0 : 1);
+        faults::disarm_all();
+    }
+}
+
 // ---- errors
 
 TEST_F(ReplicaStoreTest, TheSizeOfThePoolIsKept) {
