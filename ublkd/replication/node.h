@@ -330,7 +330,7 @@ class Node {
     void on_fetch(const Message& message);
     void apply_disk_done(Apply& apply, const Result<void>& result);
     void apply_done(Apply& apply, const Result<void>& result, std::uint64_t value);
-    void answer_adopt();
+    void answer_adopt(bool joined);
 
     NodeConfig config_;
     Effects* effects_;

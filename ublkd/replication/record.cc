@@ -280,6 +280,7 @@ void Node::record_stored() {
     adopting_.reset();
     number_ = record_->number;
     const bool joins = adopt_request_ && adopt_request_->joining;
+    const bool joined = joining_here_ && !joins;
     joining_here_ = joins;
     if (joins) {
         role_ = Role::kSecondary;
@@ -293,7 +294,7 @@ void Node::record_stored() {
             {.kind = Notice::Kind::kRecord, .replica = config_.self.replica, .record = &*record_});
     if (adopt_request_) {
         ops_.for_each([&](Op& op) { drop(op); });
-        answer_adopt();
+        answer_adopt(joined);
         return;
     }
     if (role_ == Role::kSecondary || role_ == Role::kOut) {

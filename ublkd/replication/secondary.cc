@@ -110,7 +110,7 @@ void Node::on_adopt(const Message& message) {
 }
 
 /// The record is durable here, and nothing of the older number is under way.
-void Node::answer_adopt() {
+void Node::answer_adopt(bool joined) {
     const Message request = std::move(*adopt_request_);
     adopt_request_.reset();
     // R8: this member's content may be the new primary's or its own, until that is copied over it.
@@ -118,7 +118,9 @@ void Node::answer_adopt() {
         ids_->agree(*request.ids);
     Message answer;
     answer.in_sync = was_in_sync_ || request.in_sync;
-    if (request.takeover) answer.regions = std::make_shared<const RegionSet>(effects_->activity());
+    // R10: all that was copied to a joining member is active there, and nowhere else.
+    if (request.takeover || joined)
+        answer.regions = std::make_shared<const RegionSet>(effects_->activity());
     faults::hit("repl.adopted");
     reply(request, MessageType::kAdopted, answer);
 }

@@ -35,7 +35,12 @@ void Node::on_adopted(const Message& message) {
         if (role_ == Role::kPreparing) prepared();
         return;
     }
-    if (message.regions) {
+    if (message.regions && role_ == Role::kServing) {
+        // One that has joined: its bits go when what is in the regions is durable on all.
+        ++tick_;
+        for (const std::uint32_t region : *message.regions) regions_[region].last_tick = tick_;
+        start_timer(TimerKind::kBits, kClearBitsMs);
+    } else if (message.regions) {
         RegionSet united;
         std::set_union(to_copy_.begin(), to_copy_.end(), message.regions->begin(),
                        message.regions->end(), std::back_inserter(united));

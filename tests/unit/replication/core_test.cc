@@ -576,6 +576,24 @@ TEST(NodeJoining, R4_ReplicaThatIsLostWhileItsRecordIsStoredIsAMember) {
     EXPECT_FALSE(pair.to_client[0].failed);
 }
 
+/// What was copied to it is active there alone; its bits go like others.
+TEST(NodeJoining, R10_BitsOfWhatWasCopiedAreClearedToo) {
+    Joining pair;
+    pair.second.active = {0, 3};
+    const Membership next = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &next);
+    pair.exchange();
+    ASSERT_EQ(pair.first.node.number(), 2U);
+    pair.first.node.on_timer(TimerKind::kBits);
+    pair.exchange();
+    EXPECT_TRUE(pair.second.cleared.empty());  // no flush has ended since
+    pair.first.node.on_message(Pair::request(OpKind::kFlush, 1, 2, pair.memory));
+    pair.exchange();
+    pair.first.node.on_timer(TimerKind::kBits);
+    pair.exchange();
+    EXPECT_EQ(pair.second.cleared, (RegionSet{0, 3}));
+}
+
 /// A replica that is proposed and finds its pool full is no lost one: the change waits for space.
 TEST(NodeJoining, ProposedReplicaWithAFullPoolWaitsForSpace) {
     Joining pair;
