@@ -31,8 +31,14 @@ ApiResult<AttachRequest> read_attach(const std::string& volume, const Json& body
     made.instance = fields.text("InstanceId");
     made.label = fields.text("Device");
     made.frontend = fields.choice("Frontend", {"auto", "ublk", "nbd"}, "auto");
-    made.queues = static_cast<unsigned>(fields.number("Queues", 1, 1, 32));
-    made.depth = static_cast<unsigned>(fields.number("Depth", 128, 1, 4096));
+    const auto queues = fields.optional_number("Queues", 1, 32);
+    const auto depth = fields.optional_number("Depth", 1, 4096);
+    made.queues = static_cast<unsigned>(queues.value_or(made.queues));
+    made.depth = static_cast<unsigned>(depth.value_or(made.depth));
+    if (made.frontend == "nbd" && (queues || depth)) {
+        fields.refuse_field("InvalidParameterCombination",
+                            "Queues and Depth are those of /dev/ublkbN: leave them out for NBD");
+    }
     made.boot = fields.flag("Boot");
     made.delete_on_termination = fields.flag("DeleteOnTermination");
     made.read_only = fields.flag("ReadOnly");

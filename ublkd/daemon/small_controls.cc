@@ -88,8 +88,12 @@ ApiResult<void> Instances::delete_instance(const std::string& name) {
         return refuse("IncorrectState",
                       fmt::format("{} is this host itself, and stays while the host does", id));
     API_TRY_ASSIGN(const auto view, view_of(record));
+    // All are looked at before the first is detached, and detached before the first is deleted.
+    API_TRY(volumes_->check_detach_all(record.id));
     for (const auto& attachment : view.attachments) {
         API_TRY(volumes_->detach(attachment.volume_id, id, false));
+    }
+    for (const auto& attachment : view.attachments) {
         if (attachment.delete_on_termination) {
             API_TRY(volumes_->delete_volume(attachment.volume_id, false));
         }

@@ -58,6 +58,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::vector<std::string> shut_down(std::chrono::steady_clock::time_point deadline);
     /// At SIGTERM, when the NBD server has begun to stop: writes that wait for space end.
     void end_nbd_waits();
+    /// Whether all of an instance's volumes can be detached; the first that is in use is told.
+    api::ApiResult<void> check_detach_all(InstanceId instance);
     /// `ublkd --detach-all`: what could not be detached, one line each.
     std::vector<std::string> detach_all(bool force);
 
@@ -154,6 +156,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                   const metadata::AttachmentRecord& attachment);
     void detach_goes_on(const SlotRef& slot, const metadata::AttachmentRecord& attachment,
                         const Error& error);
+    /// DeviceInUse where somebody has the attachment's device open, or is connected.
+    api::ApiResult<void> check_unused(const SlotRef& slot,
+                                      const metadata::AttachmentRecord& attachment);
     api::ApiResult<api::AttachmentView> detach_one(const metadata::VolumeRecord& volume,
                                                    metadata::AttachmentRecord attachment,
                                                    bool force);

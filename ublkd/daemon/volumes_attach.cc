@@ -120,10 +120,18 @@ ApiResult<api::PlanView> Volumes::plan_attach(const AttachRequest& request) {
 /// The intent: attachment attaching, volume in-use.
 ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentRecord& attachment) {
     bool taken = false;
+    std::optional<VolumeId> boots;
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(auto record, tx.get<VolumeRecord>(volume.id));
         if (!record || record->state != VolumeState::kAvailable)
             return fail(Errc::kConflict, "the volume's state");
+        TRY_ASSIGN(const auto others,
+                   tx.list<AttachmentRecord>(metadata::where("instance", attachment.instance)));
+        for (const auto& other : others) {
+            if (!attachment.boot || !other.boot) continue;
+            boots = other.volume;
+            return fail(Errc::kExists, "a boot volume");
+        }
         record->state = VolumeState::kInUse;
         TRY(tx.put(*record));
         attachment.revision = 0;
@@ -132,6 +140,10 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
         return put;
     });
     if (stored) return {};
+    if (boots)
+        return refuse("InvalidParameterValue",
+                      fmt::format("Boot: {} has a boot volume already, {}",
+                                  attachment.instance.to_string(), boots->to_string()));
     if (taken)
         return refuse("InvalidParameterValue",
                       fmt::format("Device {} is already in use in {}",
@@ -334,6 +346,31 @@ Result<std::vector<std::string>> Volumes::users_of(const SlotRef& slot,
                                      ublk->device_folder, ublk->sys_folder);
 }
 
+ApiResult<void> Volumes::check_unused(const SlotRef& slot, const AttachmentRecord& attachment) {
+    const std::string id = attachment.volume.to_string();
+    if (attachment.frontend == Frontend::kNbd && !faults::rule_off("rule.detach_checks_users")) {
+        if (const unsigned clients = core_.engine->export_connections(id); clients > 0) {
+            return refuse("DeviceInUse",
+                          fmt::format("{} NBD connection{} to {}: close them, or --force", clients,
+                                      clients == 1 ? "" : "s", id));
+        }
+    }
+    if (is_stopping(slot)) return {};
+    const auto users = users_of(slot, attachment);
+    if (!users) return refuse(users.error(), "cannot see who uses " + id);
+    if (!users->empty()) return in_use(attachment, *users);
+    return {};
+}
+
+ApiResult<void> Volumes::check_detach_all(InstanceId instance) {
+    const auto found = core_.store->list<AttachmentRecord>(metadata::where("instance", instance));
+    if (!found) return refuse(found.error(), "cannot look up the attachments");
+    for (const AttachmentRecord& record : *found) {
+        API_TRY(check_unused(slot(record.volume), record));
+    }
+    return {};
+}
+
 /// Carries a stored detach out or on: ends what this daemon serves, else what a former one left.
 Result<void> Volumes::carry_out_detach(const SlotRef& slot, const AttachmentRecord& attachment) {
     bool is_up = false;
@@ -372,22 +409,12 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
                                                    AttachmentRecord attachment, bool force) {
     const auto ref = slot(volume.id);
     const std::string id = volume.id.to_string();
-    if (attachment.frontend == Frontend::kNbd && !force &&
-        !faults::rule_off("rule.detach_checks_users")) {
-        if (const unsigned clients = core_.engine->export_connections(id); clients > 0) {
-            return refuse("DeviceInUse",
-                          fmt::format("{} NBD connection{} to {}: close them, or --force", clients,
-                                      clients == 1 ? "" : "s", id));
-        }
-    }
     const AttachmentState before = attachment.state;
     if (before != AttachmentState::kDetaching) attachment.detach_forced = false;
     attachment.detach_forced |= force;
     // Before the intent is stored: the next daemon carries a forced one out.
-    if (!attachment.detach_forced && !is_stopping(ref)) {
-        const auto users = users_of(ref, attachment);
-        if (!users) return refuse(users.error(), "cannot see who uses " + id);
-        if (!users->empty()) return in_use(attachment, *users);
+    if (!attachment.detach_forced) {
+        API_TRY(check_unused(ref, attachment));
     }
     if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
         return refuse(stored.error(), "cannot store the detach of " + id);

@@ -299,6 +299,10 @@ TEST_F(BadInput, WhatExcludesEachOtherIsToldApart) {
                    {"InvalidParameterCombination"}, {"not both"});
     expect_refused(operation("CreateVolume"), "", R"({"SizeBytes": 1048577})",
                    {"InvalidParameterValue"}, {"whole MiB", "'1048577' was given"});
+    for (const char* body :
+         {R"({"Frontend": "nbd", "Queues": 1})", R"({"Frontend": "nbd", "Depth": 128})"})
+        expect_refused(operation("AttachVolume"), "", body, {"InvalidParameterCombination"},
+                       {"leave them out for NBD"});
     expect_refused(operation("AddPool"), "", R"({"Path": "x"})", {"InvalidParameterValue"},
                    {"Path must be absolute; 'x' was given"});
     expect_refused(operation("CreateVolume"), "",
