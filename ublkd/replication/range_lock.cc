@@ -34,12 +34,13 @@ void RangeLocks::release(RangeLock& lock) {
     (lock.previous == nullptr ? first_ : lock.previous->next) = lock.next;
     (lock.next == nullptr ? last_ : lock.next->previous) = lock.previous;
     lock.queued = false;
+    if (lock.granted) forget_grant(lock);
     if (!lock.held) --waiting_;
     lock.held = false;
     if (waiting_ == 0) return;
     for (RangeLock* later = lock.next; later != nullptr; later = later->next) {
         if (later->held || !later->range.overlaps(lock.range) || blocked(*later)) continue;
-        later->held = true;
+        later->held = later->granted = true;
         --waiting_;
         later->next_granted = nullptr;
         (granted_last_ == nullptr ? granted_first_ : granted_last_->next_granted) = later;
@@ -52,7 +53,18 @@ RangeLock* RangeLocks::take_granted() {
     if (lock == nullptr) return nullptr;
     granted_first_ = lock->next_granted;
     if (granted_first_ == nullptr) granted_last_ = nullptr;
+    lock->granted = false;
     return lock;
+}
+
+/// It was granted and is given up before its owner heard of it.
+void RangeLocks::forget_grant(const RangeLock& lock) {
+    RangeLock* before = nullptr;
+    RangeLock* at = granted_first_;
+    for (; at != &lock; at = at->next_granted) before = at;
+    (before == nullptr ? granted_first_ : before->next_granted) = at->next_granted;
+    if (granted_last_ == &lock) granted_last_ = before;
+    at->granted = false;
 }
 
 }  // namespace ublkd::replication

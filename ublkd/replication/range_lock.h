@@ -17,7 +17,8 @@ struct RangeLock {
     Range range{};            // widened to whole blocks by acquire()
     bool exclusive = false;
     bool held = false;
-    bool queued = false;  // in the list: held or waiting
+    bool queued = false;   // in the list: held or waiting
+    bool granted = false;  // held, and not yet handed out by take_granted()
     RangeLock* previous = nullptr;
     RangeLock* next = nullptr;
     RangeLock* next_granted = nullptr;
@@ -39,6 +40,7 @@ class RangeLocks {
 
   private:
     bool blocked(const RangeLock& lock) const;
+    void forget_grant(const RangeLock& lock);
 
     std::uint32_t unit_bytes_;
     RangeLock* first_ = nullptr;  // in order of arrival

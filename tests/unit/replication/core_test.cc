@@ -69,6 +69,21 @@ TEST_F(Locks, WaitingLockCanBeGivenUp) {
     locks_.release(third);
 }
 
+TEST_F(Locks, GrantedLockThatIsGivenUpAtOnceLeavesTheOthersGranted) {
+    RangeLock write, read1, read2, read3;
+    EXPECT_TRUE(acquire(write, 0, 4096, true));
+    for (RangeLock* const read : {&read1, &read2, &read3})
+        EXPECT_FALSE(acquire(*read, 0, 4096, false));
+    locks_.release(write);
+    locks_.release(read1);  // its request is gone before it heard of the grant
+    locks_.release(read3);
+    read1 = read3 = RangeLock{};
+    EXPECT_EQ(locks_.take_granted(), &read2);
+    EXPECT_EQ(locks_.take_granted(), nullptr);
+    locks_.release(read2);
+    EXPECT_TRUE(locks_.empty());
+}
+
 // ---- R8
 
 constexpr Range kSomewhere{4096, 512};
