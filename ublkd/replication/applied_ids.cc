@@ -210,6 +210,23 @@ void AppliedIds::learn(const IdList& list) {
     take_stock();
 }
 
+void AppliedIds::join(const IdList& list) {
+    for (std::size_t i = 0; i < list.size();) {
+        const RequestId id = list[i].id;
+        const bool applied_there = list[i].applied;
+        std::vector<Range> pieces;
+        for (; i < list.size() && list[i].id == id; ++i) pieces.push_back(list[i].range);
+        if (Entry* const known = find(id); known != nullptr) {
+            known->order = ++orders_;
+        } else if (applied_there) {
+            note_applied(id, pieces.front());
+        } else {
+            note_perhaps(id, pieces.front(), std::span(pieces).subspan(1));
+        }
+    }
+    take_stock();
+}
+
 void AppliedIds::agree(const IdList& list) {
     std::vector<RequestId> there;
     for (const NotedId& noted : list) {

@@ -79,6 +79,9 @@ class AppliedIds {
     void agree(const IdList& list);
     /// Takes from a list what is not applied here.
     void learn(const IdList& list);
+    /// All of that member's content was copied to this one, which joins: what is unknown here is as
+    /// it is there. What is known here came from it since the copies began.
+    void join(const IdList& list);
     /// From now on overwritten() counts for all that is perhaps applied at this moment: no change
     /// of before is under way any more.
     void take_stock();

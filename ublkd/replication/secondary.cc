@@ -168,7 +168,7 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
                 apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
             break;
         case MessageType::kFinish:
-            ids_->learn(*request.ids);
+            ids_->join(*request.ids);
             finish_request_ = request;
             applies_.free(apply);
             store(Storing::kJoinFinish);

@@ -184,6 +184,22 @@ TEST(AppliedIdsTest, WhatNotBothHaveAppliedIsPerhapsApplied) {
     EXPECT_TRUE(ids.applied({1, 1}));
 }
 
+TEST(AppliedIdsTest, WhoJoinsKnowsWhatWasCopiedToIt) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    AppliedIds ids(table.get());
+    ids.note_applied({1, 3}, {1024, 512});
+    ids.note_perhaps({1, 4}, {2048, 512});  // under way
+    ids.join({{{1, 1}, true, {0, 512}},
+              {{1, 2}, false, {4096, 512}},
+              {{1, 2}, false, {8192, 512}},
+              {{1, 3}, true, {1024, 512}},
+              {{1, 4}, true, {2048, 512}}});
+    EXPECT_TRUE(ids.applied({1, 1}));
+    EXPECT_EQ(ids.pieces({1, 2}), (Pieces{{4096, 512}, {8192, 512}}));
+    EXPECT_TRUE(ids.applied({1, 3}));
+    EXPECT_EQ(ids.pieces({1, 4}), (Pieces{{2048, 512}}));
+}
+
 TEST(AppliedIdsTest, OlderSequenceDoesNotTakeTheNewerOnesPlace) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());

@@ -189,7 +189,8 @@ struct Pair {
 /// Two nodes; the second joins the first, the only member, and its copy has ended: the proposal
 /// that adds it is sent.
 struct Joining {
-    Joining() {
+    explicit Joining(void (*left)(Joining&) = [](Joining&) {}) {
+        left(*this);
         Membership record = record_of(1, 1);
         record.members.pop_back();
         first.node.start({.record = record, .pending = {}, .in_sync = true});

@@ -54,6 +54,16 @@ TEST(NodeRetry, R8_ChangeThatCameByACopyIsNotAppliedOverALaterOne) {
     EXPECT_EQ(pair.second.content[512], kRetried);
 }
 
+/// The change and a later one over it came to a joining replica by its copies, which then takes
+/// over.
+TEST(NodeRetry, R8_ChangeOfBeforeAJoinIsNotAppliedAgainByWhoJoined) {
+    Joining pair([](Joining& left) {
+        std::fill_n(left.first.content.begin(), kRange.length_bytes, kLater);
+        left.first.ids.note_applied(kChange, kRange);
+    });
+    EXPECT_TRUE(pair.second.ids.applied(kChange));
+}
+
 /// The change is on the other one alone, and the primary's content is copied over it: an id that
 /// still counted as applied would have the retry answered though the change is nowhere.
 TEST(NodeRetry, R8_ChangeThatWasCopiedOverIsAppliedAgain) {
