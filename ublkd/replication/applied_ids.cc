@@ -23,6 +23,7 @@ void append_rest(std::vector<Range>& rest, const Range& piece, const Range& rang
 
 AppliedIds::AppliedIds(Table* table) : table_(table) {
     for (const ClientTable& client : table_->clients) {
+        if (client.client_start == 0) continue;  // its memory is not touched
         uses_ = std::max(uses_, client.last_use);
         for (const Entry& entry : client.entries) orders_ = std::max(orders_, entry.order);
     }
@@ -257,6 +258,7 @@ void AppliedIds::take_stock() {
 
 void AppliedIds::clear() {
     for (ClientTable& client : table_->clients) {
+        if (client.last_use == 0) continue;  // never used
         client.client_start = 0;
         client.last_use = 0;
         client.entries.fill(Entry{});
