@@ -1,0 +1,74 @@
+"""What tests/model/run searches: each model within bounds in which it is clean, and with a rule taken out, which has to show a
+violation (or, where the model does not need that rule, is known to show none). CI takes those that are not long."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Search:
+    model: str
+    bounds: str  # -D switches, without the -D
+    off: str = ""  # the switch that takes a rule out; "": all rules are in
+    rule: str = ""  # and which one that is
+    needed: bool = True  # False: within these bounds nothing is violated without it
+    long: bool = False  # only in ./run soak model
+    minutes_max: float = 60
+
+    @property
+    def name(self):
+        return f"{self.model} {self.bounds} {self.off}".rstrip()
+
+
+def clean(model, bounds, **more):
+    return Search(model, bounds, **more)
+
+
+def off(model, bounds, switch, rule, **more):
+    return Search(model, bounds, switch, rule, **more)
+
+
+CUT = "MEMBERS=2 NUMBERS=5 FLUSHES DEATHS=1 CUTS=1"
+CUTS = "MEMBERS=2 NUMBERS=5 FLUSHES DEATHS=1 CUTS=2"
+THREE_CUTS = "MEMBERS=2 NUMBERS=5 FLUSHES CUTS=3"
+LATE = "MEMBERS=2 NUMBERS=4 WRITES=2 DEATHS=1 LATE"
+ONE_LOST = "MEMBERS=3 START=3 NUMBERS=3 DEATHS=1 NO_READS"
+ONE_LOST_LONGER = "MEMBERS=3 START=3 NUMBERS=5 NO_READS"
+
+MEMBERSHIP = [
+    clean("membership", CUTS),
+    clean("membership", THREE_CUTS),
+    clean("membership", "MEMBERS=2 NUMBERS=5 WRITES=2 FLUSHES CUTS=1"),
+    clean("membership", "MEMBERS=2 NUMBERS=5 HANDOVER FLUSHES DEATHS=1 CUTS=1"),
+    clean("membership", "MEMBERS=2 START=1 NUMBERS=5 FLUSHES DEATHS=1 CUTS=1"),
+    clean("membership", ONE_LOST),
+    clean("membership", LATE),
+    clean("membership", ONE_LOST_LONGER, long=True),
+    clean("membership", "MEMBERS=2 NUMBERS=6 FLUSHES DEATHS=1 CUTS=2", long=True),
+    clean("membership", "MEMBERS=2 NUMBERS=6 WRITES=2 FLUSHES CUTS=2", long=True),
+    clean("membership", "MEMBERS=2 NUMBERS=4 WRITES=2 FLUSHES DEATHS=1 CUTS=1 LATE", long=True),
+    clean("membership", "MEMBERS=3 NUMBERS=4", long=True),
+    clean("membership", "MEMBERS=3 NUMBERS=3 DEATHS=1", long=True),
+    clean("membership", "MEMBERS=3 NUMBERS=3 FLUSHES CUTS=1", long=True),
+    off("membership", LATE, "NO_NUMBER_CHECK", "R1: what comes under another number, or not from the primary, is refused"),
+    off("membership", CUT, "NO_ACK_ALL", "R2: acknowledged when all have it"),
+    off("membership", CUT, "NO_CONFIRM", "R2: a read is confirmed by all"),
+    off("membership", CUT, "NO_RANGE_LOCK", "R3: range locks"),
+    off("membership", CUT, "NO_JOINT", "R4: the old and the proposed membership acknowledge"),
+    off("membership", CUT, "NO_PENDING", "R4: a proposal is stored before it is sent"),
+    off("membership", CUT, "NO_LOST_FOR_GOOD", "R5: a member that is being left out confirms nothing more"),
+    off("membership", CUT, "NO_KEEPER_MAP", "R5: a lost member's dirty map begins as the keeper's activity map"),
+    off("membership", CUT, "NO_UNION_COPY", "R7: the union of the activity maps is copied"),
+    off("membership", CUT, "NO_COPY_ACTIVITY", "R7: a copy sets its target's activity bit"),
+    off("membership", ONE_LOST, "NO_COPY_DIRTY", "R7, R11: a copy marks its target's maps for lost members"),
+    off("membership", THREE_CUTS, "NO_COPY_DURABLE", "R7: a copy is durable before it counts"),
+    off("membership", LATE, "NO_CLOSE", "R7: members close what is older before they answer"),
+    off("membership", CUTS, "NO_BOOT_CHECK", "R9: a restart in another boot is not trusted"),
+    off("membership", CUTS, "NO_LOSS_COUNT", "R9: the record carries the loss count"),
+    off("membership", CUTS, "NO_BITS_DURABLE", "R10: bits are cleared when their writes are durable on all"),
+    off("membership", CUTS, "NO_JOIN_FLUSH", "R12: a replica that joins has flushed what it got"),
+    off("membership", CUTS, "NO_ACK_NUMBER", "R2: an acknowledgement counts under its number alone", needed=False, long=True),
+    off("membership", ONE_LOST_LONGER, "NO_MAPS_COPIED", "R11: maps of lost members are copied at a rejoin", needed=False, long=True),
+    off("membership", ONE_LOST_LONGER, "NO_LOSS_BOUND", "R11: a map is bound to the loss that it began with", needed=False, long=True),
+]
+
+SEARCHES = MEMBERSHIP
