@@ -49,6 +49,7 @@ MEMBERSHIP = [
     clean("membership", "MEMBERS=3 NUMBERS=4", long=True),
     clean("membership", "MEMBERS=3 NUMBERS=3 DEATHS=1", long=True),
     clean("membership", "MEMBERS=3 NUMBERS=3 FLUSHES CUTS=1", long=True),
+    clean("membership", "MEMBERS=3 START=3 NUMBERS=3 FLUSHES DEATHS=1 CUTS=1", long=True),
     off("membership", LATE, "NO_NUMBER_CHECK", "R1: what comes under another number, or not from the primary, is refused"),
     off("membership", CUT, "NO_ACK_ALL", "R2: acknowledged when all have it"),
     off("membership", CUT, "NO_CONFIRM", "R2: a read is confirmed by all"),
