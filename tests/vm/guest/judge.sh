@@ -30,7 +30,7 @@ run_test() {
     expected=$(sed -n 's/^# expect-kernel-log: //p' "$script")
     dmesg -c > /dev/null
     begin=$(cut -d. -f1 /proc/uptime)
-    echo "@begin $name"
+    printf '\n@begin %s\n' "$name"
     timeout -s KILL "$limit" sh -c ". /payload/guest/lib.sh; . $script" 2>&1
     status=$?
     dmesg -c > /tmp/kernel.log
@@ -47,6 +47,6 @@ run_test() {
         echo "$problems"
         [ $status -ne 0 ] || status=99
     fi
-    echo "@end $name $status $(($(cut -d. -f1 /proc/uptime) - begin))"
+    printf '\n@end %s %s %s\n' "$name" "$status" $(($(cut -d. -f1 /proc/uptime) - begin))
     [ $status = 0 ]
 }

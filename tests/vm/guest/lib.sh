@@ -24,4 +24,4 @@ random() { echo $(($(od -An -N4 -tu4 /dev/urandom) % $1)); }
 
 # cut_power SECONDS: asks the host to kill the machine at a random moment within SECONDS. The test goes on meanwhile; the next
 # boot runs it with PHASE one higher.
-cut_power() { echo "@cut $1"; }
+cut_power() { printf '\n@cut %s\n' "$1"; }
