@@ -249,6 +249,7 @@ struct AttachmentRecord {
     bool read_only = false;
     bool boot = false;
     bool delete_on_termination = false;
+    Durability durability = Durability::kFlush;  // in force while it is attached
     std::uint64_t created_ms = 0;
     std::uint64_t revision = 0;
 
@@ -268,6 +269,7 @@ struct AttachmentRecord {
         visit("delete_on_termination", self.delete_on_termination);
         visit("created_ms", self.created_ms);
         visit("detach_forced", self.detach_forced);
+        visit("durability", self.durability);
     }
 };
 

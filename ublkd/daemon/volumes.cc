@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
 
@@ -60,12 +61,24 @@ Result<std::vector<volume::ReplicaPlace>> Volumes::member_places(VolumeId volume
     return places;
 }
 
+/// What the volume's front end told its guest, by this daemon or by a former one; without one what
+/// is configured.
+Result<metadata::Durability> Volumes::durability_in_force(const metadata::VolumeRecord& record) {
+    TRY_ASSIGN(const auto attachments,
+               core_.store->list<metadata::AttachmentRecord>(metadata::where("volume", record.id)));
+    if (attachments.empty() || faults::rule_off("rule.durability_in_force"))
+        return record.durability;
+    return attachments.front().durability;
+}
+
 Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
                                                         const metadata::VolumeRecord& record) {
     const std::lock_guard life(slot->life);
     if (!slot->running) {
         TRY_ASSIGN(auto places, member_places(record.id));
-        TRY_ASSIGN(auto started, RunningVolume::start(core_, record, std::move(places), this));
+        metadata::VolumeRecord in_force = record;
+        TRY_ASSIGN(in_force.durability, durability_in_force(record));
+        TRY_ASSIGN(auto started, RunningVolume::start(core_, in_force, std::move(places), this));
         const std::lock_guard state(slot->state);
         slot->running = std::move(started);
     }

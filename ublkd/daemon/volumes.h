@@ -36,6 +36,7 @@ struct Front {
     std::unique_ptr<ReadOnlyDevice> read_only;
     std::unique_ptr<front::ublk::UblkDevice> ublk;  // on the lane's reactor; none for NBD
     bool nbd = false;
+    bool stopped_by_others = false;  // the ublk device, without this daemon
 };
 
 class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
@@ -118,6 +119,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<std::shared_ptr<RunningVolume>> acquire(const SlotRef& slot,
                                                    const metadata::VolumeRecord& record);
     Result<void> release(const SlotRef& slot);
+    Result<metadata::Durability> durability_in_force(const metadata::VolumeRecord& record);
     Result<std::vector<volume::ReplicaPlace>> member_places(VolumeId volume);
 
     // volumes_create.cc
@@ -150,6 +152,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> erase_attachment(const metadata::AttachmentRecord& attachment);
     static bool serves(const SlotRef& slot);
     static bool is_stopping(const SlotRef& slot);
+    static bool has_front(const SlotRef& slot);
     Result<std::vector<std::string>> users_of(const SlotRef& slot,
                                               const metadata::AttachmentRecord& attachment);
     Result<void> carry_out_detach(const SlotRef& slot,
@@ -169,6 +172,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void finish_interrupted();
     bool finish_one(const metadata::VolumeRecord& record);
     void recover_attachment(metadata::AttachmentRecord attachment);
+    bool is_left(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
+    void look_for_a_stop(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
     void end_volume(const SlotRef& slot);
     /// False: the device is in use and the detach was not forced, so the attachment stays.
     bool recover_detach(const SlotRef& slot, metadata::AttachmentRecord& attachment);

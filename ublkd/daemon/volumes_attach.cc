@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
@@ -54,13 +55,6 @@ io::Task<UblkResult> recover_or_attach(Lane* lane, const front::ublk::UblkEnviro
     auto attach = UblkDevice::attach(&lane->reactor(), lane->front_buffers.get(), environment,
                                      device, options);
     co_return co_await attach;
-}
-
-io::Task<Result<void>> detach_and_end(std::unique_ptr<UblkDevice>* device, bool force) {
-    auto detaching = (*device)->detach(force);
-    const auto detached = co_await detaching;
-    if (detached) device->reset();
-    co_return detached;
 }
 
 }  // namespace
@@ -179,7 +173,8 @@ Result<void> Volumes::start_ublk(const SlotRef& slot, RunningVolume& running,
                                  bool recovering) {
     front::ublk::UblkOptions options;
     options.volume = attachment.volume;
-    options.device_id = attachment.ublk_number.value_or(front::ublk::uapi::kAnyDevice);
+    if (!faults::rule_off("rule.device_names_kept"))
+        options.device_id = attachment.ublk_number.value_or(front::ublk::uapi::kAnyDevice);
     options.queues = static_cast<std::uint16_t>(attachment.queues);
     options.depth = static_cast<std::uint16_t>(attachment.depth);
     if (attachment.device)
@@ -213,6 +208,7 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
     block::BlockDevice* device = &running->device();
     {
         const std::lock_guard state(slot->state);
+        CHECK(!slot->front, "who attaches has looked whether it is attached");
         slot->front.emplace();
         if (attachment.read_only) {
             slot->front->read_only = std::make_unique<ReadOnlyDevice>(device);
@@ -231,7 +227,8 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
         const std::lock_guard state(slot->state);
         slot->front->nbd = true;
     }
-    (void)faults::hit("daemon.attach.after_front");
+    if (const int error = faults::hit("daemon.attach.after_front"); up && error != 0)
+        up = fail_errno(error, "attach");
     if (up) up = store_attached(attachment, recovering);
     if (!up) {
         if (const auto down = take_down(slot, attachment, true); !down) {
@@ -245,13 +242,13 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
 Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& attachment,
                                 bool force) {
     std::shared_ptr<RunningVolume> running;
-    std::unique_ptr<UblkDevice>* ublk = nullptr;
+    UblkDevice* ublk = nullptr;
     bool nbd = false;
     {
         const std::lock_guard state(slot->state);
         if (!slot->front) return {};
         running = slot->running;
-        if (slot->front->ublk) ublk = &slot->front->ublk;
+        ublk = slot->front->ublk.get();
         nbd = slot->front->nbd;
     }
     if (force) {  // a write that waits for space would hold the front end for ever
@@ -260,7 +257,7 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
     }
     if (ublk != nullptr) {
         const auto ended =
-            io::run_on(running->lane().reactor(), [&] { return detach_and_end(ublk, force); });
+            io::run_on(running->lane().reactor(), [&] { return ublk->detach(force); });
         if (!ended) {
             running->fail_when_full(false);
             return fail(ended.error());
@@ -268,11 +265,13 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
     }
     if (nbd) core_.engine->remove_export(attachment.volume.to_string());
     if (force) running->fail_when_full(false);  // for who else uses the volume
+    std::optional<Front> ended;
     {
         const std::lock_guard state(slot->state);
-        slot->front.reset();
+        ended.swap(slot->front);
         slot->trouble.clear();
     }
+    ended.reset();
     if (const auto released = release(slot); !released) {
         // The members are recopied or resynced at the next start; the device is gone all the same.
         log::warn("volume {} did not stop in order: {}", attachment.volume.to_string(),
@@ -287,9 +286,22 @@ ApiResult<api::AttachmentView> Volumes::attach(const AttachRequest& request) {
     const auto ref = slot(volume.id);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, request.volume));
     API_TRY_ASSIGN(auto attachment, check_attach(request, volume));
+    {  // a verify or a copy runs it, perhaps from before a change of the durability
+        const std::lock_guard state(ref->state);
+        attachment.durability = ref->running ? ref->running->durability() : volume.durability;
+    }
     API_TRY(store_attaching(volume, attachment));
     (void)faults::hit("daemon.attach.after_intent");
     if (const auto up = bring_up(ref, volume, attachment, false); !up) {
+        if (has_front(ref)) {  // nor could it be ended
+            attachment.detach_forced = true;
+            if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
+                log::warn("volume {}: {}", request.volume, to_string(stored.error()));
+            detach_goes_on(ref, attachment, up.error());
+            return refuse(
+                up.error(),
+                fmt::format("cannot attach {}; what was begun is being detached", request.volume));
+        }
         if (const auto erased = erase_attachment(attachment); !erased)
             log::warn("volume {}: {}", request.volume, to_string(erased.error()));
         return refuse(up.error(), fmt::format("cannot attach {}", request.volume));
@@ -324,6 +336,11 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
 bool Volumes::serves(const SlotRef& slot) {
     const std::lock_guard state(slot->state);
     return slot->front && !(slot->front->ublk && slot->front->ublk->is_stopping());
+}
+
+bool Volumes::has_front(const SlotRef& slot) {
+    const std::lock_guard state(slot->state);
+    return slot->front.has_value();
 }
 
 bool Volumes::is_stopping(const SlotRef& slot) {
@@ -373,11 +390,7 @@ ApiResult<void> Volumes::check_detach_all(InstanceId instance) {
 
 /// Carries a stored detach out or on: ends what this daemon serves, else what a former one left.
 Result<void> Volumes::carry_out_detach(const SlotRef& slot, const AttachmentRecord& attachment) {
-    bool is_up = false;
-    {
-        const std::lock_guard state(slot->state);
-        is_up = slot->front.has_value();
-    }
+    const bool is_up = has_front(slot);
     TRY(take_down(slot, attachment, attachment.detach_forced));
     if (!is_up) {  // it never came back
         TRY(remove_left_devices(attachment));

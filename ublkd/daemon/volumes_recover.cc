@@ -15,6 +15,7 @@
 
 namespace ublkd::daemon {
 
+using front::ublk::UblkDevice;
 using metadata::AttachmentRecord;
 using metadata::AttachmentState;
 using metadata::Frontend;
@@ -36,16 +37,6 @@ io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environmen
                                   std::uint32_t number) {
     auto removing = front::ublk::remove_device(environment, number);
     co_return co_await removing;
-}
-
-bool was_started(const front::ublk::FoundDevice& device) {
-    return device.info.state != front::ublk::uapi::kStateDead;
-}
-
-io::Task<void> quiesce_and_end(std::unique_ptr<front::ublk::UblkDevice>* device) {
-    auto quiescing = (*device)->quiesce();
-    co_await quiescing;
-    device->reset();
 }
 
 }  // namespace
@@ -87,7 +78,7 @@ Result<std::vector<std::string>> Volumes::users_of_left_devices(
     TRY_ASSIGN(const auto left, left_devices(attachment));
     std::vector<std::string> users;
     for (const auto& device : left) {
-        if (device.info.state == front::ublk::uapi::kStateDead) continue;
+        if (!device.was_started()) continue;
         const auto* environment = core_.engine->ublk();
         const auto of_this = front::ublk::device_users(
             fmt::format("ublkb{}", device.info.device_id), environment->device_folder,
@@ -122,7 +113,7 @@ void Volumes::adopt_for(const VolumeRecord& volume, std::vector<front::ublk::Fou
         if (attachment.frontend != Frontend::kUblk) continue;
         auto taken = left.begin();
         for (auto device = left.begin(); device != left.end(); ++device) {
-            if (was_started(*device) == was_started(*taken) &&
+            if (device->was_started() == taken->was_started() &&
                 device->info.device_id == attachment.ublk_number)
                 taken = device;
         }
@@ -133,7 +124,7 @@ void Volumes::adopt_for(const VolumeRecord& volume, std::vector<front::ublk::Fou
         break;
     }
     for (const auto& device : left) {
-        if (attachments->empty() || !was_started(device)) {
+        if (attachments->empty() || !device.was_started()) {
             remove_surplus_device(volume, device.info.device_id);
         } else {  // requests may wait in it
             core_.events->add("rescue.left", volume.id.to_string(),
@@ -155,7 +146,7 @@ void Volumes::adopt_left_devices() {
         return;
     }
     std::ranges::sort(*found, {}, [](const front::ublk::FoundDevice& device) {
-        return std::pair(!was_started(device), device.info.device_id);
+        return std::pair(!device.was_started(), device.info.device_id);
     });
     for (const auto& volume : *volumes) {
         std::vector<front::ublk::FoundDevice> left;
@@ -170,8 +161,7 @@ void Volumes::adopt_left_devices() {
 
 bool Volumes::recover_detach(const SlotRef& slot, AttachmentRecord& attachment) {
     const std::string id = attachment.volume.to_string();
-    if (serves(slot)) {  // it was not carried out, and that could not be stored
-        attachment.detach_forced = false;
+    if (serves(slot) && !attachment.detach_forced) {  // refused, and that could not be stored
         (void)store_attached(attachment, true);
         return true;
     }
@@ -204,6 +194,10 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
     (void)faults::hit("daemon.recover.attachment");
     const std::string id = attachment.volume.to_string();
     if (attachment.state == AttachmentState::kDetaching && recover_detach(ref, attachment)) return;
+    if (has_front(ref)) {  // all that lacks is the record of it
+        (void)store_attached(attachment, true);
+        return;
+    }
     const auto up = bring_up(ref, **volume, attachment, true);
     if (up) {
         core_.events->add("volume.recovered", id, attachment_view(attachment).device);
@@ -251,10 +245,7 @@ void Volumes::recover_attachments() {
                 const auto ref = slot((*attachments)[at].volume);
                 const Operation operation(ref->operation);
                 const auto again = core_.store->get<AttachmentRecord>((*attachments)[at].id);
-                const bool up = [&] {
-                    const std::lock_guard state(ref->state);
-                    return ref->front.has_value();  // by a user of the API, who was quicker
-                }();
+                const bool up = has_front(ref);  // by a user of the API, who was quicker
                 if (again && *again && !up && !ending_) recover_attachment(**again);
             }
         });
@@ -295,18 +286,42 @@ bool Volumes::finish_one(const VolumeRecord& record) {
     return done.has_value();
 }
 
+/// Whether the attachment is not what it should be: attached, with a front end.
+bool Volumes::is_left(const SlotRef& slot, const AttachmentRecord& attachment) {
+    return attachment.state != AttachmentState::kAttached || !has_front(slot);
+}
+
+/// Another program may stop a ublk device: then it is one no more, and `detach` is all that helps.
+void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attachment) {
+    UblkDevice* ublk = nullptr;
+    {
+        const std::lock_guard state(slot->state);
+        if (!slot->front || slot->front->stopped_by_others) return;
+        ublk = slot->front->ublk.get();
+    }
+    if (ublk == nullptr || ublk->is_stopping()) return;
+    Lane& lane = core_.engine->lane_of(attachment.volume);
+    if (!call_on(lane.reactor(), [ublk] { return ublk->status().gone; })) return;
+    const std::string why = fmt::format("/dev/ublkb{} was stopped by another program: detach it",
+                                        attachment.ublk_number.value_or(0));
+    {
+        const std::lock_guard state(slot->state);
+        slot->front->stopped_by_others = true;
+        slot->trouble = why;
+    }
+    core_.events->add("volume.trouble", attachment.volume.to_string(), why);
+}
+
 void Volumes::retry_attachments() {
-    const auto left = [](AttachmentState state) {
-        return state == AttachmentState::kBusy || state == AttachmentState::kDetaching;
-    };
     const auto attachments = core_.store->list<AttachmentRecord>();
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
-        if (!left(attachment.state)) continue;
         const auto ref = slot(attachment.volume);
         const Operation operation(ref->operation, std::try_to_lock);
         if (!operation.owns_lock()) continue;
         const auto again = core_.store->get<AttachmentRecord>(attachment.id);
-        if (again && *again && left((*again)->state)) recover_attachment(**again);
+        if (!again || !*again) continue;
+        look_for_a_stop(ref, **again);
+        if (is_left(ref, **again)) recover_attachment(**again);
     }
 }
 
@@ -332,13 +347,20 @@ void Volumes::end_volume(const SlotRef& ref) {
         running = std::move(ref->running);
     }
     if (!running) return;
-    if (ref->front && ref->front->ublk) {
-        io::run_on(running->lane().reactor(), [&] { return quiesce_and_end(&ref->front->ublk); });
+    UblkDevice* ublk = nullptr;
+    {
+        const std::lock_guard state(ref->state);
+        if (ref->front) ublk = ref->front->ublk.get();
     }
+    if (ublk != nullptr && faults::rule_off("rule.stop_leaves_devices"))
+        (void)io::run_on(running->lane().reactor(), [&] { return ublk->detach(true); });
+    else if (ublk != nullptr)
+        io::run_on(running->lane().reactor(), [&] { return ublk->quiesce(); });
     if (const auto stopped = running->stop(); !stopped)
         log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
+    std::optional<Front> ended;
     const std::lock_guard state(ref->state);
-    ref->front.reset();
+    ended.swap(ref->front);
 }
 
 std::vector<std::string> Volumes::shut_down(std::chrono::steady_clock::time_point deadline) {

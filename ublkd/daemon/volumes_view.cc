@@ -93,6 +93,10 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
         view.state = metadata::name_of(metadata::AttachmentState::kAttaching);
         if (view.message.empty()) view.message = "it is being brought back";
     }
+    if (record.state == metadata::AttachmentState::kAttached && ref->front &&
+        ref->front->stopped_by_others) {
+        view.state = metadata::name_of(metadata::AttachmentState::kBusy);
+    }
     return view;
 }
 

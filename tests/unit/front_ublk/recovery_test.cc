@@ -278,6 +278,28 @@ TEST(UblkRecovery, FindsADeviceWhoseNumberIsNotKnownByItsTag) {
     }
 }
 
+TEST(UblkRecovery, LeavesASecondDeviceInWhichRequestsMayWait) {
+    Rig rig;
+    Dying& first = Dying::make();
+    Dying& second = Dying::make();
+    first.die(rig);
+    auto other = rig.attach(&second.before);
+    ASSERT_TRUE(other) << to_string(other.error());
+    rig.kill(std::move(*other));
+    for (const char* name : {"ublkc0", "ublkc1"})
+        std::filesystem::create_directories(rig.folder + "/sys/class/ublk-char/" + name);
+    ASSERT_EQ(rig.kernel->device_count(), 2u);
+    auto device = rig.recover(&first.after, uapi::kAnyDevice);
+    ASSERT_TRUE(device) << to_string(device.error());
+    EXPECT_EQ((*device)->device_id(), 0u);
+    rig.settle();
+    EXPECT_EQ(first.write.result, 4096);
+    EXPECT_EQ(rig.kernel->device_count(), 2u);
+    ASSERT_TRUE(rig.detach(*device));
+    ASSERT_EQ(rig.kernel->device_count(), 1u);
+    ASSERT_TRUE(rig.run(remove_device(&rig.environment, 1)));
+}
+
 struct Broken {
     const char* name;
     const char* point;  // or nullptr

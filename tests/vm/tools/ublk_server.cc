@@ -245,6 +245,16 @@ int remove_one(std::uint32_t device_id) {
     return 0;
 }
 
+/// Stops a device whoever serves it, as another program may.
+int stop_one(std::uint32_t device_id) {
+    Machine machine;
+    front::ublk::UblkControl control(machine.environment.driver, machine.environment.deadlines);
+    const auto stopped =
+        io::run_on(machine.thread->reactor(), [&] { return control.stop(device_id); });
+    if (!stopped) give_up("stop", stopped.error());
+    return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -264,8 +274,11 @@ int main(int argc, char** argv) {
     }
     if (args.size() == 2 && args[0] == "remove")
         return remove_one(static_cast<std::uint32_t>(number(1, 0)));
+    if (args.size() == 2 && args[0] == "stop")
+        return stop_one(static_cast<std::uint32_t>(number(1, 0)));
     std::fputs(
-        "usage: ublk_server serve FILE SIZE_MIB [N [DELAY_US]] | list | users N | remove N\n",
+        "usage: ublk_server serve FILE SIZE_MIB [N [DELAY_US]] | list | users N | remove N | stop "
+        "N\n",
         stderr);
     return 2;
 }

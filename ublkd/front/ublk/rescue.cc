@@ -1,5 +1,6 @@
 #include "ublkd/front/ublk/rescue.h"
 
+#include <algorithm>
 #include <functional>
 
 #include "ublkd/base/log.h"
@@ -49,19 +50,17 @@ io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* e
     co_return all;
 }
 
-io::Task<Result<std::vector<std::uint32_t>>> find_orphans_of(const UblkEnvironment* environment,
-                                                             VolumeId volume) {
-    const auto all = co_await find_devices(environment);
-    if (!all) co_return fail(all.error());
-    std::vector<std::uint32_t> ids;
-    for (const bool started : {true, false}) {
-        for (const FoundDevice& found : *all) {
-            const bool mine = found.info.server_flags == device_tag(volume) && !found.server_alive;
-            if (mine && (found.info.state != uapi::kStateDead) == started)
-                ids.push_back(found.info.device_id);
-        }
-    }
-    co_return ids;
+io::Task<Result<std::vector<FoundDevice>>> find_orphans_of(const UblkEnvironment* environment,
+                                                           VolumeId volume) {
+    auto found = co_await find_devices(environment);
+    if (!found) co_return fail(found.error());
+    std::erase_if(*found, [volume](const FoundDevice& device) {
+        return device.info.server_flags != device_tag(volume) || device.server_alive;
+    });
+    std::ranges::sort(*found, {}, [](const FoundDevice& device) {
+        return std::pair(!device.was_started(), device.info.device_id);
+    });
+    co_return found;
 }
 
 io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id) {

@@ -21,14 +21,15 @@ struct FoundDevice {
     /// "running", "starting", "waiting for recovery", "lost" (live by its state, but nobody serves
     /// it), "never started".
     const char* condition = "";
+    /// Requests may wait in it; one that was never started has had none.
+    bool was_started() const { return info.state != uapi::kStateDead; }
 };
 
 /// All ublk devices, by number. A device that does not answer in time is left out and logged.
 io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* environment);
-/// Numbers of the devices that carry `volume`'s tag and that nobody serves; those that were started
-/// come first.
-io::Task<Result<std::vector<std::uint32_t>>> find_orphans_of(const UblkEnvironment* environment,
-                                                             VolumeId volume);
+/// Those that carry `volume`'s tag and that nobody serves; those that were started come first.
+io::Task<Result<std::vector<FoundDevice>>> find_orphans_of(const UblkEnvironment* environment,
+                                                           VolumeId volume);
 /// Stops and removes a device, whoever made it: bounded. kBusy where its server lives. Requests
 /// that wait fail with EIO.
 io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id);

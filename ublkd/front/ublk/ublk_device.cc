@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <ranges>
 #include <utility>
 
 #include "ublkd/base/check.h"
@@ -385,11 +386,17 @@ io::Task<Result<void>> UblkDevice::Impl::find_device() {
     if (code != Errc::kNotFound && code != Errc::kConflict) co_return waited;
     const auto orphans = co_await find_orphans_of(environment_, options_.volume);
     if (!orphans || orphans->empty()) co_return waited;
-    options_.device_id = orphans->front();
-    for (std::size_t i = 1; i < orphans->size(); ++i) {
-        const auto removed = co_await remove_device(environment_, (*orphans)[i]);
-        log::warn("{} of {} too had no server: {}", name_of((*orphans)[i]),
-                  options_.volume.to_string(), removed ? "removed" : to_string(removed.error()));
+    options_.device_id = orphans->front().info.device_id;
+    for (const FoundDevice& other : *orphans | std::views::drop(1)) {
+        const std::string volume = options_.volume.to_string();
+        if (other.was_started()) {  // requests may wait in it
+            log::warn("{} is a second device of {}: `ebs-cli rescue remove` clears it",
+                      name_of(other.info.device_id), volume);
+            continue;
+        }
+        const auto removed = co_await remove_device(environment_, other.info.device_id);
+        log::warn("{} of {} too had no server: {}", name_of(other.info.device_id), volume,
+                  removed ? "removed" : to_string(removed.error()));
     }
     co_return co_await wait_for_quiesced();
 }
