@@ -182,6 +182,7 @@ std::string read_values(const toml::table& root, Configuration& into) {
     if (!parse_listen(listen, into.nbd_address, into.nbd_port))
         reader.refuse("nbd", "listen", "ADDRESS:PORT, or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
+    reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
     reader.number("data", "reactors", into.reactors, 0, 64);
     reader.number("data", "buffer_mib", into.buffer_mib, 4, 65536);
     return reader.done();
@@ -239,6 +240,9 @@ listen = {}                # loopback ADDRESS:PORT, or empty for none
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
 
+[pools]
+replace_after_s = {}      # seconds; then a replica whose pool is missing or failed is replaced
+
 [data]
 reactors = {}               # threads that serve volumes; 0: half the processors
 buffer_mib = {}             # memory for requests in flight, of each reactor
@@ -249,7 +253,8 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_address.empty()
                    ? ""
                    : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
-        configuration.ublk, configuration.reactors, configuration.buffer_mib);
+        configuration.ublk, configuration.replace_after_s, configuration.reactors,
+        configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

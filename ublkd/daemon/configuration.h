@@ -25,6 +25,8 @@ struct Configuration {
     unsigned reactors = 0;          // 0: half the processors, 1 to 8
     std::uint64_t buffer_mib = 64;  // of one reactor
     bool ublk = true;
+    unsigned replace_after_s = 300;  // a volume in no use gets another replica for one whose pool
+                                     // has been away for so long
 
     std::string database() const { return state_dir + "/metadata.db"; }
     std::string host_file() const { return state_dir + "/host-id"; }

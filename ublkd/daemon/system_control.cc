@@ -132,6 +132,14 @@ api::VersionView SystemControl::version() {
     return {UBLKD_VERSION, "v1", initialized(), getpid(), boot_id_text()};
 }
 
+/// `reason`: why a member of a volume at rest cannot be used; it may come back.
+std::string SystemControl::what_comes(const std::string& reason) {
+    const std::string when = "it gets another when a pool in a free failure domain is there";
+    if (reason.empty()) return "; " + when;
+    return fmt::format(" ({}); {}, and this has lasted for {} s", reason, when,
+                       core_.configuration->replace_after_s);
+}
+
 void SystemControl::count_volumes(api::StatusView& view) {
     const auto volumes = volumes_->volumes();
     if (!volumes) {
@@ -150,10 +158,9 @@ void SystemControl::count_volumes(api::StatusView& view) {
             view.problems.push_back(fmt::format("{}: syncing, {}%", name, percent));
         } else if (health.state == "degraded") {
             ++view.volumes_degraded;
-            view.problems.push_back(
-                fmt::format("{}: degraded, {} of {} replicas in sync; it gets another when a pool "
-                            "in a free failure domain is there",
-                            name, health.in_sync, health.wanted));
+            view.problems.push_back(fmt::format("{}: degraded, {} of {} replicas in sync{}", name,
+                                                health.in_sync, health.wanted,
+                                                what_comes(health.reason)));
         } else if (health.state == "blocked") {
             ++view.volumes_degraded;
             view.problems.push_back(

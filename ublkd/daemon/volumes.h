@@ -109,6 +109,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         std::string trouble;  // why the attachment is not served
         std::chrono::steady_clock::time_point next_repair{};
         std::chrono::seconds repair_backoff{1};
+        std::optional<std::chrono::steady_clock::time_point> lost_since;  // a member, at rest
     };
     using SlotRef = std::shared_ptr<Slot>;
     using Operation = std::unique_lock<std::timed_mutex>;
@@ -190,6 +191,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
+    bool lost_a_member(const replication::Membership& record);
+    Result<void> replace_lost_member(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                                     const replication::Membership& record);
     std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,
                                               const replication::Membership& record);
     std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume,
@@ -204,6 +208,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     // volumes_view.cc
     api::ApiResult<api::VolumeView> view_of(const metadata::VolumeRecord& record);
     api::AttachmentView attachment_view(const metadata::AttachmentRecord& record);
+    /// Why the member cannot be used now: its pool, or its folder is not there; "": it can.
+    std::string trouble_of(const replication::Member& member);
     void add_health(const metadata::VolumeRecord& record, api::VolumeView& view);
     void add_health_at_rest(const replication::Membership& record, api::VolumeView& view);
     void add_health_running(const volume::VolumeStatus& status, api::VolumeView& view);

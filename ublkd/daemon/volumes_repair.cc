@@ -172,6 +172,48 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
     return winner;
 }
 
+/// Whether a member cannot be used now, while another one can, and a pool in a free domain could
+/// take a replica.
+bool Volumes::lost_a_member(const Membership& record) {
+    std::set<std::string> taken;
+    std::size_t usable = 0;
+    for (const auto& member : record.members) {
+        if (!trouble_of(member).empty()) continue;
+        taken.insert(core_.pools->domain_of_pool(member.pool));
+        ++usable;
+    }
+    return usable > 0 && usable < record.members.size() &&
+           !choose_candidates(core_.pools->usable(), taken, 1).empty();
+}
+
+/// A volume that nobody uses does not notice that a member's disk has died. Where that has lasted,
+/// it is started once, without that member: who starts proposes out who is not there, and the next
+/// round finds a degraded volume.
+Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecord& volume,
+                                          const Membership& record) {
+    const bool lost = lost_a_member(record);
+    const std::lock_guard life(slot->life);
+    {
+        const auto now = std::chrono::steady_clock::now();
+        const std::lock_guard state(slot->state);
+        if (!lost || slot->running) {
+            slot->lost_since.reset();
+            return {};
+        }
+        if (!slot->lost_since) slot->lost_since = now;
+        if (now - *slot->lost_since < std::chrono::seconds(core_.configuration->replace_after_s))
+            return {};
+    }
+    std::vector<volume::ReplicaPlace> places;
+    for (const auto& member : record.members) {
+        if (!trouble_of(member).empty()) continue;
+        if (auto place = core_.pools->place(member.pool, member.replica))
+            places.push_back(std::move(*place));
+    }
+    TRY_ASSIGN(const auto running, RunningVolume::start(core_, volume, std::move(places), this));
+    return running->stop();
+}
+
 bool Volumes::repair_one(const VolumeRecord& listed) {
     const auto ref = slot(listed.id);
     {
@@ -192,7 +234,16 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
         return false;
     }
     const auto record = core_.authority->current(volume.id);
-    if (!record || !*record || (*record)->members.size() >= volume.replica_count) return false;
+    if (!record || !*record) return false;
+    if ((*record)->members.size() >= volume.replica_count) {
+        if (volume.state != metadata::VolumeState::kAvailable) return false;
+        const auto replaced = replace_lost_member(ref, volume, **record);
+        if (replaced) return false;
+        log::warn("volume {}: {}", volume.id.to_string(), to_string(replaced.error()));
+        const std::lock_guard state(ref->state);
+        back_off(ref);
+        return false;
+    }
     auto candidate = resume_candidate(volume, **record);
     if (!candidate) candidate = new_candidate(volume, **record);
     if (!candidate) return false;

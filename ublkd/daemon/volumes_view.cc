@@ -100,13 +100,19 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     return view;
 }
 
+std::string Volumes::trouble_of(const replication::Member& member) {
+    std::string trouble = core_.pools->trouble_of(member.pool);
+    if (trouble.empty() && !is_there(core_.pools->place(member.pool, member.replica)))
+        trouble = "its folder is not in the pool";
+    return trouble;
+}
+
 /// Of a volume that nobody uses: from its record, and from what is there of its members.
 void Volumes::add_health_at_rest(const replication::Membership& record, api::VolumeView& view) {
     std::vector<std::string> troubles;
     for (const auto& member : record.members) {
         const auto place = core_.pools->place(member.pool, member.replica);
-        std::string trouble = core_.pools->trouble_of(member.pool);
-        if (trouble.empty() && !is_there(place)) trouble = "its folder is not in the pool";
+        const std::string trouble = trouble_of(member);
         if (trouble.empty()) {
             ++view.health.in_sync;
         } else {
