@@ -280,13 +280,6 @@ std::string Pools::trouble_of(PoolId pool) {
                        entry->pool ? "failed" : "missing", entry->trouble);
 }
 
-bool Pools::is_open(PoolId pool) {
-    const auto entry = find(pool);
-    if (!entry) return false;
-    const std::lock_guard lock(entry->mutex);
-    return entry->pool != nullptr;
-}
-
 Result<void> Pools::remove_replica(PoolId pool, ReplicaId replica) {
     const auto entry = find(pool);
     if (!entry) return {};

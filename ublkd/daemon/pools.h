@@ -54,7 +54,6 @@ class Pools final : public api::PoolControl {
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
-    bool is_open(PoolId pool);
     /// Why its replicas cannot be used now; "": they can.
     std::string trouble_of(PoolId pool);
     /// ok where there is none. kClosed where the pool is not open.

@@ -26,6 +26,12 @@ std::string what_changed(const api::ModifyVolumeRequest& request) {
     return fmt::format("{}", fmt::join(changes, ", "));
 }
 
+/// Whether a replica was lost by its own disk, and not since the volume stopped or its source
+/// failed.
+bool is_of_its_disk(const Error& cause) {
+    return cause.code == Errc::kIo || cause.code == Errc::kCorrupt || cause.code == Errc::kNoSpace;
+}
+
 }  // namespace
 
 Volumes::Volumes(const Core& core, std::function<void()> changed)
@@ -207,12 +213,15 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
                        fmt::format("{} in {}: {}", member.replica.to_string(),
                                    member.pool.to_string(), to_string(cause)));
     worker_->submit([this, volume, member, cause] {
-        if (cause.code == Errc::kIo || cause.code == Errc::kCorrupt)
+        if (is_of_its_disk(cause) && cause.code != Errc::kNoSpace)
             core_.pools->mark_failed(member.pool, cause);
         const auto ref = slot(volume);
         {
             const std::lock_guard state(ref->state);
-            if (ref->joining == member.replica) back_off(ref);  // the next copy may fail as well
+            if (ref->joining == member.replica) {
+                back_off(ref);  // the next copy may fail as well
+                if (is_of_its_disk(cause)) ref->failed_target = member.pool;
+            }
         }
         finish_joining(volume, member.replica);
         reconcile(volume);
@@ -230,6 +239,7 @@ void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
         {
             const std::lock_guard state(ref->state);
             ref->repair_backoff = std::chrono::seconds(1);
+            ref->failed_target = PoolId();
         }
         reconcile(volume);
         finish_joining(volume, replica);

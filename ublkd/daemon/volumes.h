@@ -104,7 +104,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         std::shared_ptr<RunningVolume> running;
         unsigned users = 0;
         std::optional<Front> front;
-        ReplicaId joining;  // being copied to; holds a use
+        ReplicaId joining;     // being copied to; holds a use
+        PoolId failed_target;  // where the last copy failed by the disk that it went to
         bool deleting = false;
         std::string trouble;  // why the attachment is not served
         std::chrono::steady_clock::time_point next_repair{};
@@ -195,9 +196,12 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> replace_lost_member(const SlotRef& slot, const metadata::VolumeRecord& volume,
                                      const replication::Membership& record);
     std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,
-                                              const replication::Membership& record);
+                                              const replication::Membership& record,
+                                              PoolId failed_target);
+    std::vector<UsablePool> targets(const replication::Membership& record, PoolId failed_target);
     std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume,
-                                           const replication::Membership& record);
+                                           const replication::Membership& record,
+                                           PoolId failed_target);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
     void revoke_permission_of(const metadata::VolumeRecord& volume, ReplicaId replica);
     static void back_off(const SlotRef& slot);

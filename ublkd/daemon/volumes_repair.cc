@@ -116,15 +116,16 @@ void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, Poo
     discard_replica(core_, replica, pool);
 }
 
-/// A replica that was being brought in when the daemon ended.
+/// A replica that was being brought in when the daemon or the copy ended; not where its disk was
+/// why.
 std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
-                                                   const Membership& record) {
+                                                   const Membership& record, PoolId failed_target) {
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
         auto place = core_.pools->place(replica.pool, replica.id);
-        if (place && core_.pools->is_open(replica.pool) &&
-            holds_a_place(core_, volume, replica.id)) {
+        if (place && core_.pools->trouble_of(replica.pool).empty() &&
+            replica.pool != failed_target && holds_a_place(core_, volume, replica.id)) {
             return Candidate{std::move(*place), {}, {}};
         }
         give_up_replica(volume, replica.id, replica.pool);
@@ -132,14 +133,23 @@ std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
     return std::nullopt;
 }
 
-/// Pools in free domains prepare and ask; who is granted is the one.
-std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
-                                                const Membership& record) {
+/// Pools in free domains; that where the last copy failed only where there is no other.
+std::vector<UsablePool> Volumes::targets(const Membership& record, PoolId failed_target) {
     std::set<std::string> taken;
     for (const auto& member : record.members)
         taken.insert(core_.pools->domain_of_pool(member.pool));
+    const auto usable = core_.pools->usable();
+    auto others = usable;
+    std::erase_if(others, [&](const UsablePool& pool) { return pool.id == failed_target; });
+    auto chosen = choose_candidates(others, taken, 1);
+    return chosen.empty() ? choose_candidates(usable, taken, 1) : chosen;
+}
+
+/// The targets prepare and ask; who is granted is the one.
+std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
+                                                const Membership& record, PoolId failed_target) {
     std::vector<Candidate> candidates;
-    for (const auto& pool : choose_candidates(core_.pools->usable(), taken, 1)) {
+    for (const auto& pool : targets(record, failed_target)) {
         if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
             candidates.push_back({std::move(*place), {}, {}});
     }
@@ -216,10 +226,12 @@ Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecor
 
 bool Volumes::repair_one(const VolumeRecord& listed) {
     const auto ref = slot(listed.id);
+    PoolId failed_target;
     {
         const std::lock_guard state(ref->state);
         if (ref->joining || ref->deleting || std::chrono::steady_clock::now() < ref->next_repair)
             return false;
+        failed_target = ref->failed_target;
     }
     const Operation operation(ref->operation, std::try_to_lock);
     if (!operation.owns_lock()) return false;
@@ -244,8 +256,8 @@ bool Volumes::repair_one(const VolumeRecord& listed) {
         back_off(ref);
         return false;
     }
-    auto candidate = resume_candidate(volume, **record);
-    if (!candidate) candidate = new_candidate(volume, **record);
+    auto candidate = resume_candidate(volume, **record, failed_target);
+    if (!candidate) candidate = new_candidate(volume, **record, failed_target);
     if (!candidate) return false;
 
     const ReplicaId replica = candidate->place.member.replica;
