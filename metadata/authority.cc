@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "metadata/place.h"
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 
@@ -28,6 +29,21 @@ Result<bool> adds_a_past_holder(Transaction& tx, const MembershipRecord& stored,
     return false;
 }
 
+/// Whether each member that `next` adds, or names with another host or pool, holds a place of the
+/// volume.
+Result<bool> members_hold_places(Transaction& tx, const MembershipRecord& stored,
+                                 const Membership& next) {
+    if (faults::rule_off("rule.members_hold_places")) return true;
+    for (const replication::Member& member : next.members) {
+        const replication::Member* const before =
+            stored.membership ? stored.membership->find(member.replica) : nullptr;
+        if (before != nullptr && *before == member) continue;
+        TRY_ASSIGN(const bool holds, holds_place(tx, next.volume, member));
+        if (!holds) return false;
+    }
+    return true;
+}
+
 Result<Verdict> judge(Transaction& tx, const MembershipRecord& stored, const Proposal& proposal) {
     if (stored.retired && !faults::rule_off("rule.retired_volume_declined"))
         return Verdict::kDeclined;
@@ -35,7 +51,10 @@ Result<Verdict> judge(Transaction& tx, const MembershipRecord& stored, const Pro
     if (verdict != Verdict::kAuthorized) return verdict;
     auto barred = adds_a_past_holder(tx, stored, proposal.next);
     if (!barred) return fail(barred.error());
-    return *barred ? Verdict::kBarred : Verdict::kAuthorized;
+    if (*barred) return Verdict::kBarred;
+    // Unlike a bar this may change: who holds none may be granted one later.
+    TRY_ASSIGN(const bool all_hold, members_hold_places(tx, stored, proposal.next));
+    return all_hold ? Verdict::kAuthorized : Verdict::kDeclined;
 }
 
 }  // namespace

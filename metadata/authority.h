@@ -1,9 +1,9 @@
 // The membership group authority (replication R4): stores each volume's membership record,
 // authorizes a greater number by compare-and-set, declines any other. The decision is
-// replication::decide(); this class runs it inside one writing transaction, so that it is on stable
-// storage before anybody hears of it. The greatest number ever authorized outlives the volume.
-// Fault points: authority.before_store, authority.after_store. Control plane; blocking;
-// thread-safe. docs/metadata.md.
+// replication::decide(), and that who joins holds a place of the volume (place.h); this class runs
+// it inside one writing transaction, so that it is on stable storage before anybody hears of it.
+// The greatest number ever authorized outlives the volume. Fault points: authority.before_store,
+// authority.after_store. Control plane; blocking; thread-safe. docs/metadata.md.
 #pragma once
 
 #include <optional>

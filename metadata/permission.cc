@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "metadata/place.h"
 #include "ublkd/base/fault_injection.h"
 
 namespace ublkd::metadata {
@@ -24,12 +25,25 @@ PermissionResult answer_for(PermissionAnswer answer, const PermissionRecord& rec
     return PermissionResult{answer, Holder{record.host, record.incarnation}, record.generation};
 }
 
+/// Of a resource that is free: a volume's place is for those who have prepared a replica for it.
+Result<std::optional<PermissionResult>> judge_candidate(Transaction& tx,
+                                                        const std::string& resource,
+                                                        const Holder& asker,
+                                                        std::uint64_t generation) {
+    using Answer = std::optional<PermissionResult>;
+    const auto place = parse_place(resource);
+    if (!place || faults::rule_off("rule.permission_candidates")) return Answer();
+    TRY_ASSIGN(const bool prepared, is_candidate(tx, *place, asker));
+    if (prepared) return Answer();
+    return Answer(PermissionResult{PermissionAnswer::kNotACandidate, Holder(), generation});
+}
+
 /// What `asker` is told; nullopt where the resource is free for it, and is to be granted.
-Result<std::optional<PermissionResult>> judge(Transaction& tx,
+Result<std::optional<PermissionResult>> judge(Transaction& tx, const std::string& resource,
                                               const std::optional<PermissionRecord>& record,
                                               const Holder& asker) {
     using Answer = std::optional<PermissionResult>;
-    if (!record) return Answer();
+    if (!record) return judge_candidate(tx, resource, asker, 0);
     switch (record->state) {
         case PermissionState::kGranted:
             if (same_holder(*record, asker))
@@ -42,11 +56,11 @@ Result<std::optional<PermissionResult>> judge(Transaction& tx,
         case PermissionState::kRevoked:
             break;
     }
-    auto past = tx.get<PastHolderRecord>(record->resource, asker.host, asker.incarnation);
+    auto past = tx.get<PastHolderRecord>(resource, asker.host, asker.incarnation);
     if (!past) return fail(past.error());
     if (*past && !faults::rule_off("rule.permission_past_holder"))
         return Answer(answer_for(PermissionAnswer::kRevokedFromAsker, *record));
-    return Answer();
+    return judge_candidate(tx, resource, asker, record->generation);
 }
 
 Result<bool> is_member_somewhere(Transaction& tx, ReplicaId incarnation) {
@@ -96,7 +110,7 @@ Result<PermissionResult> PermissionService::request(const std::string& resource,
         [&](Transaction& tx) -> Result<std::optional<PermissionResult>> {
             auto record = tx.get<PermissionRecord>(resource);
             if (!record) return fail(record.error());
-            return judge(tx, *record, asker);
+            return judge(tx, resource, *record, asker);
         });
     if (!settled) return fail(settled.error());
     if (*settled) return **settled;
@@ -107,7 +121,7 @@ Result<PermissionResult> PermissionService::request(const std::string& resource,
             stored = false;
             auto found = tx.get<PermissionRecord>(resource);
             if (!found) return fail(found.error());
-            TRY_ASSIGN(const auto answer, judge(tx, *found, asker));
+            TRY_ASSIGN(const auto answer, judge(tx, resource, *found, asker));
             if (answer) return *answer;
             PermissionRecord record = found->value_or(PermissionRecord{.resource = resource});
             record.state = PermissionState::kGranted;

@@ -2,7 +2,8 @@
 // first to ask is granted; the stored indication denies all others. A grant is on stable storage
 // before it is acknowledged, so a holder that lost the answer asks again and is granted again, and
 // nobody else ever is. A holder is a host *and* an incarnation: a host that lost its disk asks with
-// a new incarnation and does not inherit. A deleted resource is denied for ever. revoke() is an
+// a new incarnation and does not inherit. A place of a volume (place.h) is granted to who has
+// prepared a replica for it alone. A deleted resource is denied for ever. revoke() is an
 // act (nothing expires): it raises the generation, bars the holder from this resource, and is
 // refused while the holder's incarnation is a member of a membership record (propose a record
 // without it first: R5 fences it). Fault points: permission.before_store, permission.after_store.
@@ -26,9 +27,15 @@ struct Holder {
     friend bool operator==(const Holder&, const Holder&) = default;
 };
 
-enum class PermissionAnswer { kGranted, kHeldByAnother, kRevokedFromAsker, kDeleted };
-constexpr std::array<std::string_view, 4> enum_names(PermissionAnswer) {
-    return {"granted", "held-by-another", "revoked-from-asker", "deleted"};
+enum class PermissionAnswer {
+    kGranted,
+    kHeldByAnother,
+    kRevokedFromAsker,
+    kDeleted,
+    kNotACandidate  // it has prepared no replica for the place that it asks for
+};
+constexpr std::array<std::string_view, 5> enum_names(PermissionAnswer) {
+    return {"granted", "held-by-another", "revoked-from-asker", "deleted", "not-a-candidate"};
 }
 
 struct PermissionResult {

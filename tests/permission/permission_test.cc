@@ -12,11 +12,13 @@
 
 #include "tests/permission/askers.h"
 #include "tests/permission/daemon.h"
+#include "tests/permission/enroll.h"
 #include "tests/permission/http_client.h"
 
 namespace ublkd::permission_test {
 namespace {
 
+constexpr unsigned kAskersMax = 32;
 constexpr unsigned kResourcesPerBarrier = 25;
 
 /// One asker: all resources in turn, with all others released at the same moment every
@@ -45,6 +47,7 @@ class Permission : public ::testing::Test {
     void SetUp() override {
         ASSERT_TRUE(daemon_.start()) << daemon_.log();
         ASSERT_TRUE(daemon_.initialize()) << daemon_.log();
+        ASSERT_TRUE(enroll_hosts(daemon_, kAskersMax)) << daemon_.log();
     }
     void TearDown() override {
         if (HasFailure()) std::fputs(daemon_.log().c_str(), stderr);
@@ -83,7 +86,7 @@ class Permission : public ::testing::Test {
 };
 
 TEST_F(Permission, P1_ThirtyTwoAskersOnTenThousandResourcesGetOneGrantEach) {
-    const Board board(32, 10'000);
+    const Board board(kAskersMax, 10'000);
     ASSERT_TRUE(run_askers(board, "vol-1", [] {}, 600));
     expect_one_grant_each(board);
 }
@@ -104,6 +107,17 @@ TEST_F(Permission, P1_GrantsToTwoAreCountedWithARuleOff) {
         ASSERT_TRUE(run_askers(board, "vol-" + std::to_string(++volume), [] {}, 60));
         EXPECT_GT(tally(board).granted_twice, 0u) << rule;
     }
+}
+
+TEST_F(Permission, P1_UnknownHostsAreRefusedAndNothingIsStored) {
+    HttpClient client(daemon_.socket());
+    const auto answer = client.request("POST", "/v1/permissions",
+                                       R"({"ResourceId":"r","HostId":")" + host_of(kAskersMax) +
+                                           R"(","Incarnation":")" + incarnation_of(0) + R"("})");
+    ASSERT_TRUE(answer);
+    EXPECT_EQ(answer->status, 404);
+    EXPECT_NE(answer->body.find("InvalidHost.NotFound"), std::string::npos) << answer->body;
+    EXPECT_EQ(ask("r", 0), Told::Outcome::kGranted);
 }
 
 TEST_F(Permission, P2_KilledBeforeTheStoreAnybodyMayWin) {

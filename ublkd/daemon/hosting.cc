@@ -1,7 +1,5 @@
 #include "ublkd/daemon/hosting.h"
 
-#include <fmt/format.h>
-
 #include <thread>
 
 #include "ublkd/base/fault_injection.h"
@@ -72,10 +70,6 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
 }
 
 }  // namespace
-
-std::string place_name(VolumeId volume, unsigned index) {
-    return fmt::format("{}/replica/{}", volume.to_string(), index);
-}
 
 void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
                      const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {

@@ -12,13 +12,13 @@
 #include <string>
 #include <vector>
 
+#include "metadata/place.h"
 #include "ublkd/daemon/core.h"
 #include "ublkd/volume/volume_types.h"
 
 namespace ublkd::daemon {
 
-/// The permission service's name for the place `index` of a volume.
-std::string place_name(VolumeId volume, unsigned index);
+using metadata::place_name;
 
 struct Candidate {
     volume::ReplicaPlace place;

@@ -146,6 +146,7 @@ ApiResult<api::PermissionAnswer> Permissions::request_permission(
         return refuse("InvalidParameterValue",
                       fmt::format("Incarnation is a replica's whole id; '{}' was given",
                                   api::shown(request.incarnation)));
+    API_TRY(find_host(core_.store, host->to_string()));
     const auto result = core_.permissions->request(request.resource_id, {*host, *incarnation});
     if (!result)
         return refuse(result.error(),

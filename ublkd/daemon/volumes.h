@@ -6,7 +6,8 @@
 // A slot per volume: one operation at a time on it (Slot::operation); the volume runs while it has
 // users (attachment, verify, copy). Thread-safe: called by the API's threads and by Repair;
 // reactors only post. Parts: volumes_create.cc, volumes_attach.cc, volumes_delete.cc,
-// volumes_view.cc, volumes_recover.cc. Owner: Daemon; shut_down() comes first. Fault points:
+// volumes_view.cc, volumes_membership.cc, volumes_recover.cc, volumes_repair.cc. Owner: Daemon;
+// shut_down() comes first. Fault points:
 // daemon.create.{after_intent,after_record,before_available},
 // daemon.attach.{after_intent,after_front}, daemon.detach.{after_intent,after_front},
 // daemon.delete.{after_intent,after_record}, daemon.recover.attachment, and those of hosting.h.
@@ -208,6 +209,14 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     // volumes_delete.cc
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);
+
+    // volumes_membership.cc
+    struct AtRest {
+        SlotRef slot;
+        Operation operation;
+        std::unique_lock<std::mutex> life;
+    };
+    api::ApiResult<AtRest> keep_at_rest(VolumeId volume);
 
     // volumes_view.cc
     api::ApiResult<api::VolumeView> view_of(const metadata::VolumeRecord& record);

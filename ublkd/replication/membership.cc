@@ -127,6 +127,9 @@ Verdict decide(const std::optional<Membership>& current, const Proposal& proposa
         std::any_of(next.members.begin(), next.members.end(),
                     [&](const Member& member) { return !current->has(member.replica); });
     if (adds && proposal.proposer != current->primary) return Verdict::kDeclined;
+    // Who is in sync is the members' to serve: a replica that joins is not primary at once.
+    if (!current->has(next.primary) && !faults::rule_off("rule.primary_was_member"))
+        return Verdict::kDeclined;
     return Verdict::kAuthorized;
 }
 

@@ -61,9 +61,10 @@ struct Proposal {
 enum class Verdict : std::uint8_t {
     kAuthorized,    // store `next`, then answer
     kAlreadyYours,  // the very same record is current: an earlier answer was lost
-    kDeclined,      // not greater than the greatest, or another base, or the proposer is no member
-    kBarred,        // its base is current, but it adds a replica that never joins anything again:
-                    // declined for ever
+    kDeclined,  // not greater than the greatest, or another base, or the proposer or the primary
+                // is no member, or a replica is added that may not be hosted
+    kBarred,    // its base is current, but it adds a replica that never joins anything again:
+                // declined for ever
 };
 
 /// The proposal's record is the current one.
@@ -72,7 +73,7 @@ constexpr bool accepted(Verdict verdict) {
 }
 
 /// What the authority answers to `proposal` when `current` is what it stores (nullopt: nothing
-/// yet). Pure: who is barred only the authority knows, so never kBarred.
+/// yet). Pure: who is barred or may not be hosted only the authority knows.
 Verdict decide(const std::optional<Membership>& current, const Proposal& proposal);
 
 }  // namespace ublkd::replication

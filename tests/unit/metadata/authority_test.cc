@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "metadata/permission.h"
+#include "tests/unit/metadata/hosted_volume.h"
 #include "tests/unit/metadata/sqlite_fixture.h"
 #include "ublkd/base/fault_injection.h"
 
@@ -20,7 +21,8 @@ using replication::Membership;
 using replication::Proposal;
 using replication::Verdict;
 
-Member new_member() { return Member{ReplicaId::random(), HostId::random(), PoolId::random()}; }
+/// A replica that exists nowhere.
+Member invented() { return Member{ReplicaId::random(), HostId::random(), PoolId::random()}; }
 
 class AuthorityTest : public ::testing::Test {
   protected:
@@ -47,9 +49,10 @@ class AuthorityTest : public ::testing::Test {
     TemporaryFolder folder_;
     std::unique_ptr<SqliteStore> store_ = *SqliteStore::open(folder_.file("metadata.db"));
     Authority authority_{store_.get()};
-    VolumeId volume_ = VolumeId::random();
-    Member primary_ = new_member();
-    Member secondary_ = new_member();
+    HostedVolume hosted_{store_.get()};
+    const VolumeId volume_ = hosted_.id();
+    Member primary_ = hosted_.hosted(0);
+    Member secondary_ = hosted_.hosted(1);
     Membership current_;
 };
 
@@ -83,7 +86,7 @@ TEST_F(AuthorityTest, LowerAndEqualNumbersAreDeclined) {
 }
 
 TEST_F(AuthorityTest, OutsiderMayNotPropose) {
-    const Member outsider = new_member();
+    const Member outsider = hosted_.hosted(2);
     EXPECT_EQ(propose({outsider.replica, 1, record(2, {outsider}, outsider)}), Verdict::kDeclined);
 }
 
@@ -126,10 +129,10 @@ TEST_F(AuthorityTest, VolumeDeletedBeforeItsFirstRecordNeverGetsOne) {
 
 TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
     PermissionService permissions(store_.get());
-    const Member joining = new_member();
+    const Member joining = hosted_.hosted(2);
     const Holder holder{joining.host, joining.replica};
-    ASSERT_EQ(permissions.request("vol/1", holder)->answer, PermissionAnswer::kGranted);
-    ASSERT_TRUE(permissions.revoke("vol/1", holder));
+    ASSERT_EQ(permissions.request("another", holder)->answer, PermissionAnswer::kGranted);
+    ASSERT_TRUE(permissions.revoke("another", holder));
     const Proposal add{primary_.replica, 1, record(2, {primary_, secondary_, joining}, primary_)};
     const auto answer = *authority_.propose(add);
     EXPECT_EQ(answer.verdict,
@@ -139,6 +142,58 @@ TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
               Verdict::kDeclined);  // its base is another: nothing is said about the bar
     ASSERT_TRUE(faults::arm("rule.past_holder_never_joins=off"));
     EXPECT_EQ(propose(add), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, WhoHoldsNoPlaceOfTheVolumeDoesNotJoin) {
+    const HostedVolume other(store_.get());
+    const Member late = hosted_.prepared();
+    Member misplaced = hosted_.hosted(2);
+    const auto adding = [&](const Member& member) {
+        return Proposal{primary_.replica, 1, record(2, {primary_, secondary_, member}, primary_)};
+    };
+    EXPECT_EQ(propose(adding(invented())), Verdict::kDeclined);
+    EXPECT_EQ(propose(adding(late)), Verdict::kDeclined);
+    EXPECT_EQ(propose(adding(other.hosted(0))), Verdict::kDeclined);  // another volume's
+    const Member right = misplaced;
+    misplaced.pool = primary_.pool;
+    EXPECT_EQ(propose(adding(misplaced)), Verdict::kDeclined);
+    misplaced = {right.replica, primary_.host, right.pool};
+    EXPECT_EQ(propose(adding(misplaced)), Verdict::kDeclined);
+    // A member that is one already does not move to where it is not.
+    misplaced = {secondary_.replica, secondary_.host, right.pool};
+    EXPECT_EQ(propose({primary_.replica, 1, record(2, {primary_, misplaced}, primary_)}),
+              Verdict::kDeclined);
+    EXPECT_EQ(**authority_.current(volume_), current_);
+
+    EXPECT_EQ(propose(adding(right)), Verdict::kAuthorized);
+    const Proposal invents{primary_.replica, 2, record(3, {primary_, invented()}, primary_)};
+    ASSERT_EQ(propose(invents), Verdict::kDeclined);
+    ASSERT_TRUE(faults::arm("rule.members_hold_places=off"));
+    EXPECT_EQ(propose(invents), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, FirstRecordIsOfThoseWhoHoldThePlaces) {
+    const HostedVolume other(store_.get());
+    const auto first_of = [&](const Member& member) {
+        Membership next = record(1, {member}, member);
+        next.volume = other.id();
+        return Proposal{member.replica, 0, next};
+    };
+    EXPECT_EQ(propose(first_of(invented())), Verdict::kDeclined);
+    EXPECT_EQ(propose(first_of(other.prepared())), Verdict::kDeclined);
+    EXPECT_EQ(propose(first_of(primary_)), Verdict::kDeclined);
+    EXPECT_EQ(propose(first_of(other.hosted(0))), Verdict::kAuthorized);
+}
+
+TEST_F(AuthorityTest, WhoJoinsIsNotPrimaryAtOnce) {
+    const Member joining = hosted_.hosted(2);
+    const Proposal takes_over{primary_.replica, 1,
+                              record(2, {primary_, secondary_, joining}, joining)};
+    const Proposal alone{primary_.replica, 1, record(2, {joining}, joining)};
+    EXPECT_EQ(propose(takes_over), Verdict::kDeclined);
+    EXPECT_EQ(propose(alone), Verdict::kDeclined);
+    ASSERT_TRUE(faults::arm("rule.primary_was_member=off"));
+    EXPECT_EQ(propose(alone), Verdict::kAuthorized);  // nobody has the volume's content any more
 }
 
 TEST_F(AuthorityTest, ErrorBeforeTheStoreLeavesTheOldRecord) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "metadata/authority.h"
+#include "tests/unit/metadata/hosted_volume.h"
 #include "tests/unit/metadata/sqlite_fixture.h"
 #include "ublkd/base/fault_injection.h"
 
@@ -119,25 +120,62 @@ TEST_F(PermissionTest, RevokeNamesTheHolder) {
 
 TEST_F(PermissionTest, MemberIsNotRevokedBeforeTheMembershipMovedOn) {
     Authority authority(store_.get());
+    const HostedVolume volume(store_.get());
+    const replication::Member first = volume.hosted(0);
+    const replication::Member second = volume.hosted(1);
     replication::Membership membership;
-    membership.volume = VolumeId::random();
+    membership.volume = volume.id();
     membership.number = 1;
-    membership.primary = one_.incarnation;
-    membership.members = {{one_.incarnation, one_.host, PoolId::random()},
-                          {two_.incarnation, two_.host, PoolId::random()}};
-    ASSERT_EQ(ask("r1", one_), PermissionAnswer::kGranted);
-    ASSERT_EQ(ask("r2", two_), PermissionAnswer::kGranted);
-    ASSERT_EQ(authority.propose({one_.incarnation, 0, membership})->verdict,
+    membership.primary = first.replica;
+    membership.members = {first, second};
+    ASSERT_EQ(authority.propose({first.replica, 0, membership})->verdict,
               replication::Verdict::kAuthorized);
-    EXPECT_EQ(permissions_.revoke("r2", two_).error().code, Errc::kBusy);
+    const Holder second_holder{second.host, second.replica};
+    EXPECT_EQ(permissions_.revoke(volume.place(1), second_holder).error().code, Errc::kBusy);
     ++membership.number;
     membership.members.pop_back();
-    ASSERT_EQ(authority.propose({one_.incarnation, 1, membership})->verdict,
+    ASSERT_EQ(authority.propose({first.replica, 1, membership})->verdict,
               replication::Verdict::kAuthorized);
-    EXPECT_TRUE(permissions_.revoke("r2", two_));
-    EXPECT_EQ(permissions_.revoke("r1", one_).error().code, Errc::kBusy);
+    EXPECT_TRUE(permissions_.revoke(volume.place(1), second_holder));
+    const Holder first_holder{first.host, first.replica};
+    EXPECT_EQ(permissions_.revoke(volume.place(0), first_holder).error().code, Errc::kBusy);
     ASSERT_TRUE(faults::arm("rule.permission_revoke_fenced=off"));
-    EXPECT_TRUE(permissions_.revoke("r1", one_));
+    EXPECT_TRUE(permissions_.revoke(volume.place(0), first_holder));
+}
+
+TEST_F(PermissionTest, PlaceOfAVolumeIsForThoseWhoPreparedAReplicaOfIt) {
+    const HostedVolume volume(store_.get());
+    const HostedVolume other(store_.get());
+    const replication::Member prepared = volume.prepared();
+    const replication::Member of_another = other.prepared();
+    const auto member = [](ReplicaId replica, HostId host) {
+        return replication::Member{replica, host, {}};
+    };
+    EXPECT_EQ(ask(volume.place(0), one_), PermissionAnswer::kNotACandidate);  // invented
+    EXPECT_EQ(volume.ask(0, of_another), PermissionAnswer::kNotACandidate);
+    EXPECT_EQ(volume.ask(0, member(prepared.replica, of_another.host)),
+              PermissionAnswer::kNotACandidate);
+    EXPECT_EQ(volume.ask(3, prepared), PermissionAnswer::kNotACandidate);  // it has three
+    EXPECT_EQ(ask(place_name(VolumeId::random(), 0), one_), PermissionAnswer::kNotACandidate);
+    EXPECT_TRUE(permissions_.list()->empty());
+    // After a revoke as before the first question.
+    ASSERT_EQ(volume.ask(0, prepared), PermissionAnswer::kGranted);
+    ASSERT_TRUE(permissions_.revoke(volume.place(0), Holder{prepared.host, prepared.replica}));
+    EXPECT_EQ(ask(volume.place(0), one_), PermissionAnswer::kNotACandidate);
+    EXPECT_EQ(volume.ask(0, volume.prepared()), PermissionAnswer::kGranted);
+    ASSERT_TRUE(faults::arm("rule.permission_candidates=off"));
+    EXPECT_EQ(ask(volume.place(1), one_), PermissionAnswer::kGranted);  // and nobody hosts it
+}
+
+TEST_F(PermissionTest, PlacesAreNamedInOneWay) {
+    const VolumeId volume = VolumeId::random();
+    EXPECT_EQ(parse_place(place_name(volume, 12)), (Place{volume, 12}));
+    const std::string id = volume.to_string();
+    for (const std::string& other :
+         {id, id + "/replica/", id + "/replica/01", id + "/replica/+1", id + "/replica/1/",
+          id + "/replica/99999999999", id + "x/replica/1", std::string("vol-1/replica/1"),
+          std::string("/replica/1")})
+        EXPECT_EQ(parse_place(other), std::nullopt) << other;
 }
 
 TEST_F(PermissionTest, SweeperAsksUntilTheHolderConfirms) {
