@@ -119,10 +119,11 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));
         p.recovery = std::async(std::launch::async, [&p, serve] {
+            p.volumes->take_stock();
+            if (serve)
+                p.repair.start(p.core,
+                               p.volumes.get());  // what hangs in recover() is not waited for
             p.volumes->recover();
-            if (!serve) return;
-            p.repair.start(p.core, p.volumes.get());
-            p.repair.wake();
         });
         if (!serve) {
             p.recovery.wait();
@@ -161,7 +162,7 @@ std::vector<std::string> Daemon::stop() {
         if (!ends_in_time(std::move(ending))) left.emplace_back(what);
     };
     p.events->shut_down();
-    p.volumes->stop_recovering();
+    p.volumes->begin_stop();
     step("a request of the API is still under way", [&p] { p.server.reset(); });
     step("a volume is still being brought back", [&p] {
         if (p.recovery.valid()) p.recovery.wait();

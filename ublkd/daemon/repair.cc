@@ -14,6 +14,8 @@ constexpr auto kRound = std::chrono::seconds(5);
 }  // namespace
 
 void Repair::start(const Core& core, Volumes* volumes) {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return;
     core_ = core;
     volumes_ = volumes;
     thread_ = std::thread([this] {
@@ -37,6 +39,7 @@ void Repair::stop() {
     }
     wake_.notify_one();
     if (thread_.joinable()) thread_.join();
+    steps_.wait();
 }
 
 void Repair::serve() {
@@ -82,15 +85,19 @@ void Repair::remove_lost_replicas() {
     if (!swept) log::warn("past holders of permissions: {}", to_string(swept.error()));
 }
 
-void Repair::round() {
-    (void)core_.pools->probe();
-    core_.pools->finish_removals();
-    volumes_->retry_attachments();
-    remove_lost_replicas();
-    const auto volumes = core_.store->list<metadata::VolumeRecord>();
-    for (const auto& volume : volumes ? *volumes : std::vector<metadata::VolumeRecord>()) {
-        (void)volumes_->repair_one(volume);
+void Repair::look_at_pools() {
+    if (core_.pools->probe()) {
+        volumes_->forget_failures();
+        wake();
     }
+    core_.pools->finish_removals();
+}
+
+void Repair::round() {
+    steps_.run("pools", [this] { look_at_pools(); });
+    steps_.run("replicas", [this] { remove_lost_replicas(); });
+    for (const VolumeId volume : volumes_->due())
+        steps_.run(volume.to_string(), [this, volume] { volumes_->look_after(volume); });
 }
 
 }  // namespace ublkd::daemon

@@ -1,7 +1,8 @@
-// What the daemon does by itself: degraded volumes get replicas back, attachments that did not come
-// back are tried again, pools that were missing or failed are looked at, replicas that were lost or
-// deleted are removed from their disks. One thread, woken by changes and every few seconds; each
-// step is small and leaves the rest to the next round.
+// What the daemon does by itself: what was attached comes back, what was begun is finished,
+// degraded volumes get replicas back, pools that were missing or failed are looked at, replicas
+// that were lost or deleted are removed from their disks. One thread, woken by changes and every
+// few seconds, says what is due; each thing is done by a step on a thread of its own (steps.h),
+// since a disk may hang: it holds up no other.
 //
 // Owner: Daemon; stop() before the volumes shut down.
 #pragma once
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "ublkd/daemon/core.h"
+#include "ublkd/daemon/steps.h"
 #include "ublkd/daemon/volumes.h"
 
 namespace ublkd::daemon {
@@ -22,6 +24,7 @@ class Repair {
     Repair& operator=(const Repair&) = delete;
     ~Repair() { stop(); }
 
+    /// Nothing after stop().
     void start(const Core& core, Volumes* volumes);
     /// Thread-safe: look again soon.
     void wake();
@@ -30,6 +33,7 @@ class Repair {
   private:
     void serve();
     void round();
+    void look_at_pools();
     void remove_lost_replicas();
 
     Core core_;
@@ -39,6 +43,7 @@ class Repair {
     bool woken_ = false;
     bool stopping_ = false;
     std::thread thread_;
+    Steps steps_;
 };
 
 }  // namespace ublkd::daemon

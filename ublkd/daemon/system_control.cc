@@ -303,7 +303,7 @@ ApiResult<void> SystemControl::recover_orphan(int device) {
                 fmt::format(
                     "{} belongs to no volume of this daemon: it can be removed, not recovered",
                     orphan.path));
-        volumes_->retry_attachments();
+        volumes_->retry_attachment(*VolumeId::parse(orphan.volume_id));
         API_TRY_ASSIGN(const auto left, orphans());
         for (const auto& still : left) {
             if (still.device == device)

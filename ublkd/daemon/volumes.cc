@@ -219,7 +219,7 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
         {
             const std::lock_guard state(ref->state);
             if (ref->joining == member.replica) {
-                back_off(ref);  // the next copy may fail as well
+                ref->repair.failed();  // the next copy may fail as well
                 if (is_of_its_disk(cause)) ref->failed_target = member.pool;
             }
         }
@@ -238,7 +238,7 @@ void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
         const auto ref = slot(volume);
         {
             const std::lock_guard state(ref->state);
-            ref->repair_backoff = std::chrono::seconds(1);
+            ref->repair.reset();
             ref->failed_target = PoolId();
         }
         reconcile(volume);

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "ublkd/api/control.h"
+#include "ublkd/daemon/backoff.h"
 #include "ublkd/daemon/core.h"
 #include "ublkd/daemon/hosting.h"
 #include "ublkd/daemon/read_only_device.h"
@@ -48,12 +49,24 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Volumes& operator=(const Volumes&) = delete;
     ~Volumes() override;
 
-    /// Brings back what was attached and finishes what was begun. Volumes come back side by side;
-    /// ends when all have, or have failed to (they are tried again by retry_attachments()), or soon
-    /// after stop_recovering(). The API may serve meanwhile.
+    /// Reads what a former daemon left: which replicas are members, which devices are whose. Comes
+    /// before anything is brought back.
+    void take_stock();
+    /// Brings back what was attached and finishes what was begun, each volume on a thread of its
+    /// own; ends when all have been tried once (the rest is look_after()'s), or soon after
+    /// begin_stop(). The API and Repair may serve meanwhile.
     void recover();
-    void stop_recovering();
-    void retry_attachments();
+    /// The volumes for which something is to be done now. Asks no disk.
+    std::vector<VolumeId> due();
+    /// What is due for the volume: its attachment is brought back or its detach goes on, its
+    /// creation or deletion is finished, it gets a replica. May block on a disk.
+    void look_after(VolumeId volume);
+    /// What failed and waits is due at once: a pool is back.
+    void forget_failures();
+    /// Of one that somebody asks for: now.
+    void retry_attachment(VolumeId volume);
+    /// Nothing new is begun any more: SIGTERM.
+    void begin_stop();
     /// Quiesces front ends and stops volumes, side by side; attachments stay recorded for the next
     /// start. What has not come to rest at `deadline` (it waits for space, a disk or the authority)
     /// is named: its threads run on, so the process must end by _exit(), as at a death.
@@ -67,9 +80,6 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     /// Brings the members' and the lost replicas' records in line with the membership.
     void reconcile(VolumeId volume);
-    /// One step towards the wanted number of replicas, where the volume has fewer. True where a
-    /// copy was begun.
-    bool repair_one(const metadata::VolumeRecord& volume);
 
     // api::VolumeControl
     api::ApiResult<api::VolumeView> create_volume(const api::CreateVolumeRequest& request) override;
@@ -108,10 +118,11 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         ReplicaId joining;     // being copied to; holds a use
         PoolId failed_target;  // where the last copy failed by the disk that it went to
         bool deleting = false;
-        std::string trouble;  // why the attachment is not served
-        std::chrono::steady_clock::time_point next_repair{};
-        std::chrono::seconds repair_backoff{1};
-        std::optional<std::chrono::steady_clock::time_point> lost_since;  // a member, at rest
+        std::string trouble;                                   // why the attachment is not served
+        Backoff bring_back;                                    // of the attachment
+        Backoff repair;                                        // of everything else
+        std::optional<Backoff::Clock::time_point> lost_since;  // a member, at rest
+        Backoff::Clock::time_point next_look{};                // at a volume at rest
     };
     using SlotRef = std::shared_ptr<Slot>;
     using Operation = std::unique_lock<std::timed_mutex>;
@@ -171,8 +182,10 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> set_state(metadata::AttachmentRecord& attachment, metadata::AttachmentState state);
 
     // volumes_recover.cc
-    void recover_attachments();
-    void finish_interrupted();
+    bool is_due(const metadata::AttachmentRecord& attachment);
+    bool is_due(const metadata::VolumeRecord& volume);
+    /// With the slot's operation held.
+    void bring_back(const SlotRef& slot, VolumeId volume);
     bool finish_one(const metadata::VolumeRecord& record);
     void recover_attachment(metadata::AttachmentRecord attachment);
     bool is_left(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
@@ -205,7 +218,11 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                            PoolId failed_target);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
     void revoke_permission_of(const metadata::VolumeRecord& volume, ReplicaId replica);
-    static void back_off(const SlotRef& slot);
+    /// One step towards a volume that is whole; with the slot's operation held. False where it
+    /// failed.
+    bool repair_one(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    bool add_replica(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                     const Candidate& candidate);
 
     // volumes_delete.cc
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);

@@ -402,7 +402,7 @@ Result<void> Volumes::carry_out_detach(const SlotRef& slot, const AttachmentReco
     return {};
 }
 
-/// It stays detaching, with the reason, and is tried again by retry_attachments().
+/// It stays detaching, with the reason, and is tried again by look_after().
 void Volumes::detach_goes_on(const SlotRef& slot, const AttachmentRecord& attachment,
                              const Error& error) {
     const std::string why = "detaching: " + to_string(error);

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
 #include <condition_variable>
 #include <set>
 #include <thread>
@@ -24,8 +23,6 @@ using metadata::VolumeRecord;
 using metadata::VolumeState;
 
 namespace {
-
-constexpr unsigned kRecoveringAtOnce = 8;
 
 io::Task<Result<std::vector<front::ublk::FoundDevice>>> find_all(
     const front::ublk::UblkEnvironment* environment) {
@@ -216,52 +213,90 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
         log::warn("volume {}: {}", id, to_string(stored.error()));
 }
 
-void Volumes::recover() {
+void Volumes::take_stock() {
     const auto volumes = core_.store->list<VolumeRecord>();
     for (const auto& record : volumes ? *volumes : std::vector<VolumeRecord>()) {
         if (record.state != VolumeState::kDeleting && record.state != VolumeState::kCreating)
             reconcile(record.id);
     }
-    if (!faults::rule_off("rule.attachments_come_back")) {
-        adopt_left_devices();
-        recover_attachments();
-    }
-    finish_interrupted();  // last: a disk that hangs while a replica is deleted delays nobody else
+    if (!faults::rule_off("rule.attachments_come_back")) adopt_left_devices();
 }
 
-void Volumes::stop_recovering() { ending_ = true; }
-
-void Volumes::recover_attachments() {
-    const auto attachments = core_.store->list<AttachmentRecord>();
-    if (!attachments) {
-        log::error("attachments cannot be read: {}", to_string(attachments.error()));
-        return;
-    }
-    std::atomic<std::size_t> next = 0;
+void Volumes::recover() {
     std::vector<std::jthread> threads;
-    for (unsigned i = 0; i < kRecoveringAtOnce && i < attachments->size(); ++i) {
-        threads.emplace_back([&] {
-            for (std::size_t at = next++; at < attachments->size() && !ending_; at = next++) {
-                const auto ref = slot((*attachments)[at].volume);
-                const Operation operation(ref->operation);
-                const auto again = core_.store->get<AttachmentRecord>((*attachments)[at].id);
-                const bool up = has_front(ref);  // by a user of the API, who was quicker
-                if (again && *again && !up && !ending_) recover_attachment(**again);
-            }
+    for (const VolumeId volume : due()) {
+        threads.emplace_back([this, volume] {
+            const auto ref = slot(volume);
+            const Operation operation(ref->operation);
+            if (!ending_) bring_back(ref, volume);
         });
     }
 }
 
-/// What a former daemon was making or deleting.
-void Volumes::finish_interrupted() {
-    const auto volumes = core_.store->list<VolumeRecord>();
-    for (const auto& listed : volumes ? *volumes : std::vector<VolumeRecord>()) {
-        if (ending_) return;
-        const auto ref = slot(listed.id);
-        const Operation operation(ref->operation);
-        const auto again = core_.store->get<VolumeRecord>(listed.id);
-        if (again && *again) (void)finish_one(**again);
+void Volumes::begin_stop() { ending_ = true; }
+
+std::vector<VolumeId> Volumes::due() {
+    std::set<VolumeId> found;
+    const auto attachments = core_.store->list<AttachmentRecord>();
+    for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
+        look_for_a_stop(slot(attachment.volume), attachment);
+        if (is_due(attachment)) found.insert(attachment.volume);
     }
+    const auto volumes = core_.store->list<VolumeRecord>();
+    for (const auto& volume : volumes ? *volumes : std::vector<VolumeRecord>()) {
+        if (is_due(volume)) found.insert(volume.id);
+    }
+    return {found.begin(), found.end()};
+}
+
+void Volumes::look_after(VolumeId volume) {
+    const auto ref = slot(volume);
+    const Operation operation(ref->operation, std::try_to_lock);
+    if (!operation.owns_lock() || ending_) return;
+    bring_back(ref, volume);
+    const auto record = core_.store->get<VolumeRecord>(volume);
+    if (!record || !*record || ending_ || !is_due(**record)) return;
+    if (repair_one(ref, **record)) return;
+    const std::lock_guard state(ref->state);
+    ref->repair.failed();
+}
+
+void Volumes::forget_failures() {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, ref] : slots_) {
+        const std::lock_guard state(ref->state);
+        ref->bring_back.reset();
+        ref->repair.reset();
+    }
+}
+
+void Volumes::retry_attachment(VolumeId volume) {
+    const auto ref = slot(volume);
+    const Operation operation(ref->operation, std::chrono::seconds(20));
+    if (!operation.owns_lock()) return;
+    {
+        const std::lock_guard state(ref->state);
+        ref->bring_back.reset();
+    }
+    bring_back(ref, volume);
+}
+
+/// Its attachment, where that is not what it should be, and what was begun and not ended.
+void Volumes::bring_back(const SlotRef& slot, VolumeId volume) {
+    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume));
+    for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
+        if (!is_due(attachment)) continue;
+        recover_attachment(attachment);
+        const auto again = core_.store->get<AttachmentRecord>(attachment.id);
+        const bool left = again && *again && is_left(slot, **again);
+        const std::lock_guard state(slot->state);
+        left ? slot->bring_back.failed() : slot->bring_back.reset();
+    }
+    const auto record = core_.store->get<VolumeRecord>(volume);
+    if (!record || !*record || !is_due(**record)) return;
+    if (finish_one(**record)) return;
+    const std::lock_guard state(slot->state);
+    slot->repair.failed();
 }
 
 /// Finishes or rolls back what was begun and not ended, by a former daemon or by a step that
@@ -286,6 +321,13 @@ bool Volumes::finish_one(const VolumeRecord& record) {
     return done.has_value();
 }
 
+bool Volumes::is_due(const AttachmentRecord& attachment) {
+    const auto ref = slot(attachment.volume);
+    if (!is_left(ref, attachment) || faults::rule_off("rule.attachments_come_back")) return false;
+    const std::lock_guard state(ref->state);
+    return ref->bring_back.is_due();
+}
+
 /// Whether the attachment is not what it should be: attached, with a front end.
 bool Volumes::is_left(const SlotRef& slot, const AttachmentRecord& attachment) {
     return attachment.state != AttachmentState::kAttached || !has_front(slot);
@@ -293,6 +335,8 @@ bool Volumes::is_left(const SlotRef& slot, const AttachmentRecord& attachment) {
 
 /// Another program may stop a ublk device: then it is one no more, and `detach` is all that helps.
 void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attachment) {
+    const Operation operation(slot->operation, std::try_to_lock);
+    if (!operation.owns_lock()) return;
     UblkDevice* ublk = nullptr;
     {
         const std::lock_guard state(slot->state);
@@ -310,19 +354,6 @@ void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attac
         slot->trouble = why;
     }
     core_.events->add("volume.trouble", attachment.volume.to_string(), why);
-}
-
-void Volumes::retry_attachments() {
-    const auto attachments = core_.store->list<AttachmentRecord>();
-    for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
-        const auto ref = slot(attachment.volume);
-        const Operation operation(ref->operation, std::try_to_lock);
-        if (!operation.owns_lock()) continue;
-        const auto again = core_.store->get<AttachmentRecord>(attachment.id);
-        if (!again || !*again) continue;
-        look_for_a_stop(ref, **again);
-        if (is_left(ref, **again)) recover_attachment(**again);
-    }
 }
 
 /// Their clients lose their connections and are not told of an error (docs/nbd.md).

@@ -19,6 +19,8 @@ using replication::Membership;
 
 namespace {
 
+constexpr std::chrono::seconds kLook{60};  // at a volume at rest, of which no pool is in trouble
+
 /// Places that no member holds: never granted, or revoked from a replica that was lost.
 std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) {
     std::vector<unsigned> places;
@@ -85,12 +87,6 @@ void Volumes::reconcile(VolumeId volume) {
     }
     for (const ReplicaId replica : lost) revoke_permission_of(*record, replica);
     changed_();
-}
-
-/// The next try waits, longer after each that failed; with the slot's state held.
-void Volumes::back_off(const SlotRef& slot) {
-    slot->next_repair = std::chrono::steady_clock::now() + slot->repair_backoff;
-    slot->repair_backoff = std::min(slot->repair_backoff * 2, std::chrono::seconds(60));
 }
 
 /// A copy of `replica` has ended, or was given up: its use of the volume ends.
@@ -204,15 +200,16 @@ Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecor
     const bool lost = lost_a_member(record);
     const std::lock_guard life(slot->life);
     {
-        const auto now = std::chrono::steady_clock::now();
+        const auto now = Backoff::Clock::now();
+        const std::chrono::seconds replace_after(core_.configuration->replace_after_s);
         const std::lock_guard state(slot->state);
+        slot->next_look = now + std::min<Backoff::Clock::duration>(replace_after, kLook);
         if (!lost || slot->running) {
             slot->lost_since.reset();
             return {};
         }
         if (!slot->lost_since) slot->lost_since = now;
-        if (now - *slot->lost_since < std::chrono::seconds(core_.configuration->replace_after_s))
-            return {};
+        if (now - *slot->lost_since < replace_after) return {};
     }
     std::vector<volume::ReplicaPlace> places;
     for (const auto& member : record.members) {
@@ -224,58 +221,62 @@ Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecor
     return running->stop();
 }
 
-bool Volumes::repair_one(const VolumeRecord& listed) {
-    const auto ref = slot(listed.id);
-    PoolId failed_target;
+/// Whether something is to be done for the volume, or a volume at rest is to be looked at.
+bool Volumes::is_due(const VolumeRecord& volume) {
+    const auto ref = slot(volume.id);
+    bool running = false;
+    bool look = false;
     {
         const std::lock_guard state(ref->state);
-        if (ref->joining || ref->deleting || std::chrono::steady_clock::now() < ref->next_repair)
-            return false;
-        failed_target = ref->failed_target;
+        if (ref->joining || !ref->repair.is_due()) return false;
+        running = ref->running != nullptr;
+        look = ref->lost_since || Backoff::Clock::now() >= ref->next_look;
+        if (running) ref->lost_since.reset();
     }
-    const Operation operation(ref->operation, std::try_to_lock);
-    if (!operation.owns_lock()) return false;
-    const auto stored = core_.store->get<VolumeRecord>(listed.id);
-    if (!stored || !*stored) return false;
-    const VolumeRecord& volume = **stored;
-    if (volume.state != metadata::VolumeState::kAvailable &&
-        volume.state != metadata::VolumeState::kInUse) {
-        if (finish_one(volume)) return false;
-        const std::lock_guard state(ref->state);
-        back_off(ref);
-        return false;
-    }
+    using enum metadata::VolumeState;
+    if (volume.state == kCreating || volume.state == kDeleting) return true;
+    if (volume.state != kAvailable && volume.state != kInUse) return false;
+    const auto record = core_.authority->current(volume.id);
+    if (!record || !*record) return false;
+    if ((*record)->members.size() < volume.replica_count) return true;
+    if (running || volume.state != kAvailable) return false;
+    return look || std::ranges::any_of((*record)->members, [&](const auto& member) {
+               return !core_.pools->trouble_of(member.pool).empty();
+           });
+}
+
+bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record) return false;
     if ((*record)->members.size() >= volume.replica_count) {
-        if (volume.state != metadata::VolumeState::kAvailable) return false;
-        const auto replaced = replace_lost_member(ref, volume, **record);
-        if (replaced) return false;
-        log::warn("volume {}: {}", volume.id.to_string(), to_string(replaced.error()));
-        const std::lock_guard state(ref->state);
-        back_off(ref);
-        return false;
+        const auto replaced = replace_lost_member(slot, volume, **record);
+        if (!replaced)
+            log::warn("volume {}: {}", volume.id.to_string(), to_string(replaced.error()));
+        return replaced.has_value();
     }
+    const PoolId failed_target = [&] {
+        const std::lock_guard state(slot->state);
+        return slot->failed_target;
+    }();
     auto candidate = resume_candidate(volume, **record, failed_target);
     if (!candidate) candidate = new_candidate(volume, **record, failed_target);
-    if (!candidate) return false;
+    return !candidate || add_replica(slot, volume, *candidate);
+}
 
-    const ReplicaId replica = candidate->place.member.replica;
-    const PoolId pool = candidate->place.member.pool;
-    auto running = acquire(ref, volume);  // for the call; and once more for the copy
+bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
+                          const Candidate& candidate) {
+    const ReplicaId replica = candidate.place.member.replica;
+    const PoolId pool = candidate.place.member.pool;
+    auto running = acquire(slot, volume);  // for the call; and once more for the copy
     Result<void> begun = running ? Result<void>() : Result<void>(fail(running.error()));
     if (running) {
-        const std::lock_guard state(ref->state);
-        ++ref->users;
-        ref->joining = replica;
+        const std::lock_guard state(slot->state);
+        ++slot->users;
+        slot->joining = replica;
     }
-    if (running) begun = (*running)->add_replica(candidate->place);
+    if (running) begun = (*running)->add_replica(candidate.place);
     if (running && !begun) finish_joining(volume.id, replica);
-    if (running) (void)release(ref);
-    if (!begun) {
-        const std::lock_guard state(ref->state);
-        back_off(ref);
-    }
+    if (running) (void)release(slot);
     if (begun) {
         core_.events->add(
             "member.joining", volume.id.to_string(),
