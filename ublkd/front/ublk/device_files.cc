@@ -1,5 +1,7 @@
 #include "ublkd/front/ublk/device_files.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
@@ -7,6 +9,7 @@
 #include <string_view>
 
 #include "ublkd/front/ublk/helper_process.h"
+#include "ublkd/front/ublk/open_files.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -15,17 +18,6 @@ namespace fs = std::filesystem;
 
 std::string scheduler_path(const std::string& sys_folder, const std::string& device_name) {
     return sys_folder + "/block/" + device_name + "/queue/scheduler";
-}
-
-/// `process`: its folder in /proc.
-bool has_open(const fs::path& process, const std::string& file) {
-    std::error_code error;
-    for (fs::directory_iterator it(process / "fd", error), end; !error && it != end;
-         it.increment(error)) {
-        std::error_code closed;
-        if (fs::read_symlink(it->path(), closed) == file && !closed) return true;
-    }
-    return false;
 }
 
 }  // namespace
@@ -44,16 +36,14 @@ bool remove_scheduler(const std::string& sys_folder, const std::string& device_n
     return has_no_scheduler(sys_folder, device_name);
 }
 
-bool server_is_alive(std::uint32_t device_id) {
-    const std::string channel = "/dev/ublkc" + std::to_string(device_id);
-    std::error_code error;
-    for (fs::directory_iterator it("/proc", error), end; !error && it != end; it.increment(error)) {
-        const std::string name = it->path().filename();
-        if (name.find_first_not_of("0123456789") == std::string::npos &&
-            has_open(it->path(), channel))
-            return true;
-    }
-    return false;
+bool server_is_alive(const std::string& sys_folder, std::uint32_t device_id) {
+    std::ifstream file(fmt::format("{}/class/ublk-char/ublkc{}/dev", sys_folder, device_id));
+    std::string numbers;
+    if (!std::getline(file, numbers)) return false;  // there is no such device
+    const auto pids = processes();
+    return std::any_of(pids.begin(), pids.end(), [&numbers](const std::string& pid) {
+        return has_open(pid, S_IFCHR, numbers);
+    });
 }
 
 std::vector<std::uint32_t> list_device_ids(const std::string& sys_folder) {

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "ublkd/front/ublk/helper_process.h"
+#include "ublkd/front/ublk/open_files.h"
 
 namespace ublkd::front::ublk {
 namespace {
@@ -40,17 +41,6 @@ std::vector<Part> parts_of(const std::string& device_name, const std::string& sy
     return parts;
 }
 
-/// Numeric names in /proc.
-std::vector<std::string> processes() {
-    std::vector<std::string> pids;
-    std::error_code error;
-    for (fs::directory_iterator it("/proc", error), end; !error && it != end; it.increment(error)) {
-        const std::string name = it->path().filename();
-        if (name.find_first_not_of("0123456789") == std::string::npos) pids.push_back(name);
-    }
-    return pids;
-}
-
 void add_mounts(const Part& part, const std::string& pid, std::set<std::string>& users) {
     std::ifstream file("/proc/" + pid + "/mountinfo");
     for (std::string line; std::getline(file, line);) {
@@ -62,18 +52,11 @@ void add_mounts(const Part& part, const std::string& pid, std::set<std::string>&
     }
 }
 
-void add_open(const Part& part, const std::string& pid, const std::string& device_folder,
-              std::set<std::string>& users) {
-    const std::string path = device_folder + "/" + part.name;
+void add_open(const Part& part, const std::string& pid, std::set<std::string>& users) {
     const std::string command = first_line("/proc/" + pid + "/comm");
     if (command.find("udev") != std::string::npos) return;  // looks at each new disk, for a moment
-    std::error_code error;
-    for (fs::directory_iterator it("/proc/" + pid + "/fd", error), end; !error && it != end;
-         it.increment(error)) {
-        std::error_code unreadable;
-        if (fs::read_symlink(it->path(), unreadable) == path && !unreadable)
-            users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
-    }
+    if (has_open(pid, S_IFBLK, part.numbers))
+        users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
 }
 
 void add_holders(const Part& part, const std::string& device_name, const std::string& sys_folder,
@@ -113,7 +96,7 @@ std::vector<std::string> device_users(const std::string& device_name,
     for (const Part& part : parts) {
         for (const std::string& pid : pids) {
             add_mounts(part, pid, users);
-            add_open(part, pid, device_folder, users);
+            add_open(part, pid, users);
         }
         add_holders(part, device_name, sys_folder, users);
         add_swap(part, device_folder, users);

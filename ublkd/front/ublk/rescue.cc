@@ -22,7 +22,9 @@ const char* condition_of(const FoundDevice& found) {
 }
 
 io::Task<bool> has_server(const UblkEnvironment* environment, std::uint32_t device_id) {
-    std::function<bool()> question = [device_id] { return server_is_alive(device_id); };
+    std::function<bool()> question = [environment, device_id] {
+        return server_is_alive(environment->sys_folder, device_id);
+    };
     io::Offload<bool> offload(*environment->worker, question);
     co_return co_await offload;
 }

@@ -319,7 +319,9 @@ io::Task<Result<void>> UblkDevice::Impl::wait_for_quiesced() {
             co_return fail(Errc::kBusy, "its tags are with this process: the next one recovers it");
         if (info_.state == uapi::kStateQuiesced || info_.state == uapi::kStateFailIo)
             co_return Result<void>{};
-        std::function<bool()> alive = [this] { return server_is_alive(info_.device_id); };
+        std::function<bool()> alive = [this] {
+            return server_is_alive(environment_->sys_folder, info_.device_id);
+        };
         if (info_.state == uapi::kStateLive) {
             const bool served = co_await ask_worker(&alive);
             if (served) co_return fail(Errc::kBusy, "the device's server is alive");
