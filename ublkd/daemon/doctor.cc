@@ -67,6 +67,24 @@ void examine_kernel(const Core& core, Findings& findings) {
     findings.push_back(std::move(finding));
 }
 
+/// Who makes /dev/ebs/VOL, where there is ublk.
+void examine_names(const Core& core, Findings& findings) {
+    const auto* ublk = core.engine->ublk();
+    if (ublk == nullptr) return;
+    if (!front::ublk::udev_runs(ublk->names)) {
+        findings.push_back({"names", "ok", "/dev/ebs/VOL is made by ublkd; no udev runs here", ""});
+    } else if (front::ublk::udev_has_rule(ublk->names)) {
+        findings.push_back({"names", "ok", "/dev/ebs/VOL is made by udev", ""});
+    } else {
+        findings.push_back({"names", "warning",
+                            "udev has no rule for volumes: ublkd makes /dev/ebs/VOL itself, but "
+                            "systemd does not see it (a mount in /etc/fstab would time out), and "
+                            "there are no names of partitions and no UUIDs",
+                            "install packaging/udev/60-ublkd.rules in /etc/udev/rules.d, then "
+                            "udevadm control --reload"});
+    }
+}
+
 void examine_limits(Findings& findings) {
     const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
     if (disabled.empty() || disabled == "0")
@@ -160,6 +178,7 @@ void examine_pools(const Core& core, Findings& findings) {
 std::vector<api::FindingView> examine(const Core& core) {
     Findings findings;
     examine_kernel(core, findings);
+    examine_names(core, findings);
     examine_limits(findings);
     examine_folders(core, findings);
     examine_pools(core, findings);

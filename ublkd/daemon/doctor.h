@@ -1,5 +1,5 @@
-// What `ebs-cli doctor` finds: kernel, io_uring, ublk, limits, permissions, folders, pools; each
-// finding with its fix. Answers before `init` too. Blocking; no state.
+// What `ebs-cli doctor` finds: kernel, ublk, names of devices, io_uring, limits, permissions,
+// folders, pools; each finding with its fix. Answers before `init` too. Blocking; no state.
 #pragma once
 
 #include <vector>

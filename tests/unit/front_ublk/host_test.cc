@@ -123,11 +123,10 @@ TEST(ControlRing, SaysWhatIsMissing) {
 
 TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
     Rig rig;
-    const std::string run = rig.folder + "/run";
     const std::string dev = rig.folder + "/dev";
-    const DeviceLinks links(LinkPlaces{run, dev, rig.folder + "/no-udev"}, VolumeId(0xabc),
-                            "i-1/sdf", "ublkb4");
+    const DeviceLinks links(rig.environment.names, dev, VolumeId(0xabc), "i-1/sdf", "ublkb4");
     ASSERT_TRUE(links.announce());
+    EXPECT_FALSE(links.udev_owes());
     ASSERT_TRUE(links.make());
     ASSERT_TRUE(links.make());  // again: a recovery
     const std::string id = VolumeId(0xabc).to_string();
@@ -136,7 +135,7 @@ TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
     EXPECT_EQ(std::filesystem::read_symlink(dev + "/disk/by-id/ebs-" + id), "../../ublkb4");
     EXPECT_TRUE(std::filesystem::is_symlink(
         dev + "/disk/by-id/nvme-Amazon_Elastic_Block_Store_vol" + id.substr(4)));
-    std::ifstream file(run + "/udev/ublkb4");
+    std::ifstream file(rig.environment.names.announcements + "/ublkb4");
     std::string line;
     std::getline(file, line);
     EXPECT_EQ(line, "UBLKD_VOLUME_ID=" + id);
@@ -145,19 +144,52 @@ TEST(DeviceLinks, AreMadeHereWhereUdevDoesNotRun) {
     links.remove();
     EXPECT_TRUE(std::filesystem::is_symlink(dev + "/ebs/" + id));
     EXPECT_FALSE(std::filesystem::exists(dev + "/ebs/i-1"));
-    EXPECT_FALSE(std::filesystem::exists(run + "/udev/ublkb4"));
+    EXPECT_FALSE(std::filesystem::exists(rig.environment.names.announcements + "/ublkb4"));
 }
 
-TEST(DeviceLinks, AreLeftToUdevWhereItRuns) {
+/// A udev that runs, with our rule.
+void start_udev(Rig& rig) {
+    std::filesystem::create_directories(rig.folder + "/rules");
+    std::ofstream(rig.folder + "/no-udev") << "";
+    std::ofstream(rig.folder + "/rules/60-ublkd.rules") << "# a rule";
+}
+
+TEST(DeviceLinks, AreUdevsWorkWhereItHasTheRule) {
     Rig rig;
-    std::ofstream(rig.folder + "/control") << "";
-    const DeviceLinks links(
-        LinkPlaces{rig.folder + "/run", rig.folder + "/dev", rig.folder + "/control"}, VolumeId(1),
-        "", "ublkb4");
-    ASSERT_TRUE(links.announce());
+    const LinkPlaces& places = rig.environment.names;
+    const std::string dev = rig.folder + "/dev";
+    const DeviceLinks links(places, dev, VolumeId(1), "", "ublkb4");
+    start_udev(rig);
+    EXPECT_TRUE(udev_runs(places));
+    EXPECT_TRUE(udev_has_rule(places));
+    EXPECT_TRUE(links.udev_owes());
+    ASSERT_TRUE(links.make());  // udev did not come
+    EXPECT_FALSE(links.udev_owes());
+    const std::string link = dev + "/ebs/" + VolumeId(1).to_string();
+    EXPECT_EQ(std::filesystem::read_symlink(link), "../ublkb4");
+    links.remove();
+    EXPECT_FALSE(std::filesystem::is_symlink(link));
+    std::filesystem::create_symlink("../ublkb3", link);  // what udev has not taken away yet
+    EXPECT_TRUE(links.udev_owes());
+    std::filesystem::remove(rig.folder + "/rules/60-ublkd.rules");
+    EXPECT_FALSE(links.udev_owes());
+    std::filesystem::create_symlink("/dev/null", rig.folder + "/rules/60-ublkd.rules");
+    EXPECT_FALSE(udev_has_rule(places));  // masked
     ASSERT_TRUE(links.make());
-    EXPECT_TRUE(std::filesystem::exists(rig.folder + "/run/udev/ublkb4"));
-    EXPECT_FALSE(std::filesystem::exists(rig.folder + "/dev/ebs"));
+    EXPECT_EQ(std::filesystem::read_symlink(link), "../ublkb4");
+}
+
+TEST(DeviceLinks, ComeWithTheDeviceWhereUdevDoesNotMakeThem) {
+    Rig rig;
+    start_udev(rig);
+    block::MemoryDevice memory(small_geometry());
+    const auto begin = io::Clock::now();
+    auto device = rig.attach(&memory);
+    ASSERT_TRUE(device) << to_string(device.error());
+    EXPECT_TRUE(rig.has_link());
+    EXPECT_GE(io::Clock::now() - begin, std::chrono::seconds(1));  // udev had its time
+    ASSERT_TRUE(rig.detach(*device));
+    EXPECT_TRUE(rig.left_nothing());
 }
 
 // ---- users of a device

@@ -25,7 +25,7 @@ class UblkSubject final : public suites::DeviceSubject {
         environment_.run_folder = folder_ + "/run";
         environment_.device_folder = folder_ + "/dev";
         environment_.sys_folder = folder_ + "/sys";
-        environment_.udev_socket = folder_ + "/no-udev";
+        environment_.names = {folder_ + "/names", folder_ + "/no-udev", {folder_ + "/rules"}};
         options_.volume = VolumeId(5);
         options_.depth = 16;
         options_.queues = 2;

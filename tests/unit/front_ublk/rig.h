@@ -108,7 +108,7 @@ class Rig {
         environment.run_folder = folder + "/run";
         environment.device_folder = folder + "/dev";
         environment.sys_folder = folder + "/sys";
-        environment.udev_socket = folder + "/no-udev";
+        environment.names = {folder + "/names", folder + "/no-udev", {folder + "/rules"}};
         using std::chrono::milliseconds;
         environment.deadlines = {milliseconds(60),  milliseconds(60), milliseconds(150),
                                  milliseconds(150), milliseconds(60), milliseconds(120),

@@ -32,17 +32,31 @@ std::string target_of(const std::string& link, const std::string& device_name) {
 
 }  // namespace
 
-DeviceLinks::DeviceLinks(LinkPlaces places, VolumeId volume, std::string label,
-                         std::string device_name)
+bool udev_runs(const LinkPlaces& places) { return access(places.udev_socket.c_str(), F_OK) == 0; }
+
+bool udev_has_rule(const LinkPlaces& places) {
+    for (const std::string& folder : places.rule_folders) {
+        const fs::path rule = fs::path(folder) / "60-ublkd.rules";
+        std::error_code error;
+        if (fs::exists(rule, error)) return fs::is_regular_file(rule, error);
+    }
+    return false;
+}
+
+DeviceLinks::DeviceLinks(LinkPlaces places, std::string device_folder, VolumeId volume,
+                         std::string label, std::string device_name)
     : places_(std::move(places)),
+      device_folder_(std::move(device_folder)),
       volume_(volume),
       label_(std::move(label)),
       device_name_(std::move(device_name)) {}
 
-bool DeviceLinks::udev_runs() const { return access(places_.udev_socket.c_str(), F_OK) == 0; }
+std::string DeviceLinks::announcement() const { return places_.announcements + "/" + device_name_; }
 
-std::string DeviceLinks::announcement() const {
-    return places_.run_folder + "/udev/" + device_name_;
+bool DeviceLinks::is_right(const std::string& link) const {
+    std::error_code error;
+    const fs::path target = fs::read_symlink(device_folder_ + "/" + link, error);
+    return !error && target == target_of(link, device_name_);
 }
 
 std::vector<std::string> DeviceLinks::links() const {
@@ -54,7 +68,7 @@ std::vector<std::string> DeviceLinks::links() const {
 }
 
 Result<void> DeviceLinks::announce() const {
-    TRY(make_folders(places_.run_folder + "/udev"));
+    TRY(make_folders(places_.announcements));
     const std::string id = volume_.to_string();
     std::string text = fmt::format(
         "UBLKD_VOLUME_ID={}\nID_SERIAL=Amazon_Elastic_Block_Store_vol{}\nID_SERIAL_SHORT=vol{}\n",
@@ -73,10 +87,18 @@ Result<void> DeviceLinks::announce() const {
     return {};
 }
 
-Result<void> DeviceLinks::make() const {
-    if (udev_runs()) return {};
+bool DeviceLinks::udev_owes() const {
+    if (!udev_runs(places_) || !udev_has_rule(places_)) return false;
     for (const std::string& link : links()) {
-        const std::string path = places_.device_folder + "/" + link;
+        if (!is_right(link)) return true;
+    }
+    return false;
+}
+
+Result<void> DeviceLinks::make() const {
+    for (const std::string& link : links()) {
+        if (is_right(link)) continue;
+        const std::string path = device_folder_ + "/" + link;
         TRY(make_folders(fs::path(path).parent_path()));
         const std::string target = target_of(link, device_name_);
         const std::string fresh =
@@ -92,15 +114,11 @@ Result<void> DeviceLinks::make() const {
 
 void DeviceLinks::remove() const {
     (void)::unlink(announcement().c_str());
-    if (udev_runs()) return;  // it saw the disk go
     for (const std::string& link : links()) {
-        const std::string path = places_.device_folder + "/" + link;
-        std::error_code error;
-        const fs::path target = fs::read_symlink(path, error);
-        if (!error && target == target_of(link, device_name_)) (void)::unlink(path.c_str());
+        if (is_right(link)) (void)::unlink((device_folder_ + "/" + link).c_str());
     }
     if (const auto slash = label_.rfind('/'); slash != std::string::npos)
-        (void)::rmdir((places_.device_folder + "/ebs/" + label_.substr(0, slash)).c_str());
+        (void)::rmdir((device_folder_ + "/ebs/" + label_.substr(0, slash)).c_str());
 }
 
 }  // namespace ublkd::front::ublk

@@ -32,6 +32,8 @@ std::string name_of(std::uint32_t device_id) { return "ublkb" + std::to_string(d
 constexpr std::uint64_t kMaxRangeSectors = UINT32_MAX >> 9;
 /// How long the kernel may take to give the tags back after a stop.
 constexpr std::chrono::milliseconds kTagsBack{5'000};
+/// How long udev has for a device's names.
+constexpr std::chrono::seconds kUdevPatience{2};
 
 Result<void> pass(const char* point) {
     const int error = faults::hit(point);
@@ -107,6 +109,7 @@ class UblkDevice::Impl {
     io::Task<Result<std::unique_ptr<DeviceChannel>>> open_channel();
     io::Task<Result<void>> stop();
     io::Task<void> settle();
+    io::Task<void> make_names();
     void add_partitions();
     io::Task<Result<void>> tear_down();
     void let_go();
@@ -148,9 +151,8 @@ RetryIds::Key UblkDevice::Impl::key() const {
 }
 
 DeviceLinks UblkDevice::Impl::links() const {
-    return DeviceLinks(LinkPlaces{environment_->run_folder, environment_->device_folder,
-                                  environment_->udev_socket},
-                       options_.volume, options_.label, name());
+    return DeviceLinks(environment_->names, environment_->device_folder, options_.volume,
+                       options_.label, name());
 }
 
 UblkStatus UblkDevice::Impl::status() const {
@@ -195,7 +197,26 @@ io::Task<void> UblkDevice::Impl::settle() {
     if (!kept)
         log::warn("{} has an I/O scheduler: after a crash requests are not recognised", name());
     server_->ids().set_tags_kept(kept);
-    std::function<Result<void>()> make = [this] { return links().make(); };
+    co_await make_names();
+}
+
+/// By udev where that is its work, which also tells systemd of them; what it does not make in time,
+/// by us.
+io::Task<void> UblkDevice::Impl::make_names() {
+    const DeviceLinks names = links();
+    std::function<bool()> udev_owes = [&names] { return names.udev_owes(); };
+    const auto until = io::Clock::now() + kUdevPatience;
+    for (;;) {
+        const bool waiting = co_await ask_worker(&udev_owes);
+        if (!waiting) break;
+        if (io::Clock::now() >= until) {
+            log::warn("{}: udev has not made its names in {} s: they are made here", name(),
+                      kUdevPatience.count());
+            break;
+        }
+        co_await reactor_->sleep_for(std::chrono::milliseconds(20));
+    }
+    std::function<Result<void>()> make = [&names] { return names.make(); };
     const auto made = co_await on_worker(&make);
     if (!made) log::warn("{}: {}", name(), to_string(made.error()));
 }

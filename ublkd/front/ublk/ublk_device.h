@@ -22,6 +22,7 @@
 #include "ublkd/base/ids.h"
 #include "ublkd/base/result.h"
 #include "ublkd/block/block_device.h"
+#include "ublkd/front/ublk/device_links.h"
 #include "ublkd/front/ublk/kernel_driver.h"
 #include "ublkd/front/ublk/ublk_control.h"
 #include "ublkd/io/buffer_pool.h"
@@ -57,10 +58,10 @@ class HeldDevices {
 struct UblkEnvironment {
     KernelDriver* driver = nullptr;
     io::Worker* worker = nullptr;  // for calls that may wait for the disk itself; no other use
-    std::string run_folder = "/run/ublkd";  // udev/<dev> and ublk/<dev>.ids go here
+    std::string run_folder = "/run/ublkd";  // ublk/<dev>.ids go here
     std::string device_folder = "/dev";
     std::string sys_folder = "/sys";
-    std::string udev_socket = "/run/udev/control";  // there: udev makes the links; else we do
+    LinkPlaces names{};
     ControlDeadlines deadlines{};
     std::shared_ptr<HeldDevices> held = std::make_shared<HeldDevices>();
 };
