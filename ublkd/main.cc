@@ -84,6 +84,9 @@ int run(int argc, char** argv) {
     const auto configuration = ublkd::daemon::load_configuration(*options);
     if (!configuration) return fail_start(configuration.error());
     set_log_level(*configuration);
+    if (!ublkd::front::ublk::check_not_on_ublk(configuration->state_dir))
+        return fail_start(configuration->state_dir +
+                          " is on a ublk device: the daemon could wait for itself");
     for (const auto& warning : ublkd::front::ublk::guard_process()) ublkd::log::info("{}", warning);
     auto daemon = Daemon::start(*configuration, !options->detach_all);
     if (!daemon) return fail_start(daemon.error());

@@ -17,7 +17,6 @@
 #include "ublkd/daemon/small_controls.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/daemon/system_control.h"
-#include "ublkd/front/ublk/process_guard.h"
 
 namespace ublkd::daemon {
 
@@ -74,10 +73,6 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     Parts& p = *parts;
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
         return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
-    if (!front::ublk::check_not_on_ublk(configuration.state_dir)) {
-        return std::unexpected(configuration.state_dir +
-                               " is on a ublk device: the daemon could wait for itself");
-    }
     auto store = metadata::SqliteStore::open(configuration.database());
     if (!store && store.error().code == Errc::kBusy)
         return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));

@@ -312,10 +312,14 @@ ApiResult<std::string> Pools::check_request(const api::AddPoolRequest& request) 
                                   kMaxPathBytes, api::shown(request.path)));
     }
     const std::string path = canonical(request.path);
-    if (!front::ublk::check_not_on_ublk(existing_part(path))) {
+    if (const auto place = front::ublk::check_not_on_ublk(path); !place) {
         return refuse(
             "InvalidParameterValue",
-            fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
+            place.error().code == Errc::kConflict
+                ? fmt::format("the host has mounted something at {} that this daemon, which has "
+                              "mounts of its own, does not see: start ublkd again",
+                              path)
+                : fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
     }
     if (path == "/") return refuse("InvalidParameterValue", "a pool is a folder of its own, not /");
     const bool printable = std::ranges::all_of(

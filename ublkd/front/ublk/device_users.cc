@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
-#include <sstream>
 
 #include "ublkd/front/ublk/helper_process.h"
+#include "ublkd/front/ublk/mount_table.h"
 #include "ublkd/front/ublk/open_files.h"
 
 namespace ublkd::front::ublk {
@@ -42,13 +42,9 @@ std::vector<Part> parts_of(const std::string& device_name, const std::string& sy
 }
 
 void add_mounts(const Part& part, const std::string& pid, std::set<std::string>& users) {
-    std::ifstream file("/proc/" + pid + "/mountinfo");
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream fields(line);
-        std::string id, parent, numbers, root, place;
-        fields >> id >> parent >> numbers >> root >> place;
-        if (!part.numbers.empty() && numbers == part.numbers)
-            users.insert(fmt::format("{} mounted on {}", part.name, place));
+    for (const Mount& mount : mounts_of(pid)) {
+        if (mount.numbers == part.numbers)
+            users.insert(fmt::format("{} mounted on {}", part.name, mount.place));
     }
 }
 

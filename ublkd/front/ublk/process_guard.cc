@@ -10,12 +10,14 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string_view>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/front/ublk/mount_table.h"
 
 // Linux 5.6; not in every libc's header.
 #ifndef PR_SET_IO_FLUSHER
@@ -52,26 +54,40 @@ std::string ublk_name(const std::string& numbers, const std::string& sys_folder)
     return at == std::string::npos ? "" : target.substr(at + 1);
 }
 
-/// Mounts on our own devices that this namespace was born with: dropped here, so that the last user
-/// to leave is never us.
+/// What this process does not see any more since it has its own mount namespace.
+struct Left {
+    bool hosts = false;               // pid 1 is still in the namespace that it left
+    std::vector<std::string> places;  // of mounts on our own devices that it was born with
+};
+
+Left& left() {
+    static Left made;
+    return made;
+}
+
+bool shares_mounts_with_init() {
+    struct stat own{}, init{};
+    return getpid() != 1 && stat("/proc/self/ns/mnt", &own) == 0 &&
+           stat("/proc/1/ns/mnt", &init) == 0 && own.st_dev == init.st_dev &&
+           own.st_ino == init.st_ino;
+}
+
+/// Dropped here, so that the last user to leave is never us.
 void drop_ublk_mounts() {
-    std::ifstream file("/proc/self/mountinfo");
-    std::vector<std::string> places;
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream fields(line);
-        std::string id, parent, numbers, root, place;
-        fields >> id >> parent >> numbers >> root >> place;
-        if (!ublk_name(numbers, "/sys").empty()) places.push_back(place);
+    for (const Mount& mount : mounts_of("self")) {
+        if (!ublk_name(mount.numbers, "/sys").empty()) left().places.push_back(mount.place);
     }
-    for (auto place = places.rbegin(); place != places.rend(); ++place)
+    for (auto place = left().places.rbegin(); place != left().places.rend(); ++place)
         (void)umount2(place->c_str(), MNT_DETACH);
 }
 
 bool enter_own_mount_namespace() {
+    const bool hosts = shares_mounts_with_init();
     if (unshare(CLONE_NEWNS) != 0) return false;
     // A slave: later mounts and unmounts of the host (a new pool's disk) arrive here, ours do not
     // go there.
     if (mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return false;
+    left().hosts = hosts;
     drop_ublk_mounts();
     return true;
 }
@@ -103,12 +119,32 @@ std::vector<std::string> guard_process() {
 }
 
 Result<void> check_not_on_ublk(const std::string& path, const std::string& sys_folder) {
+    if (faults::rule_off("rule.not_on_own_device")) return {};
+    const auto refused = fail(Errc::kInvalidArgument, "the folder lies on a ublk device");
+    // First without asking a file system, which may be our own.
+    const auto own = mounts_of("self");
+    const Mount* const here = mount_at(own, path);
+    if (here != nullptr && !ublk_name(here->numbers, sys_folder).empty()) return refused;
+    if (left().hosts) {
+        const auto hosts = mounts_of("1");
+        const Mount* const there = mount_at(hosts, path);
+        if (there != nullptr && !ublk_name(there->numbers, sys_folder).empty()) return refused;
+        if (there != nullptr && here != nullptr &&
+            (there->numbers != here->numbers || there->root != here->root))
+            return fail(Errc::kConflict, "the host has another file system there");
+    } else if (std::ranges::any_of(left().places, [&path](const std::string& place) {
+                   return path == place || path.starts_with(place + "/");
+               })) {
+        return refused;
+    }
+    std::error_code error;
+    std::filesystem::path there = path;
+    while (there.has_relative_path() && !std::filesystem::exists(there, error))
+        there = there.parent_path();
     struct stat info{};
-    if (stat(path.c_str(), &info) != 0) return fail_errno(errno, "look at a folder");
-    const dev_t device = S_ISBLK(info.st_mode) ? info.st_rdev : info.st_dev;
-    const std::string name =
-        ublk_name(fmt::format("{}:{}", major(device), minor(device)), sys_folder);
-    if (!name.empty()) return fail(Errc::kInvalidArgument, "the folder lies on a ublk device");
+    if (stat(there.c_str(), &info) != 0) return {};  // what cannot be used is told by its user
+    const std::string numbers = fmt::format("{}:{}", major(info.st_dev), minor(info.st_dev));
+    if (!ublk_name(numbers, sys_folder).empty()) return refused;
     return {};
 }
 

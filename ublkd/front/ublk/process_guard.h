@@ -16,7 +16,9 @@ namespace ublkd::front::ublk {
 std::vector<std::string> guard_process();
 /// True where the calling thread is an I/O flusher (PR_GET_IO_FLUSHER).
 bool is_io_flusher();
-/// kInvalidArgument where `path` (a state or pool folder) lies on a ublk device.
+/// kInvalidArgument where `path` (of a state or pool folder that may not be there yet) lies on a
+/// ublk device, also where guard_process() took that from this process's sight. kConflict where the
+/// host has another file system there than this process sees.
 Result<void> check_not_on_ublk(const std::string& path, const std::string& sys_folder = "/sys");
 
 }  // namespace ublkd::front::ublk
