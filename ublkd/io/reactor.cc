@@ -153,22 +153,21 @@ void Reactor::stop() {
 }
 
 void Reactor::post(std::function<void()> function) {
-    {
-        const std::lock_guard lock(posted_mutex_);
-        posted_.push_back(std::move(function));
-    }
-    if (!wake_pending_.exchange(true, std::memory_order_acq_rel)) {
-        const std::uint64_t one = 1;
-        const auto written = ::write(wake_fd_, &one, sizeof one);
-        CHECK(written == static_cast<ssize_t>(sizeof one), "an eventfd takes 8 bytes");
-    }
+    // All under the lock: whoever runs the function may end the reactor, and its eventfd with it.
+    const std::lock_guard lock(posted_mutex_);
+    posted_.push_back(std::move(function));
+    if (wake_pending_) return;
+    wake_pending_ = true;
+    const std::uint64_t one = 1;
+    const auto written = ::write(wake_fd_, &one, sizeof one);
+    CHECK(written == static_cast<ssize_t>(sizeof one), "an eventfd takes 8 bytes");
 }
 
 void Reactor::take_posted() {
-    wake_pending_.store(false, std::memory_order_release);
     std::vector<std::function<void()>> taken;
     {
         const std::lock_guard lock(posted_mutex_);
+        wake_pending_ = false;
         taken.swap(posted_);
     }
     stats_.posted += taken.size();

@@ -215,7 +215,7 @@ class Reactor {
     std::vector<int> free_file_slots_;
     std::mutex posted_mutex_;
     std::vector<std::function<void()>> posted_;
-    std::atomic<bool> wake_pending_ = false;
+    bool wake_pending_ = false;  // with posted_mutex_, as posted_
     std::atomic<bool> stop_requested_ = false;
     bool in_turn_ = false;
     bool work_queued_ =

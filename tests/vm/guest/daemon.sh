@@ -136,4 +136,12 @@ load_stop() {
 clean_ext4() { e2fsck -fn "$1" > /tmp/fsck.log 2>&1 || { tail -20 /tmp/fsck.log; fail "e2fsck on $1"; }; }
 clean_xfs() { xfs_repair -n "$1" > /tmp/fsck.log 2>&1 || { tail -20 /tmp/fsck.log; fail "xfs_repair on $1"; }; }
 
-trap 'status=$?; [ $status = 0 ] || { echo "--- the daemon said:"; grep -m20 " error " $daemon_log; echo ...; tail -40 $daemon_log; }' EXIT
+# what_became_of_it: for a test that failed while it should have run.
+what_became_of_it() {
+    gone ${daemon:-0} || { echo "the daemon lives"; return; }
+    local status=0
+    wait $daemon || status=$?
+    echo "the daemon has ended with status $status"
+}
+
+trap 'status=$?; [ $status = 0 ] || { what_became_of_it; echo "--- the daemon said:"; grep -m20 " error " $daemon_log; echo ...; tail -40 $daemon_log; }' EXIT

@@ -1,7 +1,7 @@
 # Runs one test in the guest and judges it: the script's own status, then what a green script may leave behind unseen: lines
 # in the kernel's log that nobody expected, tasks in D state, ublk devices, mounts. Sourced by init.
 
-export bad_kernel_lines='BUG:|WARNING:|Oops|Call Trace|blocked for more than|I/O error|EXT4-fs (error|warning)|XFS .*(orruption|shut|error)|general protection|refcount_t|rcu.*stall|Out of memory|Lost .*write|nvme.*timeout|nbd.*(timed out|Receive control failed)'
+export bad_kernel_lines='segfault at|traps: .* trap |BUG:|WARNING:|Oops|Call Trace|blocked for more than|I/O error|EXT4-fs (error|warning)|XFS .*(orruption|shut|error)|general protection|refcount_t|rcu.*stall|Out of memory|Lost .*write|nvme.*timeout|nbd.*(timed out|Receive control failed)'
 
 # Prints tasks that cannot be interrupted and stay so for five seconds. Each thread counts: a dead process may have one left.
 stuck_tasks() {
