@@ -278,6 +278,21 @@ TEST(UblkRecovery, FindsADeviceWhoseNumberIsNotKnownByItsTag) {
     }
 }
 
+TEST(UblkRecovery, ServesWhatComesBeforeTheEndOfTheRecovery) {
+    Rig rig;
+    Dying& dying = Dying::make();
+    dying.die(rig);
+    rig.kernel->sends_when_fetched = true;
+    auto device = rig.recover(&dying.after);
+    ASSERT_TRUE(device) << to_string(device.error());
+    rig.settle();
+    EXPECT_EQ(dying.write.result, 4096);
+    EXPECT_EQ(dying.discard.result, 0);
+    EXPECT_EQ(dying.read_later.result, 4096);
+    EXPECT_EQ(dying.after.ids, dying.before.ids);
+    ASSERT_TRUE(rig.detach(*device));
+}
+
 TEST(UblkRecovery, LeavesASecondDeviceInWhichRequestsMayWait) {
     Rig rig;
     Dying& first = Dying::make();

@@ -58,6 +58,7 @@ class SimulatedChannel final : public DeviceChannel {
         slot.fetched = completion;
         ++device->fetched_once;
         kernel_->dispatch(id_);
+        kernel_->send_early(*device);
     }
     void commit_and_fetch(unsigned queue, unsigned tag, int result,
                           io::Completion* completion) override {
@@ -159,6 +160,17 @@ void SimulatedKernel::dispatch(std::uint32_t id) {
         }
         tag.sent = true;
         complete(id, std::exchange(tag.fetched, nullptr), uapi::kIoOk);
+    }
+}
+
+void SimulatedKernel::send_early(Device& device) {
+    if (!sends_when_fetched || device.info.state != uapi::kStateQuiesced || !all_fetched(device))
+        return;
+    for (Tag& tag : device.tags) {
+        if (tag.request == nullptr || tag.sent) continue;
+        tag.sent = true;
+        io::Completion* const fetched = std::exchange(tag.fetched, nullptr);
+        fetched->on_cqe(fetched, uapi::kIoOk, 0);
     }
 }
 

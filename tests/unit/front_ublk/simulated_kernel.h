@@ -42,6 +42,7 @@ class SimulatedKernel final : public KernelDriver {
     int refuse_fetch_errno = 0;                // of the last tag
     std::chrono::milliseconds death_takes{0};  // until the kernel has noticed a dead server
     bool death_is_lost = false;                // the device stays live (Linux 6.12)
+    bool sends_when_fetched = false;           // in a recovery, before its end (Linux 7)
     bool scans_partitions = true;              // START_DEV reads the first page
 
     // ---- what the guest and the world do
@@ -98,6 +99,7 @@ class SimulatedKernel final : public KernelDriver {
     io::Task<Result<void>> end_recovery(std::uint32_t id, io::Clock::time_point until);
     /// Gives free, offered tags to waiting requests, and requeued requests to their tags.
     void dispatch(std::uint32_t id);
+    void send_early(Device& device);
     void complete(std::uint32_t id, io::Completion* completion, int result);
     Device* find(std::uint32_t id);
     static bool all_fetched(const Device& device) {

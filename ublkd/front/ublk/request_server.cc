@@ -92,7 +92,10 @@ io::Task<Result<void>> RequestServer::offer_all() {
     if (refused_errno_ != 0) co_return fail_errno(refused_errno_, "ublk FETCH_REQ");
     // Only now: Linux 6.12 keeps a device for the process that mapped it until a recovery starts
     // anew, which it refuses (EINVAL) where a server died in a recovery before its tags were there.
-    co_return channel_->map_descriptors();
+    CO_TRY(channel_->map_descriptors());
+    mapped_ = true;
+    for (Tag* const tag : std::exchange(early_, {})) io::spawn(requests_, serve(tag));
+    co_return Result<void>{};
 }
 
 void RequestServer::on_cqe(io::Completion* completion, int result, std::uint32_t) noexcept {
@@ -103,6 +106,10 @@ void RequestServer::on_cqe(io::Completion* completion, int result, std::uint32_t
 void RequestServer::take_back(Tag* tag, int result) {
     --with_kernel_;
     if (result == uapi::kIoOk) {
+        if (!mapped_) {  // Linux 7 sends requests of a recovery as soon as all tags are fetched
+            early_.push_back(tag);
+            return;
+        }
         // Refused while draining: the request stays the kernel's, for the next server.
         if (!requests_.is_closed()) {
             io::spawn(requests_, serve(tag));

@@ -52,7 +52,7 @@ class RequestServer {
     /// Waits until the kernel has given every tag back and no request is under way. False: not by
     /// `until`.
     io::Task<bool> wait_final(io::Clock::time_point until);
-    bool is_final() const { return with_kernel_ == 0 && requests_.count() == 0; }
+    bool is_final() const { return with_kernel_ == 0 && early_.empty() && requests_.count() == 0; }
 
     RetryIds& ids() { return ids_; }
     const Counters& counters() const { return counters_; }
@@ -86,6 +86,8 @@ class RequestServer {
     std::vector<Tag> tags_;
     unsigned with_kernel_ = 0;  // tags that a ring entry points to
     io::Gate requests_;
+    std::vector<Tag*> early_;  // their requests came before descriptors could be read
+    bool mapped_ = false;
     bool offering_ = false;
     int refused_errno_ = 0;  // a FETCH that the kernel refused while offering
     Counters counters_;
