@@ -248,20 +248,6 @@ ApiResult<std::vector<api::EventView>> SystemControl::events(std::uint64_t after
 
 namespace {
 
-using front::ublk::FoundDevice;
-
-io::Task<Result<std::vector<FoundDevice>>> find_all(
-    const front::ublk::UblkEnvironment* environment) {
-    auto finding = front::ublk::find_devices(environment);
-    co_return co_await finding;
-}
-
-io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment,
-                                  std::uint32_t number) {
-    auto removing = front::ublk::remove_device(environment, number);
-    co_return co_await removing;
-}
-
 std::unexpected<api::ApiError> no_ublk(const Core& core) {
     return refuse("UnsupportedOperation", fmt::format("this daemon has no ublk: {}",
                                                       to_string(core.engine->no_ublk_reason())));
@@ -274,7 +260,8 @@ ApiResult<std::vector<api::OrphanView>> SystemControl::orphans() {
     std::vector<api::OrphanView> views;
     if (environment == nullptr) return views;
     Lane& lane = core_.engine->lane_of(VolumeId(1));
-    const auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    const auto found =
+        io::run_on(lane.reactor(), [&] { return front::ublk::find_devices(environment); });
     if (!found) return refuse(found.error(), "cannot list the ublk devices");
     const auto volumes = core_.store->list<metadata::VolumeRecord>();
     for (const auto& device : *found) {
@@ -328,7 +315,7 @@ ApiResult<void> SystemControl::remove_orphan(int device) {
         if (orphan.device != device) continue;
         Lane& lane = core_.engine->lane_of(VolumeId(1));
         const auto removed = io::run_on(lane.reactor(), [&] {
-            return remove_one(environment, static_cast<std::uint32_t>(device));
+            return front::ublk::remove_device(environment, static_cast<std::uint32_t>(device));
         });
         if (!removed) return refuse(removed.error(), "cannot remove " + orphan.path);
         core_.events->add("rescue.removed", orphan.volume_id, orphan.path);

@@ -56,11 +56,10 @@ ApiResult<Volumes::Operation> Volumes::begin_operation(const SlotRef& slot,
     return operation;
 }
 
-Result<std::vector<volume::ReplicaPlace>> Volumes::member_places(VolumeId volume) {
-    TRY_ASSIGN(const auto record, core_.authority->current(volume));
-    if (!record) return fail(Errc::kNotFound, "the volume's membership");
+std::vector<volume::ReplicaPlace> Volumes::places_of(
+    const std::vector<replication::Member>& members) {
     std::vector<volume::ReplicaPlace> places;
-    for (const auto& member : record->members) {
+    for (const auto& member : members) {
         if (auto place = core_.pools->place(member.pool, member.replica))
             places.push_back(std::move(*place));
     }
@@ -81,10 +80,12 @@ Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
                                                         const metadata::VolumeRecord& record) {
     const std::lock_guard life(slot->life);
     if (!slot->running) {
-        TRY_ASSIGN(auto places, member_places(record.id));
+        TRY_ASSIGN(const auto membership, core_.authority->current(record.id));
+        if (!membership) return fail(Errc::kNotFound, "the volume's membership");
         metadata::VolumeRecord in_force = record;
         TRY_ASSIGN(in_force.durability, durability_in_force(record));
-        TRY_ASSIGN(auto started, RunningVolume::start(core_, in_force, std::move(places), this));
+        TRY_ASSIGN(auto started,
+                   RunningVolume::start(core_, in_force, places_of(membership->members), this));
         const std::lock_guard state(slot->state);
         slot->running = std::move(started);
     }

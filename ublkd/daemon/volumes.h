@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -134,7 +135,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                                    const metadata::VolumeRecord& record);
     Result<void> release(const SlotRef& slot);
     Result<metadata::Durability> durability_in_force(const metadata::VolumeRecord& record);
-    Result<std::vector<volume::ReplicaPlace>> member_places(VolumeId volume);
+    std::vector<volume::ReplicaPlace> places_of(const std::vector<replication::Member>& members);
 
     // volumes_create.cc
     api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request,
@@ -206,7 +207,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
-    bool lost_a_member(const replication::Membership& record);
+    std::set<std::string> domains_of_members(const std::vector<replication::Member>& members);
+    bool lost_a_member(const replication::Membership& record,
+                       const std::vector<replication::Member>& usable);
     Result<void> replace_lost_member(const SlotRef& slot, const metadata::VolumeRecord& volume,
                                      const replication::Membership& record);
     std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,

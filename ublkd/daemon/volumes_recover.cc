@@ -22,22 +22,6 @@ using metadata::Transaction;
 using metadata::VolumeRecord;
 using metadata::VolumeState;
 
-namespace {
-
-io::Task<Result<std::vector<front::ublk::FoundDevice>>> find_all(
-    const front::ublk::UblkEnvironment* environment) {
-    auto finding = front::ublk::find_devices(environment);
-    co_return co_await finding;
-}
-
-io::Task<Result<void>> remove_one(const front::ublk::UblkEnvironment* environment,
-                                  std::uint32_t number) {
-    auto removing = front::ublk::remove_device(environment, number);
-    co_return co_await removing;
-}
-
-}  // namespace
-
 /// The devices that a former daemon left for the attachment's volume. kBusy: that daemon still
 /// lives.
 Result<std::vector<front::ublk::FoundDevice>> Volumes::left_devices(
@@ -50,7 +34,8 @@ Result<std::vector<front::ublk::FoundDevice>> Volumes::left_devices(
         return fail(core_.engine->no_ublk_reason());
     }
     Lane& lane = core_.engine->lane_of(attachment.volume);
-    TRY_ASSIGN(const auto found, io::run_on(lane.reactor(), [&] { return find_all(environment); }));
+    TRY_ASSIGN(const auto found,
+               io::run_on(lane.reactor(), [&] { return front::ublk::find_devices(environment); }));
     for (const auto& device : found) {
         if (device.info.server_flags != front::ublk::device_tag(attachment.volume)) continue;
         if (device.server_alive) return fail(Errc::kBusy, "the device's server is alive");
@@ -63,8 +48,9 @@ Result<std::vector<front::ublk::FoundDevice>> Volumes::left_devices(
 Result<void> Volumes::remove_left_devices(const AttachmentRecord& attachment) {
     TRY_ASSIGN(const auto left, left_devices(attachment));
     for (const auto& device : left) {
-        TRY(io::run_on(core_.engine->lane_of(attachment.volume).reactor(),
-                       [&] { return remove_one(core_.engine->ublk(), device.info.device_id); }));
+        TRY(io::run_on(core_.engine->lane_of(attachment.volume).reactor(), [&] {
+            return front::ublk::remove_device(core_.engine->ublk(), device.info.device_id);
+        }));
     }
     return {};
 }
@@ -90,7 +76,7 @@ void Volumes::remove_surplus_device(const VolumeRecord& volume, std::uint32_t nu
     Lane& lane = core_.engine->lane_of(volume.id);
     const auto* environment = core_.engine->ublk();
     const auto removed =
-        io::run_on(lane.reactor(), [&] { return remove_one(environment, number); });
+        io::run_on(lane.reactor(), [&] { return front::ublk::remove_device(environment, number); });
     if (removed) {
         core_.events->add("rescue.removed", volume.id.to_string(),
                           fmt::format("/dev/ublkb{}, left by a former daemon", number));
@@ -136,22 +122,15 @@ void Volumes::adopt_left_devices() {
     const auto* environment = core_.engine->ublk();
     if (environment == nullptr) return;
     Lane& lane = core_.engine->lane_of(VolumeId(1));
-    auto found = io::run_on(lane.reactor(), [&] { return find_all(environment); });
+    const auto found =
+        io::run_on(lane.reactor(), [&] { return front::ublk::find_devices(environment); });
     const auto volumes = core_.store->list<VolumeRecord>();
     if (!found || !volumes) {
         log::warn("ublk devices of a former daemon could not be listed");
         return;
     }
-    std::ranges::sort(*found, {}, [](const front::ublk::FoundDevice& device) {
-        return std::pair(!device.was_started(), device.info.device_id);
-    });
     for (const auto& volume : *volumes) {
-        std::vector<front::ublk::FoundDevice> left;
-        for (const auto& device : *found) {
-            if (!device.server_alive && device.ours &&
-                device.info.server_flags == front::ublk::device_tag(volume.id))
-                left.push_back(device);
-        }
+        auto left = front::ublk::orphans_of(*found, volume.id);
         if (!left.empty()) adopt_for(volume, std::move(left));
     }
 }

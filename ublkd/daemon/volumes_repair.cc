@@ -15,6 +15,7 @@ using metadata::ReplicaRecord;
 using metadata::ReplicaState;
 using metadata::Transaction;
 using metadata::VolumeRecord;
+using replication::Member;
 using replication::Membership;
 
 namespace {
@@ -32,14 +33,10 @@ std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) 
     return places;
 }
 
-bool holds_a_place(const Core& core, const VolumeRecord& volume, ReplicaId replica) {
-    for (unsigned place = 0; place < volume.replica_count; ++place) {
-        const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
-        if (stored && *stored && (*stored)->state == PermissionState::kGranted &&
-            (*stored)->incarnation == replica)
-            return true;
-    }
-    return false;
+bool holds_a_place(const Core& core, const VolumeRecord& volume, const Member& member) {
+    const auto holds = core.store->read_for<bool>(
+        [&](Transaction& tx) { return metadata::holds_place(tx, volume.id, member); });
+    return holds.value_or(false);
 }
 
 }  // namespace
@@ -121,7 +118,7 @@ std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
         if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
         auto place = core_.pools->place(replica.pool, replica.id);
         if (place && core_.pools->trouble_of(replica.pool).empty() &&
-            replica.pool != failed_target && holds_a_place(core_, volume, replica.id)) {
+            replica.pool != failed_target && holds_a_place(core_, volume, place->member)) {
             return Candidate{std::move(*place), {}, {}};
         }
         give_up_replica(volume, replica.id, replica.pool);
@@ -129,11 +126,15 @@ std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
     return std::nullopt;
 }
 
+std::set<std::string> Volumes::domains_of_members(const std::vector<Member>& members) {
+    std::set<std::string> domains;
+    for (const Member& member : members) domains.insert(core_.pools->domain_of_pool(member.pool));
+    return domains;
+}
+
 /// Pools in free domains; that where the last copy failed only where there is no other.
 std::vector<UsablePool> Volumes::targets(const Membership& record, PoolId failed_target) {
-    std::set<std::string> taken;
-    for (const auto& member : record.members)
-        taken.insert(core_.pools->domain_of_pool(member.pool));
+    const auto taken = domains_of_members(record.members);
     const auto usable = core_.pools->usable();
     auto others = usable;
     std::erase_if(others, [&](const UsablePool& pool) { return pool.id == failed_target; });
@@ -178,18 +179,11 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
     return winner;
 }
 
-/// Whether a member cannot be used now, while another one can, and a pool in a free domain could
-/// take a replica.
-bool Volumes::lost_a_member(const Membership& record) {
-    std::set<std::string> taken;
-    std::size_t usable = 0;
-    for (const auto& member : record.members) {
-        if (!trouble_of(member).empty()) continue;
-        taken.insert(core_.pools->domain_of_pool(member.pool));
-        ++usable;
-    }
-    return usable > 0 && usable < record.members.size() &&
-           !choose_candidates(core_.pools->usable(), taken, 1).empty();
+/// Whether members cannot be used now, while others (`usable`) can, and a pool in a free domain
+/// could take a replica.
+bool Volumes::lost_a_member(const Membership& record, const std::vector<Member>& usable) {
+    return !usable.empty() && usable.size() < record.members.size() &&
+           !choose_candidates(core_.pools->usable(), domains_of_members(usable), 1).empty();
 }
 
 /// A volume that nobody uses does not notice that a member's disk has died. Where that has lasted,
@@ -197,7 +191,9 @@ bool Volumes::lost_a_member(const Membership& record) {
 /// round finds a degraded volume.
 Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecord& volume,
                                           const Membership& record) {
-    const bool lost = lost_a_member(record);
+    std::vector<Member> usable = record.members;
+    std::erase_if(usable, [this](const Member& member) { return !trouble_of(member).empty(); });
+    const bool lost = lost_a_member(record, usable);
     const std::lock_guard life(slot->life);
     {
         const auto now = Backoff::Clock::now();
@@ -211,13 +207,7 @@ Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecor
         if (!slot->lost_since) slot->lost_since = now;
         if (now - *slot->lost_since < replace_after) return {};
     }
-    std::vector<volume::ReplicaPlace> places;
-    for (const auto& member : record.members) {
-        if (!trouble_of(member).empty()) continue;
-        if (auto place = core_.pools->place(member.pool, member.replica))
-            places.push_back(std::move(*place));
-    }
-    TRY_ASSIGN(const auto running, RunningVolume::start(core_, volume, std::move(places), this));
+    TRY_ASSIGN(const auto running, RunningVolume::start(core_, volume, places_of(usable), this));
     return running->stop();
 }
 

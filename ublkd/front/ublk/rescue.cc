@@ -52,17 +52,21 @@ io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* e
     co_return all;
 }
 
+std::vector<FoundDevice> orphans_of(std::vector<FoundDevice> found, VolumeId volume) {
+    std::erase_if(found, [volume](const FoundDevice& device) {
+        return device.info.server_flags != device_tag(volume) || device.server_alive;
+    });
+    std::ranges::sort(found, {}, [](const FoundDevice& device) {
+        return std::pair(!device.was_started(), device.info.device_id);
+    });
+    return found;
+}
+
 io::Task<Result<std::vector<FoundDevice>>> find_orphans_of(const UblkEnvironment* environment,
                                                            VolumeId volume) {
     auto found = co_await find_devices(environment);
     if (!found) co_return fail(found.error());
-    std::erase_if(*found, [volume](const FoundDevice& device) {
-        return device.info.server_flags != device_tag(volume) || device.server_alive;
-    });
-    std::ranges::sort(*found, {}, [](const FoundDevice& device) {
-        return std::pair(!device.was_started(), device.info.device_id);
-    });
-    co_return found;
+    co_return orphans_of(std::move(*found), volume);
 }
 
 io::Task<Result<void>> remove_device(const UblkEnvironment* environment, std::uint32_t device_id) {

@@ -27,7 +27,10 @@ struct FoundDevice {
 
 /// All ublk devices, by number. A device that does not answer in time is left out and logged.
 io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* environment);
-/// Those that carry `volume`'s tag and that nobody serves; those that were started come first.
+/// Of `found` those that carry `volume`'s tag and that nobody serves; those that were started come
+/// first, then by number.
+std::vector<FoundDevice> orphans_of(std::vector<FoundDevice> found, VolumeId volume);
+/// The same of all devices that there are.
 io::Task<Result<std::vector<FoundDevice>>> find_orphans_of(const UblkEnvironment* environment,
                                                            VolumeId volume);
 /// Stops and removes a device, whoever made it: bounded. kBusy where its server lives. Requests

@@ -100,10 +100,10 @@ class UblkDevice {
     /// Takes over the device `options->device_id` of a server that died or quiesced, or, with
     /// kAnyDevice, the one that carries the volume's tag (a daemon that died before it could note
     /// the number); others with that tag that were never started are removed. Queues and depth are
-    /// the device's. kNotFound:
-    /// there is no such device (attach then). kConflict: it has another volume's tag. kBusy: its
-    /// server lives, or this process holds its tags. kClosed: it cannot be recovered (never
-    /// started, lost or stuck, docs/ublk.md); it was removed, attach then. Any other error leaves
+    /// the device's. kNotFound: there is no such device (attach then). kConflict: it has another
+    /// volume's tag. kBusy: its server lives, or this process holds its tags. kClosed: it cannot be
+    /// recovered (never started, lost or stuck, docs/ublk.md); it was removed, attach then. Any
+    /// other error leaves
     /// it with the kernel, where the guest's requests wait; another call tries again.
     static io::Task<Result<std::unique_ptr<UblkDevice>>> recover(io::Reactor* reactor,
                                                                  io::BufferPool* buffers,
