@@ -38,6 +38,13 @@ struct Dying {
         rig.settle();
         EXPECT_FALSE(write.is_done() || discard.is_done() || read_later.is_done());
     }
+    /// By the server that came afterwards.
+    void expect_answered_with_its_ids() const {
+        EXPECT_EQ(write.result, 4096);
+        EXPECT_EQ(discard.result, 0);
+        EXPECT_EQ(read_later.result, 4096);
+        EXPECT_EQ(after.ids, before.ids);
+    }
 };
 
 TEST(UblkRecovery, SendsRequestsAgainWithTheIdsTheyHad) {
@@ -47,10 +54,7 @@ TEST(UblkRecovery, SendsRequestsAgainWithTheIdsTheyHad) {
     auto device = rig.recover(&dying.after);
     ASSERT_TRUE(device) << to_string(device.error());
     rig.settle();
-    EXPECT_EQ(dying.write.result, 4096);
-    EXPECT_EQ(dying.discard.result, 0);
-    EXPECT_EQ(dying.read_later.result, 4096);
-    EXPECT_EQ(dying.after.ids, dying.before.ids);
+    dying.expect_answered_with_its_ids();
     EXPECT_EQ((*device)->status().reissued, 2u);
     EXPECT_TRUE(rig.has_link());
     // A later request to the same place is a new one.
@@ -286,10 +290,7 @@ TEST(UblkRecovery, ServesWhatComesBeforeTheEndOfTheRecovery) {
     auto device = rig.recover(&dying.after);
     ASSERT_TRUE(device) << to_string(device.error());
     rig.settle();
-    EXPECT_EQ(dying.write.result, 4096);
-    EXPECT_EQ(dying.discard.result, 0);
-    EXPECT_EQ(dying.read_later.result, 4096);
-    EXPECT_EQ(dying.after.ids, dying.before.ids);
+    dying.expect_answered_with_its_ids();
     ASSERT_TRUE(rig.detach(*device));
 }
 

@@ -81,6 +81,10 @@ device_of() {
     readlink -f "$link"
 }
 
+# Of the one attachment that a test has; '' without one.
+attachment_state() { ebs-cli attachment list --columns state -o tsv; }
+attachment_is() { [ "$(attachment_state)" = "$1" ]; }
+
 volume_has_members() { [ "$(volume_field "$1" .Health.InSync)" = "$2" ]; }   # NAME COUNT
 volume_healthy() { [ "$(volume_field "$1" .Health.State)" = ok ] && volume_has_members "$1" "$(volume_field "$1" .Health.Wanted)"; }
 volumes_gone() {
