@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "ublkd/api/fields.h"
 #include "ublkd/api/routes.h"
 
@@ -32,12 +34,17 @@ ApiResult<AttachRequest> read_attach(const std::string& volume, const Json& body
     made.label = fields.text("Device");
     made.frontend = fields.choice("Frontend", {"auto", "ublk", "nbd"}, "auto");
     const auto queues = fields.optional_number("Queues", 1, 32);
-    const auto depth = fields.optional_number("Depth", 1, 4096);
+    const auto depth = fields.optional_number("Depth", 1, kMaxTags);
     made.queues = static_cast<unsigned>(queues.value_or(made.queues));
     made.depth = static_cast<unsigned>(depth.value_or(made.depth));
     if (made.frontend == "nbd" && (queues || depth)) {
         fields.refuse_field("InvalidParameterCombination",
                             "Queues and Depth are those of /dev/ublkbN: leave them out for NBD");
+    }
+    if (made.queues * made.depth > kMaxTags) {
+        fields.refuse_field("InvalidParameterCombination",
+                            fmt::format("Queues times Depth is at most {}; {} times {} was given",
+                                        kMaxTags, made.queues, made.depth));
     }
     made.boot = fields.flag("Boot");
     made.delete_on_termination = fields.flag("DeleteOnTermination");

@@ -72,6 +72,9 @@ struct ModifyVolumeRequest {
     std::optional<bool> delete_on_termination;  // of its attachments
 };
 
+/// Queues times depth of a ublk device at most (docs/ublk.md).
+inline constexpr unsigned kMaxTags = 1024;
+
 struct AttachRequest {
     std::string volume;
     std::string instance;           // "": the host's own

@@ -24,6 +24,8 @@ using metadata::VolumeState;
 
 namespace {
 
+static_assert(api::kMaxTags == front::ublk::kMaxTags);
+
 using UblkResult = Result<std::unique_ptr<UblkDevice>>;
 
 bool is_label(std::string_view label) {

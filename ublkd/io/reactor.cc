@@ -323,6 +323,13 @@ void Reactor::submit_waiting() {
     }
 }
 
+bool Reactor::make_room(unsigned count) {
+    if (waiting_sqes_.empty() && io_uring_sq_space_left(&ring_) >= count) return true;
+    submit_now();
+    submit_waiting();
+    return waiting_sqes_.empty() && io_uring_sq_space_left(&ring_) >= count;
+}
+
 void Reactor::submit(const io_uring_sqe& sqe, Completion* completion) {
     DCHECK(on_own_thread(), "requests are made on the reactor's thread");
     ++stats_.submissions;

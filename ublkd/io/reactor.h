@@ -134,6 +134,9 @@ class Reactor {
     Operation send_message(FdRef socket, const msghdr* message, int flags = 0);
     Operation poll(FdRef file, unsigned events);
     Operation close(int fd);
+    /// Sees to it that the next `count` requests of this turn enter the kernel in one entry, with
+    /// no signal in between. False: not so many fit (ReactorOptions::entries).
+    bool make_room(unsigned count);
     /// A 64-byte SQE filled by the caller (IORING_OP_URING_CMD of front/ublk); user_data is set
     /// here.
     Operation raw(const io_uring_sqe& sqe);

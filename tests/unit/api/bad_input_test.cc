@@ -303,6 +303,9 @@ TEST_F(BadInput, WhatExcludesEachOtherIsToldApart) {
          {R"({"Frontend": "nbd", "Queues": 1})", R"({"Frontend": "nbd", "Depth": 128})"})
         expect_refused(operation("AttachVolume"), "", body, {"InvalidParameterCombination"},
                        {"leave them out for NBD"});
+    for (const char* body : {R"({"Queues": 9})", R"({"Queues": 2, "Depth": 513})"})
+        expect_refused(operation("AttachVolume"), "", body, {"InvalidParameterCombination"},
+                       {"Queues times Depth is at most 1024"});
     expect_refused(operation("AddPool"), "", R"({"Path": "x"})", {"InvalidParameterValue"},
                    {"Path must be absolute; 'x' was given"});
     expect_refused(operation("CreateVolume"), "",

@@ -67,6 +67,17 @@ TEST(UblkStart, CapsRangesBelowWhatOldKernelsCutShort) {
     ASSERT_TRUE(rig.detach(*device));
 }
 
+TEST(UblkStart, RefusesMoreTagsThanAreFetchedInOneEntry) {
+    Rig rig;
+    MemoryDevice memory(small_geometry());
+    rig.options.queues = 3;
+    rig.options.depth = 342;  // 1026
+    const auto refused = rig.attach(&memory);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::kInvalidArgument);
+    EXPECT_TRUE(rig.kernel->commands.empty());
+}
+
 TEST(UblkStart, RefusesAKernelThatIsTooOld) {
     Rig rig;
     MemoryDevice memory(small_geometry());

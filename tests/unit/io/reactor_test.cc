@@ -148,6 +148,27 @@ TEST_F(ReactorTest, FullSubmissionAndCompletionQueuesLoseNothing) {
     ::close(loud);
 }
 
+Task<void> fill(Reactor* reactor, FdRef file, unsigned before, unsigned count, int* done) {
+    TaskGroup group;
+    for (unsigned i = 0; i < before; ++i) group.start(poll_once(reactor, file, done));
+    EXPECT_TRUE(reactor->make_room(count));
+    const auto enters = reactor->stats().enters;
+    for (unsigned i = 0; i < count; ++i) group.start(poll_once(reactor, file, done));
+    EXPECT_EQ(reactor->stats().enters, enters);
+    co_await group.wait();
+}
+
+TEST_F(ReactorTest, AsManyRequestsAsRoomWasMadeForEnterTogether) {
+    const int loud = eventfd(1, EFD_CLOEXEC);
+    int done = 0;
+    run(fill(reactor_.get(), FdRef{loud, -1}, 1, 64, &done));   // one more than fits
+    run(fill(reactor_.get(), FdRef{loud, -1}, 63, 64, &done));  // of others' in the same turn
+    EXPECT_EQ(done, 192);
+    EXPECT_EQ(reactor_->stats().queue_full, 0U);
+    EXPECT_FALSE(reactor_->make_room(65));
+    ::close(loud);
+}
+
 TEST_F(ReactorTest, RequestsMadeInsideACompletionFindRoom) {
     struct Chain : Completion {
         Reactor* reactor = nullptr;

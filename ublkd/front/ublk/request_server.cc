@@ -72,6 +72,8 @@ void RequestServer::keep_for_ever(std::unique_ptr<RequestServer> server) {
 
 io::Task<Result<void>> RequestServer::offer_all() {
     offering_ = true;
+    if (!reactor_->make_room(static_cast<unsigned>(tags_.size())))
+        log::warn("{} tags are not offered at once: a death now may lose the device", tags_.size());
     const std::size_t half = tags_.size() / 2;
     for (std::size_t i = 0; i < tags_.size(); ++i) {
         // All in one entry into the kernel: no signal comes in between, so that no server dies with

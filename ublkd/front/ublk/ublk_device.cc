@@ -289,6 +289,8 @@ Result<RetryIds> UblkDevice::Impl::new_ids() const {
 }
 
 io::Task<Result<void>> UblkDevice::Impl::attach() {
+    if (unsigned{options_.queues} * options_.depth > kMaxTags)
+        co_return fail(Errc::kInvalidArgument, "queues times depth of a ublk device");
     const auto features = co_await control_.features();
     if (!features) co_return fail(features.error());
     // The flag itself is not used: a kernel that has it (7.0) scans on a thread of its own.

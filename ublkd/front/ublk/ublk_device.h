@@ -66,11 +66,15 @@ struct UblkEnvironment {
     std::shared_ptr<HeldDevices> held = std::make_shared<HeldDevices>();
 };
 
+/// Of one device, over all queues: they go to the kernel in one entry of the reactor's ring.
+inline constexpr unsigned kMaxTags = 1024;
+static_assert(kMaxTags <= io::ReactorOptions{}.entries);
+
 struct UblkOptions {
     VolumeId volume;
     std::uint32_t device_id =
-        uapi::kAnyDevice;  // the N wanted; taken by somebody else: another one is given
-    std::uint16_t queues = 1;
+        uapi::kAnyDevice;      // the N wanted; taken by somebody else: another one is given
+    std::uint16_t queues = 1;  // times depth: at most kMaxTags
     std::uint16_t depth = 128;
     std::uint32_t max_io_bytes = kMaxIoBytes;
     std::string label = {};  // "i-.../sdf": a second link under /dev/ebs, or empty
@@ -90,8 +94,8 @@ class UblkDevice {
     /// left behind (or, where the kernel hangs, what is left is logged and found by rescue.h).
     /// `buffers` must not be the pool that `device` takes its own buffers from, else both can wait
     /// for each other. All pointers outlive the UblkDevice, `options` the call. Errors:
-    /// kUnsupported (kernel), kNotPermitted, kExhausted (ublks_max), kTimedOut, the errno of the
-    /// step.
+    /// kInvalidArgument (too many tags), kUnsupported (kernel), kNotPermitted, kExhausted
+    /// (ublks_max), kTimedOut, the errno of the step.
     static io::Task<Result<std::unique_ptr<UblkDevice>>> attach(io::Reactor* reactor,
                                                                 io::BufferPool* buffers,
                                                                 const UblkEnvironment* environment,
