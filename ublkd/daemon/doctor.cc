@@ -13,6 +13,7 @@
 
 #include "ublkd/api/peer.h"
 #include "ublkd/daemon/system.h"
+#include "ublkd/front/ublk/device_files.h"
 
 namespace ublkd::daemon {
 namespace {
@@ -103,12 +104,31 @@ void examine_limits(Findings& findings) {
                             fmt::format("limit {}: enough for about {} attached volumes",
                                         files.rlim_cur, files.rlim_cur / 16),
                             "LimitNOFILE=65536 in the unit, or ulimit -n 65536"});
+}
 
-    const std::string ublks = first_line("/sys/module/ublk_drv/parameters/ublks_max");
-    if (!ublks.empty())
-        findings.push_back({"ublks_max", "ok",
-                            fmt::format("{} devices without privileges of the host's root", ublks),
-                            ""});
+/// The module's limit on devices: of all before Linux 6.15, of those that others than root made
+/// since.
+void examine_device_limit(const Core& core, Findings& findings) {
+    if (core.engine->ublk() == nullptr) return;
+    const std::string text = first_line("/sys/module/ublk_drv/parameters/ublks_max");
+    std::size_t limit = 0;
+    const char* const end = text.data() + text.size();
+    if (std::from_chars(text.data(), end, limit).ec != std::errc()) return;
+    utsname names{};
+    uname(&names);
+    if (kernel_version(names.release) >= std::pair(6, 15)) {
+        findings.push_back({"ublks_max", "ok", "no limit on the devices that root makes", ""});
+        return;
+    }
+    const std::size_t devices =
+        front::ublk::list_device_ids(core.engine->ublk()->sys_folder).size();
+    const std::string used = fmt::format("{} of {} ublk devices exist", devices, limit);
+    if (devices * 5 < limit * 4)
+        findings.push_back({"ublks_max", "ok", used, ""});
+    else
+        findings.push_back({"ublks_max", "warning", used + ": no more can be attached by ublk then",
+                            "echo 1024 > /sys/module/ublk_drv/parameters/ublks_max, and 'options "
+                            "ublk_drv ublks_max=1024' in /etc/modprobe.d/ublkd.conf"});
 }
 
 void examine_folders(const Core& core, Findings& findings) {
@@ -180,6 +200,7 @@ std::vector<api::FindingView> examine(const Core& core) {
     examine_kernel(core, findings);
     examine_names(core, findings);
     examine_limits(findings);
+    examine_device_limit(core, findings);
     examine_folders(core, findings);
     examine_pools(core, findings);
     return findings;
