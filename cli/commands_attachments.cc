@@ -43,7 +43,7 @@ void say_next(const Context& context, const Json& attachment) {
     }
     context.note(fmt::format("next: mkfs.ext4 {}", link));
     context.note(
-        fmt::format("fstab: {} /srv/{} ext4 defaults,nofail,x-systemd.requires=ublkd.service 0 2",
+        fmt::format("fstab: {} /srv/{} ext4 defaults,nofail,x-systemd.after=ublkd.service 0 2",
                     link, context.positional("VOLUME")));
 }
 
