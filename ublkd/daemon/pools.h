@@ -1,14 +1,18 @@
 // The pools of this host: opened at start (those that are not there are tried again), added and
 // removed on request, put aside when a disk fails and taken back after it has passed a probe. Knows
-// folders and space, not volumes.
+// folders and space, not volumes. Parts: pools.cc, pools_change.cc (add, remove).
 //
 // Crash safety: the intent is in the metadata before the disk is touched (PoolState adding,
-// removing); open_all() finishes or rolls back. Thread-safe; every call may block on a disk, so
-// none is made on a reactor. Owner: Daemon. Fault points: daemon.pool_add.after_intent,
-// daemon.pool_add.after_folder, daemon.pool_remove.after_intent, daemon.pool_remove.after_folder.
+// removing); open_all() finishes or rolls back. A disk that hangs holds up nobody for longer than a
+// call's limit: each pool has threads for the calls of its disk (disk_thread.h), and no lock is
+// held over one. Thread-safe; calls wait for disks all the same, so none is made on a reactor.
+// Owner: Daemon. Fault points: daemon.pool_add.after_intent, daemon.pool_add.after_folder,
+// daemon.pool_remove.after_intent, daemon.pool_remove.after_folder; in the disk's threads:
+// daemon.pool.look, daemon.pool.probe, daemon.pool.create, daemon.pool.remove_replica.
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -19,6 +23,7 @@
 
 #include "metadata/store.h"
 #include "ublkd/api/control.h"
+#include "ublkd/daemon/disk_thread.h"
 #include "ublkd/daemon/event_log.h"
 #include "ublkd/daemon/identity.h"
 #include "ublkd/store/pool.h"
@@ -33,6 +38,12 @@ struct UsablePool {
     std::uint64_t available_bytes = 0;
 };
 
+/// What lies in a pool of a replica.
+struct ReplicaLook {
+    bool is_there = false;
+    std::uint64_t allocated_bytes = 0;
+};
+
 class Pools final : public api::PoolControl {
   public:
     Pools(metadata::MetadataStore* store, EventLog* events, Identity* identity)
@@ -40,11 +51,11 @@ class Pools final : public api::PoolControl {
 
     /// Opens all pools of `host`; finishes what a crash left.
     Result<void> open_all(HostId host);
-    /// Tries the missing ones again and probes the failed ones whose time has come. True where one
-    /// came back.
+    /// Tries the missing ones again, probes the failed ones whose time has come, looks at the
+    /// others. True where one came back.
     bool probe();
-    /// Removals of which a step failed.
-    void finish_removals();
+    /// Additions and removals of which a step failed, or whose disk did not answer.
+    void finish_changes();
     /// A replica of the pool failed by its disk.
     void mark_failed(PoolId pool, const Error& cause);
 
@@ -56,7 +67,9 @@ class Pools final : public api::PoolControl {
     std::string domain_of_pool(PoolId pool);
     /// Why its replicas cannot be used now; "": they can.
     std::string trouble_of(PoolId pool);
-    /// ok where there is none. kClosed where the pool is not open.
+    /// kClosed where the pool is not open, kTimedOut where its disk does not answer.
+    Result<ReplicaLook> look(PoolId pool, ReplicaId replica);
+    /// ok where there is none. kClosed where the pool is not open; kTimedOut: it may still be done.
     Result<void> remove_replica(PoolId pool, ReplicaId replica);
     /// Looks in all pools. kClosed where it is in none of the open ones, and a pool is missing.
     Result<void> remove_replica_anywhere(ReplicaId replica);
@@ -74,34 +87,50 @@ class Pools final : public api::PoolControl {
   private:
     using Clock = std::chrono::steady_clock;
     struct Entry {
-        std::mutex mutex;  // of `pool`; held over its disk's calls
-        metadata::PoolRecord record;
-        std::unique_ptr<store::Pool> pool;  // none: missing
+        explicit Entry(const metadata::PoolRecord& given);
+        const metadata::PoolRecord record;  // as it was when this was made
+        DiskThread looks;                   // for what takes no time where a disk answers
+        DiskThread work;                    // for everything else
+        std::mutex mutex;                   // of what follows; never held over a disk's call
+        std::shared_ptr<store::Pool> pool;  // none: missing
         bool failed = false;
+        unsigned failures = 0;
         std::string trouble;
         Clock::time_point next_probe{};
         Clock::duration backoff = std::chrono::seconds(30);
     };
     using EntryRef = std::shared_ptr<Entry>;
 
-    api::ApiResult<std::string> check_request(const api::AddPoolRequest& request);
-    void open_entry(Entry& entry);
-    Result<void> finish_adding(metadata::PoolRecord record);
-    Result<void> finish_removing(const metadata::PoolRecord& record);
-    api::ApiResult<void> carry_out_removal(const metadata::PoolRecord& found,
-                                           const EntryRef& entry);
-    Result<void> set_state(metadata::PoolRecord& record, metadata::PoolState state);
+    Result<void> set_state(PoolId pool, metadata::PoolState state);
+    static std::shared_ptr<store::Pool> pool_of(const EntryRef& entry);
+    static Result<std::shared_ptr<store::Pool>> open_pool(const std::string& path);
+    static void open_entry(const EntryRef& entry);
+    bool comes_back(const EntryRef& entry);
+    bool passes_probe(const EntryRef& entry);
+    static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
     std::vector<EntryRef> all();
-    bool probe_failed(Entry& entry);
+
+    // pools_change.cc
+    class Change;
+    struct Site {
+        std::string path;
+        std::string domain;
+    };
+    api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
+    EntryRef changing(const metadata::PoolRecord& record);
+    Result<void> finish_adding(const metadata::PoolRecord& record);
+    Result<void> finish_removing(const metadata::PoolRecord& record);
+    api::ApiResult<void> carry_out_removal(const EntryRef& entry);
 
     metadata::MetadataStore* store_;
     EventLog* events_;
     Identity* identity_;
-    std::mutex mutex_;  // of the map; never held over a disk's call
-    std::map<PoolId, EntryRef> entries_;
-    std::set<PoolId> removing_;  // by a request that is under way
+    std::mutex mutex_;                     // of what follows; never held over a disk's call
+    std::map<PoolId, EntryRef> entries_;   // in service
+    std::map<PoolId, EntryRef> changing_;  // being added or removed
+    std::set<PoolId> requested_;           // those that a request is about
 };
 
 }  // namespace ublkd::daemon

@@ -90,7 +90,7 @@ void Repair::look_at_pools() {
         volumes_->forget_failures();
         wake();
     }
-    core_.pools->finish_removals();
+    core_.pools->finish_changes();
 }
 
 void Repair::round() {

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -16,16 +15,19 @@ using metadata::VolumeRecord;
 
 namespace {
 
-/// What a replica takes on its disk.
-std::uint64_t allocated_bytes(const std::string& folder) {
-    struct stat status{};
-    if (stat((folder + "/data").c_str(), &status) != 0) return 0;
-    return static_cast<std::uint64_t>(status.st_blocks) * 512;
-}
+struct MemberLook {
+    std::string trouble;  // why it cannot be used now; "": it can
+    std::uint64_t allocated_bytes = 0;
+};
 
-bool is_there(const std::optional<volume::ReplicaPlace>& place) {
-    struct stat status{};
-    return place && stat((place->folder + "/superblock").c_str(), &status) == 0;
+MemberLook look_at(Pools* pools, const replication::Member& member) {
+    const auto found = pools->look(member.pool, member.replica);
+    MemberLook look;
+    look.trouble = pools->trouble_of(member.pool);
+    if (found) look.allocated_bytes = found->allocated_bytes;
+    if (look.trouble.empty() && !found) look.trouble = to_string(found.error());
+    if (look.trouble.empty() && !found->is_there) look.trouble = "its folder is not in the pool";
+    return look;
 }
 
 std::string role_of(const volume::MemberStatus& member) {
@@ -72,28 +74,24 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
 }
 
 std::string Volumes::trouble_of(const replication::Member& member) {
-    std::string trouble = core_.pools->trouble_of(member.pool);
-    if (trouble.empty() && !is_there(core_.pools->place(member.pool, member.replica)))
-        trouble = "its folder is not in the pool";
-    return trouble;
+    return look_at(core_.pools, member).trouble;
 }
 
 /// Of a volume that nobody uses: from its record, and from what is there of its members.
 void Volumes::add_health_at_rest(const replication::Membership& record, api::VolumeView& view) {
     std::vector<std::string> troubles;
     for (const auto& member : record.members) {
-        const auto place = core_.pools->place(member.pool, member.replica);
-        const std::string trouble = trouble_of(member);
-        if (trouble.empty()) {
+        const MemberLook look = look_at(core_.pools, member);
+        if (look.trouble.empty()) {
             ++view.health.in_sync;
         } else {
-            troubles.push_back(fmt::format("{}: {}", member.replica.to_string(), trouble));
+            troubles.push_back(fmt::format("{}: {}", member.replica.to_string(), look.trouble));
         }
         view.replicas.push_back({member.replica.to_string(), member.pool.to_string(),
                                  member.host.to_string(), core_.pools->domain_of_pool(member.pool),
                                  member.replica == record.primary ? "primary" : "secondary",
-                                 trouble});
-        if (place) view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
+                                 look.trouble});
+        view.used_bytes = std::max(view.used_bytes, look.allocated_bytes);
     }
     view.health.reason = fmt::format("{}", fmt::join(troubles, "; "));
     view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
@@ -115,8 +113,8 @@ void Volumes::add_health_running(const volume::VolumeStatus& status, api::Volume
                                  core_.pools->domain_of_pool(member.member.pool), role_of(member),
                                  member.failure ? to_string(*member.failure) : ""});
         if (!member.is_member || status.blocked_by == "disk") continue;
-        if (const auto place = core_.pools->place(member.member.pool, member.member.replica))
-            view.used_bytes = std::max(view.used_bytes, allocated_bytes(place->folder));
+        if (const auto look = core_.pools->look(member.member.pool, member.member.replica))
+            view.used_bytes = std::max(view.used_bytes, look->allocated_bytes);
     }
     view.health.blocked_by = status.blocked_by;
     view.health.reason = status.blocked_why;

@@ -5,7 +5,8 @@
 // What a crash left half made (*.making) or half removed (*.removing) is deleted when the pool is
 // opened. Bytes: docs/format-replica.md.
 // Fault point: store.probe_direct (fail:22: as a file system without O_DIRECT).
-// Blocking calls, for the control plane (never on a reactor). Not thread-safe, except budget().
+// Blocking calls, for the control plane (never on a reactor). What is const, budget() and
+// remove_replica() are thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,416 @@
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/names.h"
+#include "ublkd/daemon/pools.h"
+#include "ublkd/daemon/system.h"
+#include "ublkd/front/ublk/process_guard.h"
+
+namespace ublkd::daemon {
+
+using api::ApiResult;
+using api::refuse;
+using metadata::PoolRecord;
+using metadata::PoolState;
+using metadata::Transaction;
+
+namespace {
+
+// How long one waits for a disk; what has not ended then is finished by finish_changes().
+constexpr auto kSiteLimit = std::chrono::seconds(10);
+constexpr auto kMakeLimit = std::chrono::seconds(20);
+
+/// `path` without links, dots and a slash at the end; what does not exist yet stays as it is
+/// written.
+std::string canonical(const std::string& path) {
+    std::error_code error;
+    auto made = std::filesystem::weakly_canonical(path, error);
+    std::string text = (error ? std::filesystem::path(path).lexically_normal() : made).string();
+    while (text.size() > 1 && text.ends_with('/')) text.pop_back();
+    return text;
+}
+
+/// The nearest folder of `path` that exists.
+std::string existing_part(std::filesystem::path path) {
+    std::error_code error;
+    while (path.has_relative_path() && !std::filesystem::exists(path, error))
+        path = path.parent_path();
+    return path.string();
+}
+
+/// Leaves room for the names of a replica's files.
+constexpr std::size_t kMaxPathBytes = 3072;
+
+std::string why_not_created(const Error& error, const std::string& path) {
+    switch (error.code) {
+        case Errc::kUnsupported:
+            return fmt::format(
+                "{} is on a file system without O_DIRECT; take another, or --buffered for trying "
+                "out ({})",
+                path, to_string(error));
+        case Errc::kBusy:
+            return fmt::format(
+                "{} is not empty, or in use by another daemon: give a new or empty folder ({})",
+                path, to_string(error));
+        case Errc::kExists:
+            return fmt::format(
+                "{} holds a pool already, of another installation or of a former one: remove it or "
+                "give another folder",
+                path);
+        case Errc::kNotFound:
+            return fmt::format("cannot make {}: its parent folder does not exist", path);
+        default:
+            return fmt::format("cannot make a pool in {}: {}", path, to_string(error));
+    }
+}
+
+std::string code_not_created(const Error& error) {
+    switch (error.code) {
+        case Errc::kUnsupported:
+            return "UnsupportedOperation";
+        case Errc::kBusy:
+            return "PoolInUse";
+        case Errc::kExists:
+            return "AlreadyExists";
+        case Errc::kNotFound:
+            return "InvalidParameterValue";
+        default:
+            return std::string(api::code_of(error.code));
+    }
+}
+
+/// A pool that is there already.
+struct Known {
+    std::string path;
+    std::string id;
+};
+
+/// The whole path for a new pool. Asks the disk below it.
+ApiResult<std::string> check_path(const std::string& given, const std::vector<Known>& pools) {
+    const std::string path = canonical(given);
+    if (const auto place = front::ublk::check_not_on_ublk(path); !place) {
+        return refuse(
+            "InvalidParameterValue",
+            place.error().code == Errc::kConflict
+                ? fmt::format("the host has mounted something at {} that this daemon, which has "
+                              "mounts of its own, does not see: start ublkd again",
+                              path)
+                : fmt::format("{} is on a ublk device: a pool there could wait for itself", path));
+    }
+    if (path == "/") return refuse("InvalidParameterValue", "a pool is a folder of its own, not /");
+    struct stat status{};
+    const bool is_there = stat(path.c_str(), &status) == 0;
+    if (is_there && !S_ISDIR(status.st_mode))
+        return refuse("InvalidParameterValue", fmt::format("{} is not a folder", path));
+    if (!is_there && errno == ENAMETOOLONG) {
+        return refuse("InvalidParameterValue",
+                      fmt::format("a name in a pool's path has at most 255 bytes; '{}' was given",
+                                  api::shown(path)));
+    }
+    for (const Known& known : pools) {
+        if (known.path == path)
+            return refuse("AlreadyExists",
+                          fmt::format("{} is the pool {} already", path, known.id));
+        if (path.starts_with(known.path + "/"))
+            return refuse("InvalidParameterValue",
+                          fmt::format("{} lies in the pool {}: a pool is a folder of its own", path,
+                                      known.path));
+    }
+    const std::string parent = std::filesystem::path(path).parent_path().string();
+    if (stat(parent.c_str(), &status) != 0)
+        return refuse("InvalidParameterValue",
+                      fmt::format("{} does not exist: make it first", parent));
+    if (const auto free = store::Pool::check_free(path); !free)
+        return refuse(code_not_created(free.error()), why_not_created(free.error(), path));
+    return path;
+}
+
+}  // namespace
+
+/// A pool that a request adds or removes: finish_changes() leaves it alone meanwhile.
+class Pools::Change {
+  public:
+    Change(Pools* pools, PoolId pool) : pools_(pools), pool_(pool) {
+        const std::lock_guard lock(pools_->mutex_);
+        mine_ = pools_->requested_.insert(pool_).second;
+    }
+    Change(const Change&) = delete;
+    Change& operator=(const Change&) = delete;
+    ~Change() {
+        if (!mine_) return;
+        const std::lock_guard lock(pools_->mutex_);
+        pools_->requested_.erase(pool_);
+    }
+    /// False where another request is about it.
+    bool is_mine() const { return mine_; }
+
+  private:
+    Pools* pools_;
+    PoolId pool_;
+    bool mine_ = false;
+};
+
+Pools::EntryRef Pools::changing(const PoolRecord& record) {
+    const std::lock_guard lock(mutex_);
+    EntryRef& found = changing_[record.id];
+    if (!found) found = std::make_shared<Entry>(record);
+    return found;
+}
+
+Result<void> Pools::finish_adding(const PoolRecord& record) {
+    const EntryRef entry = changing(record);
+    auto opened = entry->work.ask(kMakeLimit, [path = record.path] { return open_pool(path); });
+    if (!opened && opened.error().code == Errc::kTimedOut) return fail(opened.error());
+    const bool is_it = opened && (*opened)->id() == record.id;
+    if (is_it) {
+        TRY(set_state(record.id, PoolState::kAvailable));
+        const std::lock_guard state(entry->mutex);
+        entry->pool = std::move(*opened);
+    } else {
+        TRY(store_->write([&](Transaction& tx) -> Result<void> {
+            TRY_ASSIGN(const auto stored, tx.get<PoolRecord>(record.id));
+            if (!stored) return {};
+            return tx.erase(*stored);
+        }));
+    }
+    const std::lock_guard lock(mutex_);
+    changing_.erase(record.id);
+    if (is_it) entries_[record.id] = entry;
+    return {};
+}
+
+Result<void> Pools::finish_removing(const PoolRecord& record) {
+    const EntryRef entry = changing(record);
+    TRY(entry->work.ask(kMakeLimit, [path = record.path, id = record.id]() -> Result<void> {
+        const auto opened = store::Pool::open(path);
+        if (!opened || (*opened)->id() != id) return {};
+        const auto destroyed = (*opened)->destroy();
+        if (!destroyed)
+            log::warn("the folder of the removed pool {} stays: {}", path,
+                      to_string(destroyed.error()));
+        return {};
+    }));
+    TRY(store_->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto replicas,
+                   tx.list<metadata::ReplicaRecord>(metadata::where("pool", record.id)));
+        for (const auto& replica : replicas) {
+            TRY(tx.erase(replica));
+        }
+        TRY_ASSIGN(const auto stored, tx.get<PoolRecord>(record.id));
+        if (!stored) return {};
+        return tx.erase(*stored);
+    }));
+    const std::lock_guard lock(mutex_);
+    changing_.erase(record.id);
+    return {};
+}
+
+void Pools::finish_changes() {
+    const auto records = store_->list<PoolRecord>();
+    for (const PoolRecord& record : records ? *records : std::vector<PoolRecord>()) {
+        const bool adding = record.state == PoolState::kAdding;
+        if (!adding && record.state != PoolState::kRemoving) continue;
+        const Change change(this, record.id);
+        if (!change.is_mine()) continue;
+        const auto done = adding ? finish_adding(record) : finish_removing(record);
+        if (!done) log::warn("pool {}: {}", record.path, to_string(done.error()));
+    }
+}
+
+ApiResult<Pools::Site> Pools::look_at_site(const api::AddPoolRequest& request) {
+    if (!is_printable(request.path) || request.path.size() > kMaxPathBytes) {
+        return refuse("InvalidParameterValue",
+                      fmt::format("a pool's path has at most {} printable bytes; '{}' was given",
+                                  kMaxPathBytes, api::shown(request.path)));
+    }
+    const bool printable = std::ranges::all_of(
+        request.domain, [](char c) { return static_cast<unsigned char>(c) > 0x20 && c != 0x7f; });
+    if (request.domain.size() > store::kMaxDomainBytes || !printable) {
+        return refuse(
+            "InvalidParameterValue",
+            fmt::format(
+                "a domain has at most {} printable characters without blanks; '{}' was given",
+                store::kMaxDomainBytes, api::shown(request.domain)));
+    }
+    std::vector<Known> known;
+    for (const EntryRef& entry : all())
+        known.push_back({entry->record.path, entry->record.id.to_string()});
+    DiskThread disk("pool-site");  // which one is below the path is not known yet
+    auto answer =
+        disk.call(kSiteLimit,
+                  [given = request.path, domain = request.domain,
+                   pools = std::move(known)]() -> ApiResult<Site> {
+                      API_TRY_ASSIGN(auto path, check_path(given, pools));
+                      if (!domain.empty()) return Site{path, domain};
+                      auto found = domain_of(existing_part(path));
+                      if (!found)
+                          return refuse(found.error(), "cannot tell the disk below " + path);
+                      return Site{path, *found};
+                  });
+    if (!answer)
+        return refuse("RequestTimeout",
+                      fmt::format("the disk of {} does not answer", api::shown(request.path)));
+    return std::move(*answer);
+}
+
+ApiResult<api::PlanView> Pools::plan_pool(const api::AddPoolRequest& request) {
+    API_TRY_ASSIGN(const auto site, look_at_site(request));
+    return api::PlanView{{fmt::format(
+        "make a pool in {} in the failure domain '{}'{}", site.path, site.domain,
+        request.limit_bytes == 0 ? ""
+                                 : fmt::format(" of at most {} MiB", request.limit_bytes / kMiB))}};
+}
+
+ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
+    return add_pool_to(identity_->host(), request);
+}
+
+ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolRequest& request) {
+    API_TRY_ASSIGN(const auto site, look_at_site(request));
+    PoolRecord record;
+    record.id = PoolId::random();
+    record.host = host;
+    record.path = site.path;
+    record.domain = site.domain;
+    record.buffered = request.buffered;
+    record.state = PoolState::kAdding;
+    record.created_ms = metadata::now_ms();
+    if (request.limit_bytes != 0) record.size_bytes = request.limit_bytes;
+    const std::string& path = record.path;
+    const Change change(this, record.id);
+    const auto stored = store_->write([&](Transaction& tx) {
+        record.revision = 0;
+        return tx.put(record);
+    });
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists", path + " is a pool already");
+    if (!stored) return refuse(stored.error(), "cannot store the pool");
+    (void)faults::hit("daemon.pool_add.after_intent");
+
+    const EntryRef entry = changing(record);
+    const store::PoolConfig config{record.id, record.domain, request.limit_bytes, request.buffered};
+    auto made =
+        entry->work.ask(kMakeLimit, [path, config]() -> Result<std::shared_ptr<store::Pool>> {
+            if (const int error = faults::hit("daemon.pool.create"))
+                return fail_errno(error, "make a pool");
+            auto created = store::Pool::create(path, config);
+            if (!created) return fail(created.error());
+            return std::shared_ptr<store::Pool>(std::move(*created));
+        });
+    if (!made && made.error().code == Errc::kTimedOut) {
+        // Whatever becomes of it when the disk answers: it goes again.
+        if (const auto undone = set_state(record.id, PoolState::kRemoving); !undone)
+            log::warn("pool {}: {}", path, to_string(undone.error()));
+        return refuse("RequestTimeout",
+                      fmt::format("the disk of {} does not answer: the pool is not added", path));
+    }
+    if (!made) {
+        if (const auto undone = finish_adding(record); !undone)
+            log::warn("pool {}: {}", path, to_string(undone.error()));
+        return refuse(code_not_created(made.error()), why_not_created(made.error(), path));
+    }
+    (void)faults::hit("daemon.pool_add.after_folder");
+    if (const auto done = set_state(record.id, PoolState::kAvailable); !done) {
+        made->reset();
+        if (const auto undone = finish_removing(record); !undone)
+            log::warn("pool {}: {}", path, to_string(undone.error()));
+        return refuse(done.error(), "cannot store the pool");
+    }
+    {
+        const std::lock_guard state(entry->mutex);
+        entry->pool = std::move(*made);
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        changing_.erase(record.id);
+        entries_[record.id] = entry;
+    }
+    events_->add("pool.added", record.id.to_string(),
+                 fmt::format("pool {} in the failure domain '{}'", path, record.domain));
+    return view_of(entry);
+}
+
+ApiResult<void> Pools::remove_pool(const std::string& name) {
+    API_TRY_ASSIGN(const auto found, find_pool(store_, name));
+    const Change change(this, found.id);
+    if (!change.is_mine())
+        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
+    const auto entry = find(found.id);
+    if (!entry)
+        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
+    return carry_out_removal(entry);
+}
+
+ApiResult<void> Pools::carry_out_removal(const EntryRef& entry) {
+    const PoolRecord& found = entry->record;
+    std::string users;
+    const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
+        users.clear();
+        TRY_ASSIGN(const auto replicas,
+                   tx.list<metadata::ReplicaRecord>(metadata::where("pool", found.id)));
+        for (const auto& replica : replicas) {
+            if (replica.state == metadata::ReplicaState::kRemoving) continue;
+            users += (users.empty() ? "" : ", ") + replica.volume.to_string();
+        }
+        if (!users.empty()) return fail(Errc::kBusy, "the pool has replicas");
+        TRY_ASSIGN(auto record, tx.get<PoolRecord>(found.id));
+        if (!record) return fail(Errc::kNotFound, "the pool's record");
+        record->state = PoolState::kRemoving;
+        return tx.put(*record);
+    });
+    if (!users.empty())
+        return refuse(
+            "PoolInUse",
+            fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
+                        found.path, users));
+    if (!marked) return refuse(marked.error(), "cannot remove the pool");
+    {
+        const std::lock_guard lock(mutex_);
+        entries_.erase(found.id);
+        changing_[found.id] = entry;
+    }
+    (void)faults::hit("daemon.pool_remove.after_intent");
+    std::shared_ptr<store::Pool> pool;
+    {
+        const std::lock_guard state(entry->mutex);
+        pool = std::move(entry->pool);
+    }
+    if (pool) {
+        (void)entry->work.ask(kMakeLimit, [pool = std::move(pool)]() -> Result<void> {
+            TRY_ASSIGN(const auto replicas, pool->replicas());
+            for (const auto& replica : replicas) (void)pool->remove_replica(replica.id);
+            return pool->destroy();
+        });
+    }
+    (void)faults::hit("daemon.pool_remove.after_folder");
+    if (const auto done = finish_removing(found); !done)
+        return refuse(
+            done.error(),
+            fmt::format("pool {} is removed, but not all of it could be done; that is tried again",
+                        found.path));
+    events_->add("pool.removed", found.id.to_string(), fmt::format("pool {}", found.path));
+    return {};
+}
+
+void Pools::forget_all() {
+    for (const EntryRef& entry : all()) {
+        std::shared_ptr<store::Pool> pool;
+        {
+            const std::lock_guard state(entry->mutex);
+            pool = std::move(entry->pool);
+        }
+        if (pool)
+            (void)entry->work.ask(kMakeLimit, [pool = std::move(pool)] { return pool->destroy(); });
+    }
+    const std::lock_guard lock(mutex_);
+    entries_.clear();
+    changing_.clear();
+}
+
+}  // namespace ublkd::daemon
