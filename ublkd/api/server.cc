@@ -1,8 +1,5 @@
 #include "ublkd/api/server.h"
 
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -10,19 +7,18 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
-#include <cerrno>
-#include <cstring>
 #include <optional>
 #include <set>
 #include <thread>
 #include <vector>
 
+#include "ublkd/api/handler_threads.h"
 #include "ublkd/api/peer.h"
 #include "ublkd/base/ids.h"
 #include "ublkd/base/log.h"
+#include "ublkd/base/unix_socket.h"
 
 namespace ublkd::api {
 namespace {
@@ -33,46 +29,13 @@ namespace http = boost::beast::http;
 using Protocol = asio::local::stream_protocol;
 using Stream = beast::basic_stream<Protocol>;
 
-/// Binds `path`. The socket of a dead process refuses connections and is replaced; a live one is
-/// kBusy.
-Result<int> listen_on(const std::string& path, std::optional<gid_t> group) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.size() >= sizeof address.sun_path)
-        return fail(Errc::kInvalidArgument, "the path of a unix socket has at most 107 bytes");
-    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return fail_errno(errno, "make the API's socket");
-    const auto* generic = reinterpret_cast<const sockaddr*>(&address);
-    if (connect(fd, generic, sizeof address) == 0 || errno == EAGAIN) {
-        close(fd);
-        return fail(Errc::kBusy, "another daemon answers on the API's socket");
-    }
-    (void)unlink(path.c_str());
-    const mode_t old_mask = umask(0117);
-    const bool bound = bind(fd, generic, sizeof address) == 0;
-    const int error = errno;
-    umask(old_mask);
-    if (!bound || listen(fd, 128) != 0) {
-        close(fd);
-        return fail_errno(bound ? errno : error, "listen on the API's socket");
-    }
-    if (group && chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0 && geteuid() == 0) {
-        log::warn("cannot give {} to the group of the API's users: {}", path, std::strerror(errno));
-    }
-    return fd;
-}
-
 }  // namespace
 
 struct Server::Impl {
     struct Connection;
 
     Impl(const RouteTable* table, ServerOptions given)
-        : routes(table),
-          options(std::move(given)),
-          acceptor(io),
-          handlers(options.handler_threads) {}
+        : routes(table), options(std::move(given)), acceptor(io), handlers(options.kept_threads) {}
 
     void accept_next();
     void stop();
@@ -85,7 +48,7 @@ struct Server::Impl {
     // Keeps the I/O thread until the last handler has handed over its answer.
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
     Protocol::acceptor acceptor;
-    asio::thread_pool handlers;
+    HandlerThreads handlers;
     std::thread thread;
     std::atomic<bool> stopping = false;
 };
@@ -134,7 +97,7 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         keep_alive = message.keep_alive() && !impl->stopping;
         RawRequest raw{std::string(message.method_string()), std::string(message.target()),
                        message.body(), caller};
-        asio::post(impl->handlers, [self = shared_from_this(), raw = std::move(raw)]() mutable {
+        impl->handlers.submit([self = shared_from_this(), raw = std::move(raw)]() mutable {
             auto response = self->impl->routes->dispatch(raw);
             auto* const io = &self->impl->io;
             asio::post(*io, [self = std::move(self), response = std::move(response)]() mutable {
@@ -214,7 +177,7 @@ Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes,
                                               const ServerOptions& options) {
     auto impl = std::make_unique<Impl>(routes, options);
     impl->group = group_id(options.group);
-    TRY_ASSIGN(const int fd, listen_on(options.socket_path, impl->group));
+    TRY_ASSIGN(const int fd, listen_unix(options.socket_path, {.group = impl->group}));
     beast::error_code error;
     impl->acceptor.assign(Protocol(), fd, error);
     if (error) {

@@ -1,5 +1,6 @@
 // The HTTP/1.1 server of the API: JSON on a unix socket, and nothing else. One thread moves bytes,
-// a few run handlers (which may block); none is a reactor's. Keep-alive, a bound on connections,
+// others run handlers, which may block without holding up each other (handler_threads.h); none is a
+// reactor's. Keep-alive, a bound on connections,
 // headers, bodies and time; a caller is known by SO_PEERCRED and allowed if it is root, the
 // daemon's own user or in group ublkd (api/route_table.h refuses others). server.cc is the one user
 // of Boost.Beast.
@@ -18,7 +19,7 @@ namespace ublkd::api {
 
 struct ServerOptions {
     std::string socket_path;
-    unsigned handler_threads = 16;
+    unsigned kept_threads = 16;  // of handlers, where no more are needed
     unsigned max_connections = 256;
     unsigned header_seconds = 30;  // for one request to arrive, and for an idle connection
     std::size_t max_body_bytes = 1024 * 1024;
@@ -27,9 +28,8 @@ struct ServerOptions {
 
 class Server {
   public:
-    /// Listens on socket_path (mode 0660, group set where that is permitted); a socket left by a
-    /// dead process is replaced. `routes` must outlive the server. Errors: kBusy (a live daemon has
-    /// it), kIo.
+    /// Listens on socket_path, mode 0660, with the group's (base/unix_socket.h says what it does
+    /// with what lies there). `routes` must outlive the server.
     static Result<std::unique_ptr<Server>> start(const RouteTable* routes,
                                                  const ServerOptions& options);
     Server(const Server&) = delete;

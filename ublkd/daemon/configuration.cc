@@ -20,6 +20,7 @@
 
 #include "ublkd/api/errors.h"
 #include "ublkd/base/log.h"
+#include "ublkd/front/nbd/nbd_server.h"
 
 namespace ublkd::daemon {
 namespace {
@@ -161,7 +162,8 @@ bool parse_listen(const std::string& text, std::string& address, std::uint16_t& 
         address = address.substr(1, address.size() - 2);
     const auto [end, error] =
         std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
-    return error == std::errc() && end == text.data() + text.size();
+    return error == std::errc() && end == text.data() + text.size() && port != 0 &&
+           front::nbd::is_loopback(address);
 }
 
 std::string read_values(const toml::table& root, Configuration& into) {
@@ -180,7 +182,7 @@ std::string read_values(const toml::table& root, Configuration& into) {
         into.nbd_address.empty() ? "" : fmt::format("{}:{}", into.nbd_address, into.nbd_port);
     reader.text("nbd", "listen", listen);
     if (!parse_listen(listen, into.nbd_address, into.nbd_port))
-        reader.refuse("nbd", "listen", "ADDRESS:PORT, or empty for none");
+        reader.refuse("nbd", "listen", "a loopback ADDRESS:PORT, or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
     reader.number("data", "reactors", into.reactors, 0, 64);

@@ -86,7 +86,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());
     p.authority_client = std::make_unique<LocalAuthority>(p.authority.get());
     p.events = std::make_unique<EventLog>(p.store.get());
-    auto engine = Engine::start(configuration);
+    auto engine = Engine::start(p.configuration);
     if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
     p.engine = std::move(*engine);
     p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity);
@@ -127,11 +127,9 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         }
     }
     if (!serve) return daemon;
-    if (const auto listening = p.engine->listen_nbd(configuration); !listening) {
+    if (const auto listening = p.engine->listen_nbd(); !listening) {
         return std::unexpected(
-            because(fmt::format("cannot listen for NBD on {} {}", configuration.nbd_socket,
-                                configuration.nbd_address),
-                    listening.error()));
+            because("cannot listen for NBD on " + configuration.nbd_socket, listening.error()));
     }
     if (!p.identity.initialized()) p.repair.start(p.core, p.volumes.get());
     p.routes = std::make_unique<api::RouteTable>(

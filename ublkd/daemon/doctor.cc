@@ -86,6 +86,29 @@ void examine_names(const Core& core, Findings& findings) {
     }
 }
 
+void examine_nbd(const Core& core, Findings& findings) {
+    const Configuration& configuration = *core.configuration;
+    const std::string address =
+        fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port);
+    if (configuration.nbd_address.empty()) {
+        findings.push_back({"nbd", "ok", "on " + configuration.nbd_socket, ""});
+    } else if (const auto trouble = core.engine->nbd_tcp_trouble()) {
+        findings.push_back({"nbd", "warning",
+                            fmt::format("on {}, but not on {}: {}; this is tried again",
+                                        configuration.nbd_socket, address, to_string(*trouble)),
+                            fmt::format("ss -ltnp 'sport = :{}' shows who has the port; "
+                                        "nbd.listen in {} names another, or none",
+                                        configuration.nbd_port, configuration.file)});
+    } else {
+        findings.push_back(
+            {"nbd", "ok",
+             fmt::format("on {}, and on {}, where every user of this machine may use what is "
+                         "attached with --frontend nbd",
+                         configuration.nbd_socket, address),
+             ""});
+    }
+}
+
 void examine_limits(Findings& findings) {
     const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
     if (disabled.empty() || disabled == "0")
@@ -205,6 +228,7 @@ std::vector<api::FindingView> examine(const Core& core) {
     Findings findings;
     examine_kernel(core, findings);
     examine_names(core, findings);
+    examine_nbd(core, findings);
     examine_limits(findings);
     examine_device_limit(core, findings);
     examine_folders(core, findings);

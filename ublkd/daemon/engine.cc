@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <thread>
 
 #include "ublkd/api/peer.h"
@@ -22,10 +23,28 @@ io::Task<Result<std::uint64_t>> ask_features(const front::ublk::UblkEnvironment*
     co_return co_await control.features();
 }
 
+/// After a SIGKILL the kernel keeps the old sockets alive a moment longer than the process: its
+/// ring, with the pending accepts, is taken down in the background.
+constexpr auto kUnixWait = std::chrono::seconds(10);
+constexpr auto kTcpWait = std::chrono::seconds(2);
+
+/// Calls `listen` again while the address is in use.
+template <class F>
+Result<void> again_while_dying(std::chrono::seconds limit, F listen) {
+    const auto deadline = std::chrono::steady_clock::now() + limit;
+    for (;;) {
+        const Result<void> listening = listen();
+        if (listening || std::chrono::steady_clock::now() >= deadline) return listening;
+        const auto& error = listening.error();
+        if (error.code != Errc::kBusy && error.sys_errno != EADDRINUSE) return listening;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration) {
-    std::unique_ptr<Engine> engine(new Engine());
+    std::unique_ptr<Engine> engine(new Engine(&configuration));
     for (unsigned i = 0; i < reactor_count(configuration); ++i) {
         auto lane = std::make_unique<Lane>();
         const auto half = static_cast<std::size_t>(configuration.buffer_mib * kMiB / 2);
@@ -43,11 +62,11 @@ Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration
         made->nbd_ = std::make_unique<front::nbd::NbdServer>(
             &made->first(), made->lanes_[0]->front_buffers.get(), &made->exports_, options);
     });
-    if (configuration.ublk) engine->start_ublk(configuration);
+    if (configuration.ublk) engine->start_ublk();
     return engine;
 }
 
-void Engine::start_ublk(const Configuration& configuration) {
+void Engine::start_ublk() {
     auto driver = front::ublk::LinuxDriver::create();
     if (!driver) {
         no_ublk_reason_ = driver.error();
@@ -57,7 +76,7 @@ void Engine::start_ublk(const Configuration& configuration) {
     ublk_worker_ = std::make_unique<io::Worker>("ublk-control");
     ublk_environment_.driver = ublk_driver_.get();
     ublk_environment_.worker = ublk_worker_.get();
-    ublk_environment_.run_folder = configuration.run_dir;
+    ublk_environment_.run_folder = configuration_->run_dir;
     const auto* environment = &ublk_environment_;
     const auto features = io::run_on(first(), [environment] { return ask_features(environment); });
     if (features) return;
@@ -73,26 +92,45 @@ Engine::~Engine() {
     for (auto& lane : lanes_) lane->thread.reset();
 }
 
-Result<void> Engine::listen_nbd(const Configuration& configuration) {
+Result<void> Engine::listen_nbd() {
     TRY_ASSIGN(const unsigned activated,
                call_on(first(), [this] { return nbd_->listen_activated(); }));
     if (activated > 0) log::info("NBD: {} sockets by socket activation", activated);
-    // After a SIGKILL the kernel keeps the old socket alive a moment longer than the process: its
-    // ring, with the pending accept, is taken down in the background.
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-    for (;;) {
-        const auto listening =
-            call_on(first(), [&] { return nbd_->listen_unix(configuration.nbd_socket, 0660); });
-        if (listening) break;
-        if (listening.error().code != Errc::kBusy || std::chrono::steady_clock::now() >= deadline)
-            return listening;
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-    if (configuration.nbd_address.empty()) return {};
-    TRY_ASSIGN(nbd_port_, call_on(first(), [&] {
-                   return nbd_->listen_tcp(configuration.nbd_address, configuration.nbd_port);
-               }));
+    const SocketAccess access{.group = api::group_id(configuration_->api_group)};
+    TRY(again_while_dying(kUnixWait, [&] {
+        return call_on(first(),
+                       [&] { return nbd_->listen_unix(configuration_->nbd_socket, access); });
+    }));
+    const auto tcp = again_while_dying(kTcpWait, [this] { return listen_nbd_tcp(); });
+    if (!tcp)
+        log::warn("NBD: cannot listen on {}:{}: {}; this is tried again",
+                  configuration_->nbd_address, configuration_->nbd_port, to_string(tcp.error()));
     return {};
+}
+
+Result<void> Engine::listen_nbd_tcp() {
+    if (configuration_->nbd_address.empty()) return {};
+    const auto listening = call_on(first(), [this]() -> Result<void> {
+        if (!nbd_) return fail(Errc::kClosed, "listen");
+        if (nbd_tcp_) return {};
+        TRY(nbd_->listen_tcp(configuration_->nbd_address, configuration_->nbd_port));
+        nbd_tcp_ = true;
+        return {};
+    });
+    const std::lock_guard lock(nbd_tcp_mutex_);
+    nbd_tcp_trouble_ = listening ? std::nullopt : std::optional(listening.error());
+    return listening;
+}
+
+void Engine::retry_nbd_tcp() {
+    if (nbd_tcp_trouble() && listen_nbd_tcp())
+        log::info("NBD: listens on {}:{} now", configuration_->nbd_address,
+                  configuration_->nbd_port);
+}
+
+std::optional<Error> Engine::nbd_tcp_trouble() const {
+    const std::lock_guard lock(nbd_tcp_mutex_);
+    return nbd_tcp_trouble_;
 }
 
 void Engine::add_export(NbdExports::Entry entry) {

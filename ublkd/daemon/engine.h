@@ -9,6 +9,8 @@
 
 #include <future>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -51,6 +53,7 @@ auto call_on(io::Reactor& reactor, F function) {
 
 class Engine {
   public:
+    /// `configuration` outlives it.
     static Result<std::unique_ptr<Engine>> start(const Configuration& configuration);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
@@ -60,9 +63,11 @@ class Engine {
     Lane& lane_of(VolumeId volume) { return *lanes_[volume.value() % lanes_.size()]; }
     NbdExports& exports() { return exports_; }
     /// Listens where the configuration says. Called when the volumes that were attached are back.
-    Result<void> listen_nbd(const Configuration& configuration);
-    /// The port of NBD's TCP listener; 0: none.
-    std::uint16_t nbd_port() const { return nbd_port_; }
+    /// A TCP port that is taken, say by a user of this machine, keeps nobody else's volume from
+    /// being served: nbd_tcp_trouble() tells why, retry_nbd_tcp() tries again.
+    Result<void> listen_nbd();
+    void retry_nbd_tcp();
+    std::optional<Error> nbd_tcp_trouble() const;
     /// Shows `entry` to NBD clients, and takes it away again: what is in flight is answered,
     /// connections end.
     void add_export(NbdExports::Entry entry);
@@ -81,14 +86,18 @@ class Engine {
     const Error& no_ublk_reason() const { return no_ublk_reason_; }
 
   private:
-    Engine() = default;
-    void start_ublk(const Configuration& configuration);
+    explicit Engine(const Configuration* configuration) : configuration_(configuration) {}
+    void start_ublk();
+    Result<void> listen_nbd_tcp();
     io::Reactor& first() { return lanes_[0]->reactor(); }
 
+    const Configuration* configuration_;
     std::vector<std::unique_ptr<Lane>> lanes_;
     NbdExports exports_;                          // on the first reactor alone
     std::unique_ptr<front::nbd::NbdServer> nbd_;  // the same
-    std::uint16_t nbd_port_ = 0;
+    bool nbd_tcp_ = false;                        // listens; the same
+    mutable std::mutex nbd_tcp_mutex_;
+    std::optional<Error> nbd_tcp_trouble_;
     std::unique_ptr<io::Worker> ublk_worker_;
     std::unique_ptr<front::ublk::KernelDriver> ublk_driver_;
     front::ublk::UblkEnvironment ublk_environment_;

@@ -94,6 +94,7 @@ void Repair::look_at_pools() {
 }
 
 void Repair::round() {
+    steps_.run("nbd", [this] { core_.engine->retry_nbd_tcp(); });
     steps_.run("pools", [this] { look_at_pools(); });
     steps_.run("replicas", [this] { remove_lost_replicas(); });
     for (const VolumeId volume : volumes_->due())

@@ -6,8 +6,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,15 +15,6 @@
 
 namespace ublkd::io {
 namespace {
-
-Result<sockaddr_un> unix_address(const std::string& path) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    if (path.empty() || path.size() >= sizeof address.sun_path)
-        return fail(Errc::kInvalidArgument, "unix socket path (1 to 107 bytes)");
-    std::memcpy(address.sun_path, path.data(), path.size());
-    return address;
-}
 
 struct TcpAddress {
     sockaddr_storage storage{};
@@ -55,25 +44,6 @@ void set_no_delay(int fd) {
     const int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
                      sizeof on);  // fails on a unix socket, where it is not needed
-}
-
-/// What bind() will meet at `path`: nothing after this where the answer is ok.
-Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& address) {
-    struct stat info{};
-    if (lstat(path.c_str(), &info) != 0) return {};
-    if (!S_ISSOCK(info.st_mode))
-        return fail(Errc::kExists, "listen: this path is not a socket", EADDRINUSE);
-    const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe < 0) return fail_errno(errno, "socket");
-    const int result = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    const int error = errno;
-    close(probe);
-    // Anything but a refusal (success, a full backlog, no permission) may be a live server.
-    if (result == 0 || error != ECONNREFUSED)
-        return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
-    if (unlink(path.c_str()) != 0 && errno != ENOENT)
-        return fail_errno(errno, "remove stale socket");
-    return {};
 }
 
 }  // namespace
@@ -213,19 +183,10 @@ Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
     }
 }
 
-Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path, unsigned mode) {
-    sockaddr_un address{};
-    TRY_ASSIGN(address, unix_address(path));
-    TRY(clear_stale_socket(path, address));
-    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return fail_errno(errno, "socket");
-    Listener listener = adopt(reactor, fd);
-    (void)fchmod(fd, 0600);  // what bind() creates, so that it is never wider than `mode`
-    if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-        return fail_errno(errno, "bind");
-    if (chmod(path.c_str(), mode) != 0) return fail_errno(errno, "chmod socket");
-    if (listen(fd, 128) != 0) return fail_errno(errno, "listen");
-    return listener;
+Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path,
+                                       const SocketAccess& access) {
+    TRY_ASSIGN(const int fd, ublkd::listen_unix(path, access));
+    return adopt(reactor, fd);
 }
 
 Result<Listener> Listener::listen_tcp(Reactor& reactor, const std::string& address_text,

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "ublkd/base/result.h"
+#include "ublkd/base/unix_socket.h"
 #include "ublkd/io/reactor.h"
 
 namespace ublkd::io {
@@ -60,10 +61,9 @@ class Socket {
 
 class Listener {
   public:
-    /// Makes a listening unix socket with `mode`. A socket left behind by a dead process is
-    /// replaced; kBusy where a process serves it (or may), kExists where `path` is something else,
-    /// which is left alone.
-    static Result<Listener> listen_unix(Reactor& reactor, const std::string& path, unsigned mode);
+    /// As base/unix_socket.h.
+    static Result<Listener> listen_unix(Reactor& reactor, const std::string& path,
+                                        const SocketAccess& access);
     /// `port` 0: one is chosen, see port().
     static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address,
                                        std::uint16_t port);

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <thread>
 
 namespace ublkd::api {
@@ -74,6 +75,11 @@ class ServerTest : public testing::Test {
                         std::this_thread::sleep_for(std::chrono::milliseconds(200));
                         return Json::object().set("slow", true);
                     }});
+        table_.add({Method::kGet, "/wait", "Wait", [this](const Request&) -> ApiResult<Json> {
+                        ++waiting_;
+                        opened_.wait(false);
+                        return Json::object().set("waited", true);
+                    }});
         table_.add({Method::kPost, "/echo", "Echo",
                     [](const Request& request) -> ApiResult<Json> { return request.body; }});
         auto started = Server::start(&table_, options_);
@@ -81,6 +87,8 @@ class ServerTest : public testing::Test {
         server_ = std::move(*started);
     }
     ~ServerTest() override {
+        opened_ = true;
+        opened_.notify_all();
         server_.reset();
         std::filesystem::remove_all(folder_);
     }
@@ -89,6 +97,8 @@ class ServerTest : public testing::Test {
     RouteTable table_{[] { return true; }};
     std::unique_ptr<Server> server_;
     std::atomic<bool> entered_ = false;
+    std::atomic<unsigned> waiting_ = 0;
+    std::atomic<bool> opened_ = false;
 };
 
 TEST_F(ServerTest, OneConnectionServesManyRequests) {
@@ -111,6 +121,26 @@ TEST_F(ServerTest, ManyClientsAtOnceAreServed) {
     }
     clients.clear();
     EXPECT_EQ(served, 40);
+}
+
+TEST_F(ServerTest, RequestsThatWaitHoldUpNoOther) {
+    const unsigned clients = 100;  // more than threads are kept
+    std::vector<std::unique_ptr<Connection>> pollers;
+    for (unsigned i = 0; i < clients; ++i) {
+        pollers.push_back(std::make_unique<Connection>(options_.socket_path));
+        pollers.back()->send_text("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    Connection other(options_.socket_path);
+    EXPECT_NE(other.get("/quick").find("200 OK"), std::string::npos);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (waiting_ < clients && std::chrono::steady_clock::now() < deadline)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(waiting_, clients);
+    EXPECT_NE(other.get("/quick").find("200 OK"), std::string::npos);
+    opened_ = true;
+    opened_.notify_all();
+    for (auto& poller : pollers) EXPECT_NE(poller->receive().find("waited"), std::string::npos);
+    EXPECT_NE(other.get("/quick").find("200 OK"), std::string::npos);  // threads that stay serve on
 }
 
 TEST_F(ServerTest, BodyArrivesWholeAndOneTooBigIsRefused) {

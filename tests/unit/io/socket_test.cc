@@ -20,7 +20,7 @@ namespace {
 class SocketTest : public IoTest {
   protected:
     Listener unix_listener(const std::string& name) {
-        auto listener = Listener::listen_unix(*reactor_, folder() + "/" + name, 0660);
+        auto listener = Listener::listen_unix(*reactor_, folder() + "/" + name, SocketAccess{});
         EXPECT_TRUE(listener) << to_string(listener.error());
         return std::move(*listener);
     }
@@ -248,7 +248,8 @@ TEST_F(SocketTest, StaleSocketIsReplacedALiveOneAndAFileAreNot) {
     }  // closed, and its path left behind
     {
         const Listener second = unix_listener("t");
-        const auto third = Listener::listen_unix(*reactor_, path, 0600);
+        const auto third =
+            Listener::listen_unix(*reactor_, path, SocketAccess{.mode = 0600, .group = {}});
         ASSERT_FALSE(third);
         EXPECT_EQ(third.error().code, Errc::kBusy);
     }
@@ -256,7 +257,8 @@ TEST_F(SocketTest, StaleSocketIsReplacedALiveOneAndAFileAreNot) {
     {
         std::ofstream(path) << "mine";
     }
-    const auto over_file = Listener::listen_unix(*reactor_, path, 0600);
+    const auto over_file =
+        Listener::listen_unix(*reactor_, path, SocketAccess{.mode = 0600, .group = {}});
     ASSERT_FALSE(over_file);
     EXPECT_EQ(over_file.error().code, Errc::kExists);
     std::string content;

@@ -25,13 +25,6 @@ constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 
 bool is_loopback(const in_addr& address) { return (ntohl(address.s_addr) >> 24) == 127; }
 
-bool is_loopback(const std::string& text) {
-    in_addr v4{};
-    if (inet_pton(AF_INET, text.c_str(), &v4) == 1) return is_loopback(v4);
-    in6_addr v6{};
-    return inet_pton(AF_INET6, text.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
-}
-
 /// A listening stream socket that only this machine can reach.
 bool is_fit_listener(int fd) {
     int listening = 0;
@@ -60,6 +53,13 @@ long number_from_environment(const char* name) {
 
 }  // namespace
 
+bool is_loopback(const std::string& text) {
+    in_addr v4{};
+    if (inet_pton(AF_INET, text.c_str(), &v4) == 1) return is_loopback(v4);
+    in6_addr v6{};
+    return inet_pton(AF_INET6, text.c_str(), &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
 NbdServer::NbdServer(io::Reactor* reactor, io::BufferPool* buffers, ExportDirectory* directory,
                      NbdServerOptions options)
     : reactor_(reactor), buffers_(buffers), directory_(directory), options_(std::move(options)) {}
@@ -70,8 +70,8 @@ NbdServer::~NbdServer() {
 
 // ---- listening
 
-Result<void> NbdServer::listen_unix(const std::string& path, unsigned mode) {
-    TRY_ASSIGN(io::Listener listener, io::Listener::listen_unix(*reactor_, path, mode));
+Result<void> NbdServer::listen_unix(const std::string& path, const SocketAccess& access) {
+    TRY_ASSIGN(io::Listener listener, io::Listener::listen_unix(*reactor_, path, access));
     start_accepting(std::move(listener));
     unix_paths_.push_back(path);
     return {};
@@ -80,6 +80,7 @@ Result<void> NbdServer::listen_unix(const std::string& path, unsigned mode) {
 Result<std::uint16_t> NbdServer::listen_tcp(const std::string& address, std::uint16_t port) {
     if (!is_loopback(address))
         return fail(Errc::kNotPermitted, "NBD over TCP without TLS: loopback addresses only");
+    if (stopping_) return fail(Errc::kClosed, "listen");
     TRY_ASSIGN(io::Listener listener, io::Listener::listen_tcp(*reactor_, address, port));
     const std::uint16_t chosen = listener.port();
     start_accepting(std::move(listener));

@@ -44,6 +44,9 @@ struct NbdServerOptions {
     std::function<bool(int fd)> admit;              // asked at accept; false: closed at once
 };
 
+/// Whether `text` is an IP literal that this machine alone can reach.
+bool is_loopback(const std::string& text);
+
 class NbdServer {
   public:
     NbdServer(io::Reactor* reactor, io::BufferPool* buffers, ExportDirectory* directory,
@@ -53,9 +56,9 @@ class NbdServer {
     ~NbdServer();
 
     /// A socket left behind by a dead process is replaced; kBusy where another process serves it.
-    Result<void> listen_unix(const std::string& path, unsigned mode = 0660);
+    Result<void> listen_unix(const std::string& path, const SocketAccess& access = {});
     /// `address`: a loopback IP literal, else kNotPermitted (there is no TLS yet). `port` 0: one is
-    /// chosen. Gives the port.
+    /// chosen. Gives the port. kClosed after stop().
     Result<std::uint16_t> listen_tcp(const std::string& address, std::uint16_t port);
     /// Takes the sockets of LISTEN_FDS where LISTEN_PID is this process, and gives their number (0:
     /// not activated).
