@@ -109,6 +109,7 @@ struct VolumeRecord {
     Durability durability = Durability::kFlush;
     OnFull on_full = OnFull::kWait;
     std::uint64_t created_ms = 0;
+    InstanceId delete_with = {};  // it was detached by that instance's deletion, and is its part
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -121,6 +122,7 @@ struct VolumeRecord {
         visit("durability", self.durability);
         visit("on_full", self.on_full);
         visit("created_ms", self.created_ms);
+        visit("delete_with", self.delete_with);
     }
 };
 
@@ -241,6 +243,7 @@ struct AttachmentRecord {
     InstanceId instance = {};
     AttachmentState state = AttachmentState::kAttaching;
     bool detach_forced = false;  // of a detach that is under way: whoever uses the device
+    bool terminating = false;    // of the same: by the deletion of the instance
     Frontend frontend = Frontend::kUblk;
     std::optional<std::string> device = {};         // the label (/dev/sdf); unique in its instance
     std::optional<std::uint32_t> ublk_number = {};  // the N of /dev/ublkbN
@@ -269,6 +272,7 @@ struct AttachmentRecord {
         visit("delete_on_termination", self.delete_on_termination);
         visit("created_ms", self.created_ms);
         visit("detach_forced", self.detach_forced);
+        visit("terminating", self.terminating);
         visit("durability", self.durability);
     }
 };

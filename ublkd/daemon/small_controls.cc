@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/daemon/names.h"
 
 namespace ublkd::daemon {
@@ -87,16 +88,21 @@ ApiResult<void> Instances::delete_instance(const std::string& name) {
     if (record.is_host)
         return refuse("IncorrectState",
                       fmt::format("{} is this host itself, and stays while the host does", id));
-    API_TRY_ASSIGN(const auto view, view_of(record));
     // All are looked at before the first is detached, and detached before the first is deleted.
     API_TRY(volumes_->check_detach_all(record.id));
-    for (const auto& attachment : view.attachments) {
-        API_TRY(volumes_->detach(attachment.volume_id, id, false));
+    const auto attachments =
+        core_.store->list<metadata::AttachmentRecord>(metadata::where("instance", record.id));
+    if (!attachments) return refuse(attachments.error(), "cannot look up the attachments");
+    for (const auto& attachment : *attachments) {
+        API_TRY(volumes_->detach_terminating(attachment.volume, record.id));
+        (void)faults::hit("daemon.instance_delete.after_detach");
     }
-    for (const auto& attachment : view.attachments) {
-        if (attachment.delete_on_termination) {
-            API_TRY(volumes_->delete_volume(attachment.volume_id, false));
-        }
+    const auto going =
+        core_.store->list<metadata::VolumeRecord>(metadata::where("delete_with", record.id));
+    if (!going) return refuse(going.error(), "cannot look up the volumes");
+    for (const auto& volume : *going) {
+        API_TRY(volumes_->delete_volume(volume.id.to_string(), false));
+        (void)faults::hit("daemon.instance_delete.after_delete");
     }
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(const auto stored, tx.get<metadata::InstanceRecord>(record.id));

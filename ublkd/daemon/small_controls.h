@@ -1,5 +1,5 @@
 // Instances, permissions and tags as the API sees them: thin over the metadata. Thread-safe;
-// blocking. Owner: Daemon.
+// blocking. Owner: Daemon. Fault points: daemon.instance_delete.{after_detach,after_delete}.
 #pragma once
 
 #include "ublkd/api/control.h"
@@ -16,6 +16,7 @@ class Instances final : public api::InstanceControl {
     api::ApiResult<std::vector<api::InstanceView>> instances() override;
     api::ApiResult<api::InstanceView> instance(const std::string& name) override;
     /// Detaches its volumes, and deletes those that were attached so; refused for the host's own.
+    /// Killed in between, the same request again finishes it.
     api::ApiResult<void> delete_instance(const std::string& name) override;
 
   private:

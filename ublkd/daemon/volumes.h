@@ -76,6 +76,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void end_nbd_waits();
     /// Whether all of an instance's volumes can be detached; the first that is in use is told.
     api::ApiResult<void> check_detach_all(InstanceId instance);
+    /// As a part of the instance's deletion; VolumeRecord::delete_with says what is to go then. ok
+    /// where it is not attached (any more).
+    api::ApiResult<void> detach_terminating(VolumeId volume, InstanceId instance);
     /// `ublkd --detach-all`: what could not be detached, one line each.
     std::vector<std::string> detach_all(bool force);
 

@@ -129,6 +129,7 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
             return fail(Errc::kExists, "a boot volume");
         }
         record->state = VolumeState::kInUse;
+        record->delete_with = InstanceId();
         TRY(tx.put(*record));
         attachment.revision = 0;
         const auto put = tx.put(attachment);
@@ -149,6 +150,7 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
 
 Result<void> Volumes::set_state(AttachmentRecord& attachment, AttachmentState state) {
     attachment.state = state;
+    attachment.terminating &= state == AttachmentState::kDetaching;
     return core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(const auto stored, tx.get<AttachmentRecord>(attachment.id));
         if (!stored) return fail(Errc::kNotFound, "the attachment");
@@ -166,6 +168,8 @@ Result<void> Volumes::erase_attachment(const AttachmentRecord& attachment) {
         TRY_ASSIGN(auto volume, tx.get<VolumeRecord>(attachment.volume));
         if (!volume || volume->state != VolumeState::kInUse) return {};
         volume->state = VolumeState::kAvailable;
+        if (stored && stored->terminating && stored->delete_on_termination)
+            volume->delete_with = stored->instance;
         return tx.put(*volume);
     });
 }
@@ -325,13 +329,28 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
     const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     if (!found) return refuse(found.error(), "cannot look up the attachment of " + name);
-    for (const AttachmentRecord& record : *found) {
-        if (!wanted || record.instance == *wanted) return detach_one(volume, record, force);
+    for (AttachmentRecord record : *found) {
+        if (wanted && record.instance != *wanted) continue;
+        record.terminating = false;
+        return detach_one(volume, record, force);
     }
     if (!found->empty())
         return refuse("InvalidAttachment.NotFound",
                       fmt::format("volume {} is not attached to {}", name, instance));
     return refuse("IncorrectState", fmt::format("volume {} is not attached", name));
+}
+
+ApiResult<void> Volumes::detach_terminating(VolumeId id, InstanceId instance) {
+    API_TRY_ASSIGN(const auto operation, begin_operation(slot(id), id.to_string()));
+    API_TRY_ASSIGN(const auto volume, find_volume(core_.store, id.to_string()));
+    const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", id));
+    if (!found) return refuse(found.error(), "cannot look up the attachment of " + id.to_string());
+    for (AttachmentRecord record : *found) {
+        if (record.instance != instance) continue;
+        record.terminating = true;
+        API_TRY(detach_one(volume, record, false));
+    }
+    return {};
 }
 
 /// Whether a front end serves the attachment and no stop of it has begun.
