@@ -209,6 +209,19 @@ std::string no_command(const std::string& path, const std::vector<std::string>& 
     return fmt::format("a command is needed; see {} --help", named);
 }
 
+/// CLI11 tells `extras` in an order of its own.
+std::string unexpected(const std::vector<std::string>& arguments, std::vector<std::string> extras) {
+    std::string told;
+    for (const std::string& argument : arguments) {
+        const auto found = std::ranges::find(extras, argument);
+        if (found == extras.end()) continue;
+        extras.erase(found);
+        told += " " + argument;
+    }
+    for (const std::string& extra : extras) told += " " + extra;
+    return "not expected:" + told;
+}
+
 /// Global options may stand before the command too: they are moved behind it.
 std::vector<std::string> command_first(std::vector<std::string> arguments) {
     std::vector<std::string> moved;
@@ -258,7 +271,9 @@ std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string
         const std::string path = tree.parsed_path();
         if (wants_help(arguments)) return Parsed{{}, help_text(path)};
         if (find_command(path) == nullptr) return std::unexpected(no_command(path, arguments));
-        std::string why = error.what();
+        std::string why = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr
+                              ? unexpected(arguments, unmarked(tree.app().remaining(true)))
+                              : error.what();
         std::erase(why, kMark);
         return std::unexpected(fmt::format("{}; see {} --help", why, named()));
     }

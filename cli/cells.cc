@@ -219,7 +219,6 @@ const View& instance_view() {
                            "InstanceId",
                            {{"NAME", text<kName>},
                             {"ID", text<kInstanceId>},
-                            {"STATE", text<kState>},
                             {"HOST", flag<kIsHost>},
                             {"VOLUMES", volumes_text},
                             {"CREATED", text<kLaunchTime>, true},

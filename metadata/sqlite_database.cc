@@ -62,6 +62,8 @@ Error error_from_sqlite(int code, const char* where) noexcept {
             return {Errc::kExists, 0, where};
         case SQLITE_CONSTRAINT_FOREIGNKEY:
             return {Errc::kNotFound, 0, where};
+        case SQLITE_IOERR_SHMSIZE:
+            return {Errc::kNoSpace, ENOSPC, "the state folder is full"};
         default:
             break;
     }
@@ -74,7 +76,7 @@ Error error_from_sqlite(int code, const char* where) noexcept {
         case SQLITE_NOTADB:
             return {Errc::kCorrupt, 0, where};
         case SQLITE_FULL:
-            return {Errc::kNoSpace, ENOSPC, where};
+            return {Errc::kNoSpace, ENOSPC, "the state folder is full"};
         case SQLITE_BUSY:
         case SQLITE_LOCKED:
             return {Errc::kBusy, 0, where};

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "metadata/migrations.h"
+#include "metadata/reserve.h"
 #include "metadata/sqlite_database.h"
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
@@ -253,6 +254,12 @@ class SqliteTransaction : public Transaction {
     std::uint64_t revision_ = 0;
 };
 
+/// Whether an error of opening may be due to a full file system: SQLite does not always say.
+bool may_lack_room(const Error& error) {
+    return error.code == Errc::kNoSpace || error.code == Errc::kIo ||
+           error.code == Errc::kNotPermitted;
+}
+
 thread_local const SqliteStore* inside_of = nullptr;  // whose transaction this thread runs
 
 class Inside {
@@ -277,6 +284,7 @@ struct SqliteStore::Impl {
     Impl(Descriptor lock_file, SqliteDatabase writing, SqliteDatabase reading)
         : lock(std::move(lock_file)), writer(std::move(writing)), reader(std::move(reading)) {}
 
+    static Result<std::unique_ptr<Impl>> open(const std::string& path);
     Result<void> usable() {
         const std::lock_guard guard(failure_mutex);
         return failure ? Result<void>(fail(*failure)) : Result<void>();
@@ -328,6 +336,15 @@ SqliteStore::SqliteStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 SqliteStore::~SqliteStore() = default;
 
 Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) {
+    const std::string reserve = path + ".reserve";
+    auto impl = Impl::open(path);
+    if (!impl && may_lack_room(impl.error()) && release_reserve(reserve)) impl = Impl::open(path);
+    if (!impl) return fail(impl.error());
+    keep_reserve(reserve);
+    return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(*impl)));
+}
+
+Result<std::unique_ptr<SqliteStore::Impl>> SqliteStore::Impl::open(const std::string& path) {
     TRY_ASSIGN(Descriptor lock, take_lock(path + ".lock"));
     TRY(make_file(path));
     TRY_ASSIGN(SqliteDatabase writer, SqliteDatabase::open(path));
@@ -340,8 +357,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) 
     TRY_ASSIGN(SqliteDatabase reader, SqliteDatabase::open(path));
     TRY(configure(reader));
     TRY(reader.execute("PRAGMA query_only = ON"));
-    auto impl = std::make_unique<Impl>(std::move(lock), std::move(writer), std::move(reader));
-    return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(impl)));
+    return std::make_unique<Impl>(std::move(lock), std::move(writer), std::move(reader));
 }
 
 Result<void> SqliteStore::write(const Work& work) {

@@ -6,10 +6,7 @@ namespace {
 
 Json instance_json(const InstanceView& view) {
     Json json = Json::object();
-    json.set("InstanceId", view.id)
-        .set("Name", view.name)
-        .set("HostId", view.host_id)
-        .set("State", view.state);
+    json.set("InstanceId", view.id).set("Name", view.name).set("HostId", view.host_id);
     json.set("IsHost", view.is_host).set("LaunchTime", iso_time(view.create_time_ms));
     Json attachments = Json::array();
     for (const auto& attachment : view.attachments) attachments.push(attachment_json(attachment));

@@ -98,7 +98,6 @@ struct PlanView {
 struct InstanceView {
     std::string id, name, host_id;
     Tags tags;
-    std::string state;  // running
     bool is_host = false;
     std::uint64_t create_time_ms = 0;
     std::vector<AttachmentView> attachments;

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "ublkd/api/peer.h"
+#include "ublkd/daemon/host_health.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/front/ublk/device_files.h"
 
@@ -163,18 +164,17 @@ void examine_device_limit(const Core& core, Findings& findings) {
 void examine_folders(const Core& core, Findings& findings) {
     struct statvfs space{};
     const std::string& state = core.configuration->state_dir;
-    if (statvfs(state.c_str(), &space) != 0) {
-        findings.push_back({"state folder", "problem", state + " cannot be read",
-                            "check that it exists and belongs to the daemon's user"});
-    } else if (space.f_bavail * space.f_frsize < 64 * kMiB) {
-        findings.push_back({"state folder", "problem",
-                            fmt::format("{} has {} MiB left: changes are refused when it is full",
-                                        state, space.f_bavail * space.f_frsize / kMiB),
-                            "free space on its file system"});
-    } else {
+    if (const std::string trouble = state_trouble(core); !trouble.empty()) {
+        findings.push_back({"state folder", "problem", trouble,
+                            "free space on its file system; where that does not help, check its "
+                            "disk and start the daemon again"});
+    } else if (statvfs(state.c_str(), &space) == 0) {
+        const std::uint64_t left_mib = space.f_bavail * space.f_frsize / kMiB;
         findings.push_back(
-            {"state folder", "ok",
-             fmt::format("{}, {} MiB left", state, space.f_bavail * space.f_frsize / kMiB), ""});
+            {"state folder", left_mib < 64 ? "warning" : "ok",
+             fmt::format("{}, {} MiB left{}", state, left_mib,
+                         left_mib < 64 ? ": changes are refused when it is full" : ""),
+             left_mib < 64 ? "free space on its file system" : ""});
     }
     if (api::group_id(core.configuration->api_group))
         findings.push_back(

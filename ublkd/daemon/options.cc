@@ -7,7 +7,7 @@ The daemon of replicated block volumes. Without a configuration it starts uninit
 
   --state DIR     keep all files (metadata, sockets, configuration) under DIR; for running as any user
   --config FILE   configuration (default: DIR/ublkd.toml with --state, else /etc/ublkd/ublkd.toml)
-  --detach-all    detach every volume and remove the devices that a former daemon left, then end
+  --detach-all    detach every volume, also those that a former daemon left attached, then end
   --version       print the version
   --help          print this
 

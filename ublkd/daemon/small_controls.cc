@@ -48,7 +48,6 @@ ApiResult<api::InstanceView> Instances::view_of(const metadata::InstanceRecord& 
     api::InstanceView view;
     view.id = record.id.to_string();
     view.host_id = record.host.to_string();
-    view.state = "running";
     view.is_host = record.is_host;
     view.create_time_ms = record.created_ms;
     const auto tags =

@@ -8,6 +8,7 @@
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/doctor.h"
+#include "ublkd/daemon/host_health.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/front/ublk/rescue.h"
@@ -184,7 +185,11 @@ api::StatusView SystemControl::status() {
     view.initialized = initialized();
     view.state = "uninitialized";
     if (!view.initialized) return view;
-    view.hosts = view.hosts_ok = 1;
+    view.hosts = 1;  // this one
+    if (const std::string trouble = state_trouble(core_); trouble.empty())
+        view.hosts_ok = 1;
+    else
+        view.problems.push_back(trouble);
     const auto pools = core_.pools->pools();
     for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
         ++view.pools;
@@ -208,7 +213,7 @@ api::HostView SystemControl::view_of(const HostRecord& record) {
     view.id = record.id.to_string();
     view.name = record.name;
     view.self = record.id == core_.identity->host();
-    view.state = "ok";
+    view.state = !view.self ? "unknown" : state_trouble(core_).empty() ? "ok" : "degraded";
     view.version = UBLKD_VERSION;
     view.boot_id = boot_id_text();
     const auto pools = core_.pools->pools();

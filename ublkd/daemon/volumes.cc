@@ -4,6 +4,7 @@
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/membership_story.h"
 #include "ublkd/daemon/names.h"
 
 namespace ublkd::daemon {
@@ -14,7 +15,7 @@ using metadata::Transaction;
 
 namespace {
 
-std::string what_changed(const api::ModifyVolumeRequest& request) {
+std::string what_is_modified(const api::ModifyVolumeRequest& request) {
     std::vector<std::string> changes;
     if (request.name) changes.push_back("name " + *request.name);
     if (request.durability)
@@ -82,6 +83,10 @@ Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
     if (!slot->running) {
         TRY_ASSIGN(const auto membership, core_.authority->current(record.id));
         if (!membership) return fail(Errc::kNotFound, "the volume's membership");
+        {
+            const std::lock_guard state(slot->state);
+            slot->membership = membership;
+        }
         metadata::VolumeRecord in_force = record;
         TRY_ASSIGN(in_force.durability, durability_in_force(record));
         TRY_ASSIGN(auto started,
@@ -198,15 +203,24 @@ ApiResult<api::VolumeView> Volumes::modify_volume(const std::string& name,
         running->set_on_full(stored->on_full == metadata::OnFull::kFail ? volume::OnFull::kFail
                                                                         : volume::OnFull::kWait);
     }
-    core_.events->add("volume.modified", id, what_changed(request));
+    core_.events->add("volume.modified", id, what_is_modified(request));
     return view_of(*stored);
 }
 
 void Volumes::membership_changed(VolumeId volume, const replication::Membership& record) {
-    core_.events->post("membership.changed", volume.to_string(),
-                       fmt::format("number {}, {} members, primary {}", record.number,
-                                   record.members.size(), record.primary.to_string()));
-    worker_->submit([this, volume] { reconcile(volume); });
+    worker_->submit([this, volume, record] {
+        const auto ref = slot(volume);
+        std::string text;
+        {
+            const std::lock_guard state(ref->state);
+            text = what_changed(ref->membership, record, ref->loss_causes);
+            ref->membership = record;
+            std::erase_if(ref->loss_causes,
+                          [&](const auto& lost) { return !record.has(lost.first); });
+        }
+        core_.events->add("membership.changed", volume.to_string(), text);
+        reconcile(volume);
+    });
 }
 
 void Volumes::member_lost(VolumeId volume, const replication::Member& member, const Error& cause) {
@@ -219,6 +233,7 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
         const auto ref = slot(volume);
         {
             const std::lock_guard state(ref->state);
+            ref->loss_causes[member.replica] = to_string(cause);
             if (ref->joining == member.replica) {
                 ref->repair.failed();  // the next copy may fail as well
                 if (is_of_its_disk(cause)) ref->failed_target = member.pool;

@@ -117,6 +117,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         std::mutex life;             // over start and stop; after `operation`
         std::mutex state;  // of what follows; innermost, never held over a call that blocks
         std::shared_ptr<RunningVolume> running;
+        std::optional<replication::Membership> membership;  // the last one that was told, and why
+        std::map<ReplicaId, std::string> loss_causes;       // who is no member any more
         unsigned users = 0;
         std::optional<Front> front;
         ReplicaId joining;     // being copied to; holds a use

@@ -57,6 +57,18 @@ TEST(Arguments, WhatIsWrongNamesTheHelp) {
     }
 }
 
+TEST(Arguments, WhatIsNotExpectedIsToldAsItWasGiven) {
+    const auto told = [](const std::vector<std::string>& arguments) {
+        return parse_arguments(arguments).error();
+    };
+    EXPECT_EQ(told({"volume", "list", "b", "c", "a"}),
+              "not expected: b c a; see ebs-cli volume list --help");
+    EXPECT_EQ(told({"volume", "show", "pg", "--no", "x", "-y", "--z=1"}),
+              "not expected: --no x -y --z=1; see ebs-cli volume show --help");
+    EXPECT_EQ(told({"-q", "volume", "list", "--", "--sort", "b"}),
+              "not expected: --sort b; see ebs-cli volume list --help");
+}
+
 TEST(Arguments, HelpAnswersEvenWhereSomethingIsMissing) {
     for (const std::vector<std::string>& arguments :
          std::vector<std::vector<std::string>>{{},
