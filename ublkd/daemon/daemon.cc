@@ -156,7 +156,10 @@ std::vector<std::string> Daemon::stop() {
     };
     p.events->shut_down();
     p.volumes->begin_stop();
-    step("a request of the API is still under way", [&p] { p.server.reset(); });
+    step("a request of the API is still under way", [&p] {
+        p.volumes->end_verifies();
+        p.server.reset();
+    });
     step("a volume is still being brought back", [&p] {
         if (p.recovery.valid()) p.recovery.wait();
     });

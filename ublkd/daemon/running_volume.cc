@@ -79,6 +79,12 @@ void RunningVolume::set_on_full(volume::OnFull on_full) {
     });
 }
 
+void RunningVolume::end_verify() {
+    call_on(lane_->reactor(), [this] {
+        if (volume_) volume_->end_verify();
+    });
+}
+
 std::optional<volume::VolumeStatus> RunningVolume::status() {
     return call_on(lane_->reactor(), [this]() -> std::optional<volume::VolumeStatus> {
         if (!volume_) return std::nullopt;

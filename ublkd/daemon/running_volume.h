@@ -34,6 +34,8 @@ class RunningVolume {
     std::optional<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
+    /// A verify that runs ends soon, with kCancelled; so does one that comes later.
+    void end_verify();
     /// For front ends, on the lane's reactor, while they hold a use of the volume.
     volume::Volume& device() { return *volume_; }
     Lane& lane() { return *lane_; }

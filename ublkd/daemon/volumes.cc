@@ -127,6 +127,7 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name, bool 
     }
     const auto running = acquire(ref, record);
     if (!running) return refuse(running.error(), "cannot start the volume " + name);
+    if (ending_) (*running)->end_verify();
     const auto report =
         (*running)->verify(repair ? volume::OnDifference::kRepair : volume::OnDifference::kReport);
     const auto released = release(ref);

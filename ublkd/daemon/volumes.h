@@ -68,6 +68,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void retry_attachment(VolumeId volume);
     /// Nothing new is begun any more: SIGTERM.
     void begin_stop();
+    /// After begin_stop(): verifies, which may take hours, end.
+    void end_verifies();
     /// Quiesces front ends and stops volumes, side by side; attachments stay recorded for the next
     /// start. What has not come to rest at `deadline` (it waits for space, a disk or the authority)
     /// is named: its threads run on, so the process must end by _exit(), as at a death.
@@ -196,6 +198,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void recover_attachment(metadata::AttachmentRecord attachment);
     bool is_left(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
     void look_for_a_stop(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
+    std::vector<std::shared_ptr<RunningVolume>> running_volumes(bool (*which)(const Slot&));
     void end_volume(const SlotRef& slot);
     /// False: the device is in use and the detach was not forced, so the attachment stays.
     bool recover_detach(const SlotRef& slot, metadata::AttachmentRecord& attachment);

@@ -335,17 +335,25 @@ void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attac
     core_.events->add("volume.trouble", attachment.volume.to_string(), why);
 }
 
+std::vector<std::shared_ptr<RunningVolume>> Volumes::running_volumes(bool (*which)(const Slot&)) {
+    std::vector<std::shared_ptr<RunningVolume>> found;
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, ref] : slots_) {
+        const std::lock_guard state(ref->state);
+        if (ref->running && which(*ref)) found.push_back(ref->running);
+    }
+    return found;
+}
+
+void Volumes::end_verifies() {
+    for (const auto& running : running_volumes([](const Slot&) { return true; }))
+        running->end_verify();
+}
+
 /// Their clients lose their connections and are not told of an error (docs/nbd.md).
 void Volumes::end_nbd_waits() {
-    std::vector<std::shared_ptr<RunningVolume>> waiting;
-    {
-        const std::lock_guard lock(mutex_);
-        for (const auto& [id, ref] : slots_) {
-            const std::lock_guard state(ref->state);
-            if (ref->running && ref->front && ref->front->nbd) waiting.push_back(ref->running);
-        }
-    }
-    for (const auto& running : waiting) running->fail_when_full(true);
+    const auto by_nbd = [](const Slot& slot) { return slot.front && slot.front->nbd; };
+    for (const auto& running : running_volumes(by_nbd)) running->fail_when_full(true);
 }
 
 /// Its front end takes no new requests and ends; then the volume stops.

@@ -36,6 +36,7 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> stop();
     io::Task<Result<void>> add_replica(ReplicaPlace place);
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
+    void end_verify() { verify_ends_ = true; }
     VolumeStatus status() const;
     void set_on_full(OnFull on_full);
     const block::Geometry& geometry() const { return geometry_; }
@@ -189,6 +190,7 @@ class Volume::Driver final : public replication::ClientEffects {
     bool stopping_ = false;
     bool maintaining_ = false;
     bool woken_ = false;
+    bool verify_ends_ = false;
     std::uint64_t comparing_ = 0;  // verify() reads from stores: none is closed meanwhile
     WatchTimer watch_timer_;       // while a disk has requests
     io::Event serving_;

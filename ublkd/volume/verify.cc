@@ -15,6 +15,7 @@ io::Task<Result<VerifyReport>> Volume::Driver::verify(OnDifference on_difference
     VerifyReport report;
     std::uint64_t at = 0;
     while (at < config_.size_bytes) {
+        if (verify_ends_ || gate_.is_closed()) co_return fail(Errc::kCancelled, "the volume stops");
         const Range range{at, std::min<std::uint64_t>(kMaxIoBytes, config_.size_bytes - at)};
         Waiting hold;
         hold.kind = OpKind::kHold;

@@ -38,6 +38,7 @@ Volume::~Volume() = default;
 
 const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
 io::Task<Result<void>> Volume::stop() { return driver_->stop(); }
+void Volume::end_verify() { driver_->end_verify(); }
 void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 VolumeStatus Volume::status() const { return driver_->status(); }
 io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) {

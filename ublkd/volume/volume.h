@@ -79,8 +79,11 @@ class Volume final : public block::BlockDevice {
     io::Task<Result<void>> add_replica(ReplicaPlace place);
 
     /// Compares all members with the primary byte for byte, each range under its lock while the
-    /// volume serves. Errors: kBusy, kIo (a range cannot be read, or not be repaired), kClosed.
+    /// volume serves. Errors: kBusy, kIo (a range cannot be read, or not be repaired), kClosed,
+    /// kCancelled (stop() or end_verify() came).
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference = OnDifference::kReport);
+    /// Each verify() ends soon, those that come later too: the volume is going to stop.
+    void end_verify();
 
   private:
     class Driver;
