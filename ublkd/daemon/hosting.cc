@@ -71,6 +71,23 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
 
 }  // namespace
 
+Result<std::vector<Candidate>> store_candidates(metadata::Transaction& tx, VolumeId volume,
+                                                const std::vector<Candidate>& candidates) {
+    std::vector<Candidate> kept;
+    for (const Candidate& candidate : candidates) {
+        TRY_ASSIGN(const auto pool, tx.get<metadata::PoolRecord>(candidate.place.member.pool));
+        if (!pool || pool->state != metadata::PoolState::kAvailable) continue;
+        metadata::ReplicaRecord replica;
+        replica.id = candidate.place.member.replica;
+        replica.volume = volume;
+        replica.pool = candidate.place.member.pool;
+        replica.created_ms = metadata::now_ms();
+        TRY(tx.put(replica));
+        kept.push_back(candidate);
+    }
+    return kept;
+}
+
 void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
                      const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
     std::vector<std::jthread> threads;

@@ -26,6 +26,11 @@ struct Candidate {
     std::optional<Error> error;       // could not prepare or ask
 };
 
+/// Stores the candidates' ReplicaRecords in the caller's transaction. Gives those that still are
+/// candidates: not where the pool is being removed, or has failed, since it was chosen.
+Result<std::vector<Candidate>> store_candidates(metadata::Transaction& tx, VolumeId volume,
+                                                const std::vector<Candidate>& candidates);
+
 /// Each candidate makes an empty replica and asks for one of `places`, in an order of its own.
 /// Waits for all.
 void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,

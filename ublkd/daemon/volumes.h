@@ -8,7 +8,7 @@
 // reactors only post. Parts: volumes_create.cc, volumes_attach.cc, volumes_delete.cc,
 // volumes_view.cc, volumes_membership.cc, volumes_recover.cc, volumes_repair.cc. Owner: Daemon;
 // shut_down() comes first. Fault points:
-// daemon.create.{after_intent,after_record,before_available},
+// daemon.create.{before_intent,after_intent,after_record,before_available},
 // daemon.attach.{after_intent,after_front}, daemon.detach.{after_intent,after_front},
 // daemon.delete.{after_intent,after_record}, daemon.recover.attachment, and those of hosting.h.
 #pragma once
@@ -151,7 +151,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         const api::CreateVolumeRequest& request);
     api::ApiResult<void> store_intent(metadata::VolumeRecord& record,
                                       const api::CreateVolumeRequest& request,
-                                      const std::vector<Candidate>& candidates);
+                                      std::vector<Candidate>& candidates);
     api::ApiResult<void> found_volume(const metadata::VolumeRecord& record,
                                       std::vector<Candidate>& candidates);
     void roll_back_create(VolumeId volume);

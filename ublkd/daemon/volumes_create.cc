@@ -123,8 +123,9 @@ ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolum
 }
 
 ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRequest& request,
-                                      const std::vector<Candidate>& candidates) {
+                                      std::vector<Candidate>& candidates) {
     bool token_taken = false;
+    bool pools_left = true;
     const std::string id = record.id.to_string();
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         token_taken = false;
@@ -141,18 +142,16 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
         for (const auto& [key, value] : all_tags(request)) {
             TRY(put_tag(tx, id, key, value));
         }
-        for (const Candidate& candidate : candidates) {
-            ReplicaRecord replica;
-            replica.id = candidate.place.member.replica;
-            replica.volume = record.id;
-            replica.pool = candidate.place.member.pool;
-            replica.created_ms = record.created_ms;
-            TRY(tx.put(replica));
-        }
+        TRY_ASSIGN(candidates, store_candidates(tx, record.id, candidates));
+        pools_left = candidates.size() >= record.replica_count;
+        if (!pools_left) return fail(Errc::kConflict, "the pools that were chosen");
         return {};
     });
     if (stored) return {};
     if (token_taken) return refuse(kTokenTaken, "a request with this client token was quicker");
+    if (!pools_left)
+        return refuse("IncorrectState",
+                      "a pool that was chosen is being removed, or has failed: try again");
     if (stored.error().code == Errc::kExists)
         return refuse("AlreadyExists",
                       fmt::format("another volume has the name '{}'", request.name));
@@ -209,6 +208,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 
     const auto ref = slot(record.id);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, record.id.to_string()));
+    (void)faults::hit("daemon.create.before_intent");
     const auto stored = store_intent(record, request, candidates);
     if (!stored && stored.error().code == kTokenTaken) {
         API_TRY_ASSIGN(known, known_token(request));

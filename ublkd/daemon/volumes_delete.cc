@@ -23,12 +23,6 @@ ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
         return refuse("VolumeInUse",
                       fmt::format("volume {} is attached: 'ebs-cli detach {}' first", name, name));
     }
-    if (record.state != VolumeState::kAvailable && record.state != VolumeState::kError &&
-        record.state != VolumeState::kDeleting) {
-        return refuse("IncorrectState",
-                      fmt::format("volume {} is {}: it can be deleted when it is available", name,
-                                  metadata::name_of(record.state)));
-    }
     {
         const std::lock_guard state(ref->state);
         if (ref->users > (ref->joining ? 1u : 0u))

@@ -152,18 +152,10 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
     }
     const auto places = free_places(core_, volume);
     if (candidates.empty() || places.empty()) return std::nullopt;
-    const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
-        for (const Candidate& candidate : candidates) {
-            ReplicaRecord replica;
-            replica.id = candidate.place.member.replica;
-            replica.volume = volume.id;
-            replica.pool = candidate.place.member.pool;
-            replica.created_ms = metadata::now_ms();
-            TRY(tx.put(replica));
-        }
-        return {};
-    });
+    auto stored = core_.store->write_for<std::vector<Candidate>>(
+        [&](Transaction& tx) { return store_candidates(tx, volume.id, candidates); });
     if (!stored) return std::nullopt;
+    candidates = std::move(*stored);
     prepare_and_ask(core_, volume, {places.front()}, candidates);
     std::optional<Candidate> winner;
     for (Candidate& candidate : candidates) {
