@@ -29,6 +29,8 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
     made->volume_ = std::move(*started);
     made->configured_on_full_ = config.on_full;
     made->durability_ = record.durability;
+    // What a former daemon had attached may have requests that the kernel sends again.
+    if (record.state == metadata::VolumeState::kAvailable) made->front_ended();
     return made;
 }
 
@@ -38,9 +40,10 @@ RunningVolume::~RunningVolume() {
 
 namespace {
 
-io::Task<Result<void>> stop_and_end(std::unique_ptr<volume::Volume>* volume) {
+io::Task<Result<void>> stop_and_end(std::unique_ptr<volume::Volume>* volume,
+                                    volume::Retries retries) {
     if (!*volume) co_return Result<void>();
-    auto stopping = (*volume)->stop();
+    auto stopping = (*volume)->stop(retries);
     const auto stopped = co_await stopping;
     volume->reset();
     co_return stopped;
@@ -63,7 +66,7 @@ io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume,
 }  // namespace
 
 Result<void> RunningVolume::stop() {
-    return io::run_on(lane_->reactor(), [this] { return stop_and_end(&volume_); });
+    return io::run_on(lane_->reactor(), [this] { return stop_and_end(&volume_, retries_); });
 }
 
 void RunningVolume::fail_when_full(bool fail) {

@@ -5,6 +5,7 @@
 // Thread-safe; every call blocks until the lane has answered. stop() comes before the destructor.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <optional>
 
@@ -24,6 +25,8 @@ class RunningVolume {
     ~RunningVolume();
 
     Result<void> stop();
+    /// Its front end has come to its end, so that no request of before is sent again (R8).
+    void front_ended() { retries_ = volume::Retries::kNone; }
     /// Writes that wait for space fail, now and from now on, so that a front end can come to its
     /// end; or again as configured.
     void fail_when_full(bool fail);
@@ -45,6 +48,7 @@ class RunningVolume {
     Lane* lane_;
     volume::OnFull configured_on_full_ = volume::OnFull::kWait;
     metadata::Durability durability_ = metadata::Durability::kFlush;
+    std::atomic<volume::Retries> retries_ = volume::Retries::kMayCome;
     std::unique_ptr<volume::Volume> volume_;  // on the lane\'s reactor alone
 };
 

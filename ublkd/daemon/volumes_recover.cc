@@ -366,14 +366,17 @@ void Volumes::end_volume(const SlotRef& ref) {
     }
     if (!running) return;
     UblkDevice* ublk = nullptr;
+    bool all_answered = false;
     {
         const std::lock_guard state(ref->state);
+        all_answered = ref->front.has_value();
         if (ref->front) ublk = ref->front->ublk.get();
     }
     if (ublk != nullptr && faults::rule_off("rule.stop_leaves_devices"))
         (void)io::run_on(running->lane().reactor(), [&] { return ublk->detach(true); });
     else if (ublk != nullptr)
-        io::run_on(running->lane().reactor(), [&] { return ublk->quiesce(); });
+        all_answered = io::run_on(running->lane().reactor(), [&] { return ublk->quiesce(); });
+    if (all_answered) running->front_ended();
     if (const auto stopped = running->stop(); !stopped)
         log::warn("a volume did not stop in order: {}", to_string(stopped.error()));
     std::optional<Front> ended;

@@ -33,7 +33,7 @@ class Volume::Driver final : public replication::ClientEffects {
     ~Driver() override;
 
     io::Task<Result<void>> start();
-    io::Task<Result<void>> stop();
+    io::Task<Result<void>> stop(Retries retries);
     io::Task<Result<void>> add_replica(ReplicaPlace place);
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     void end_verify() { verify_ends_ = true; }

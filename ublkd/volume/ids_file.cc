@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 namespace ublkd::volume {
@@ -13,15 +15,24 @@ namespace {
 
 constexpr std::size_t kBytes = sizeof(replication::AppliedIds::Table);
 
+std::string prefix_of(VolumeId volume) { return "ids-" + volume.to_string() + "-"; }
+
+/// Takes the room of all of it, also of a file that has it already: then this changes nothing.
+Result<void> make_room(int fd) {
+    struct stat found{};
+    const bool known = fstat(fd, &found) == 0 && static_cast<std::size_t>(found.st_size) == kBytes;
+    if (!known && ftruncate(fd, 0) != 0) return fail_errno(errno, "make the file of applied ids");
+    if (const int error = posix_fallocate(fd, 0, kBytes); error != 0)
+        return fail_errno(error, "make room for the file of applied ids");
+    return {};
+}
+
 Result<void*> map_file(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return fail_errno(errno, "open the file of applied ids");
-    struct stat found{};
-    const bool known = fstat(fd, &found) == 0 && static_cast<std::size_t>(found.st_size) == kBytes;
-    if (!known && (ftruncate(fd, 0) != 0 || ftruncate(fd, kBytes) != 0)) {
-        const int error = errno;
+    if (const auto made = make_room(fd); !made) {
         ::close(fd);
-        return fail_errno(error, "make the file of applied ids");
+        return fail(made.error());
     }
     void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     const int error = errno;
@@ -32,18 +43,27 @@ Result<void*> map_file(const std::string& path) {
 
 }  // namespace
 
-Result<IdsFile> IdsFile::open(const std::string& path) {
+Result<IdsFile> IdsFile::open(const std::string& run_folder, VolumeId volume, ReplicaId replica) {
     void* memory = nullptr;
-    if (path.empty()) {
+    IdsFile file;
+    if (run_folder.empty()) {
         memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) return fail_errno(errno, "memory for applied ids");
     } else {
-        TRY_ASSIGN(memory, map_file(path));
+        file.path_ = run_folder + "/" + prefix_of(volume) + replica.to_string();
+        TRY_ASSIGN(memory, map_file(file.path_));
     }
-    IdsFile file;
     file.table_ = static_cast<replication::AppliedIds::Table*>(memory);
-    file.path_ = path;
     return file;
+}
+
+void IdsFile::remove_all(const std::string& run_folder, VolumeId volume) {
+    const std::string prefix = prefix_of(volume);
+    std::error_code ignored;  // what stays goes with the boot
+    for (const auto& entry : std::filesystem::directory_iterator(run_folder, ignored)) {
+        if (entry.path().filename().string().starts_with(prefix))
+            std::filesystem::remove(entry.path(), ignored);
+    }
 }
 
 IdsFile::IdsFile(IdsFile&& other) noexcept

@@ -172,11 +172,7 @@ std::vector<Membership> Volume::Driver::pending_records() const {
 Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
                                       std::unique_ptr<store::ReplicaStore> store,
                                       bool first_record) {
-    std::string path;
-    if (!config_.run_dir.empty())
-        path = config_.run_dir + "/ids-" + config_.id.to_string() + "-" +
-               place.member.replica.to_string();
-    TRY_ASSIGN(IdsFile ids, IdsFile::open(path));
+    TRY_ASSIGN(IdsFile ids, IdsFile::open(config_.run_dir, config_.id, place.member.replica));
     const store::Superblock& superblock = store->superblock();
     std::optional<Membership> record;
     if (superblock.number != 0) {
@@ -351,7 +347,7 @@ io::Task<Result<void>> Volume::Driver::flush_all() {
     co_return request.result;
 }
 
-io::Task<Result<void>> Volume::Driver::stop() {
+io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
     CHECK(!stopping_, "a volume is stopped once");
     co_await gate_.close();
     stopping_ = true;
@@ -366,6 +362,9 @@ io::Task<Result<void>> Volume::Driver::stop() {
     Result<void> result = co_await flush_all();
     faults::hit("volume.before_clean");
     if (result) result = co_await mark_clean();
+    if (result && retries == Retries::kNone) {
+        for (const auto& host : hosts_) host->ids_file.remove();
+    }
     co_await close_hosts();
     co_return result;
 }

@@ -37,7 +37,7 @@ Volume::Volume(std::unique_ptr<Driver> driver) : driver_(std::move(driver)) {}
 Volume::~Volume() = default;
 
 const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
-io::Task<Result<void>> Volume::stop() { return driver_->stop(); }
+io::Task<Result<void>> Volume::stop(Retries retries) { return driver_->stop(retries); }
 void Volume::end_verify() { driver_->end_verify(); }
 void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 VolumeStatus Volume::status() const { return driver_->status(); }

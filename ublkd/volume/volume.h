@@ -64,8 +64,8 @@ class Volume final : public block::BlockDevice {
 
     /// Waits for open requests, flushes, marks the members clean and closes them. Later requests
     /// give kClosed. Comes before the destructor. An error: a member could not be marked clean (it
-    /// is recopied at the next start).
-    io::Task<Result<void>> stop();
+    /// is recopied at the next start). Where no retries come the tables of applied ids are deleted.
+    io::Task<Result<void>> stop(Retries retries = Retries::kMayCome);
 
     VolumeStatus status() const;
     /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end

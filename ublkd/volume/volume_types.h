@@ -30,6 +30,10 @@ enum class OnFull : std::uint8_t {
     kFail,  // it fails with kNoSpace, after all members hold the same content again
 };
 
+/// Whether requests from before a stop may be sent again after the next start (R8): by a front end
+/// that a process left behind when it died, and that did not come to its end since.
+enum class Retries : std::uint8_t { kMayCome, kNone };
+
 /// Where a replica lives: the folder that store::ReplicaStore opens (Pool::replica_folder), and its
 /// pool's budget.
 struct ReplicaPlace {

@@ -123,17 +123,16 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     Pending under_way;
     under_way.start(rig, uapi::kOperationWrite, 0, 8, std::byte{1});
     rig.settle();
-    bool quiesced = false;
+    std::optional<bool> all_answered;
     io::Gate gate;
     struct Drive {
-        static io::Task<void> quiesce(UblkDevice* of, bool* done) {
-            co_await of->quiesce();
-            *done = true;
+        static io::Task<void> quiesce(UblkDevice* of, std::optional<bool>* done) {
+            *done = co_await of->quiesce();
         }
     };
-    io::spawn(gate, Drive::quiesce(device->get(), &quiesced));
+    io::spawn(gate, Drive::quiesce(device->get(), &all_answered));
     rig.settle();
-    EXPECT_FALSE(quiesced);  // what is under way is ended first
+    EXPECT_FALSE(all_answered);  // what is under way is ended first
     Pending later;
     later.start(rig, uapi::kOperationWrite, 8, 8, std::byte{2});
     rig.settle();
@@ -142,7 +141,7 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     probe.hold = false;
     probe.released.set();
     rig.settle();
-    EXPECT_TRUE(quiesced);
+    EXPECT_EQ(all_answered, true);
     EXPECT_EQ(under_way.result, 4096);
     EXPECT_FALSE(later.is_done());
     device->reset();
@@ -154,6 +153,36 @@ TEST(UblkRecovery, AfterAQuiesceRequestsWaitForTheNextServer) {
     EXPECT_EQ(probe.ids.size(), 2u);
     ASSERT_TRUE(rig.detach(*next));
     rig.run(gate.close());
+}
+
+TEST(UblkRecovery, AQuiesceBeforeTheRetriesCameTellsThatTheyWillComeToTheNextServer) {
+    Rig rig;
+    Dying& dying = Dying::make();
+    dying.die(rig);
+    rig.kernel->holds_requests = true;
+    auto device = rig.recover(&dying.after);
+    ASSERT_TRUE(device) << to_string(device.error());
+    EXPECT_FALSE(rig.run((*device)->quiesce()));
+    device->reset();
+    rig.end_process();
+    auto without = rig.recover(&dying.after);
+    ASSERT_TRUE(without) << to_string(without.error());
+    ASSERT_TRUE(faults::arm("rule.retries_keep_ids=off"));
+    EXPECT_TRUE(rig.run((*without)->quiesce()));  // and the volume would forget what it has applied
+    faults::disarm_all();
+    without->reset();
+    rig.end_process();
+    rig.kernel->holds_requests = false;
+    auto next = rig.recover(&dying.after);
+    ASSERT_TRUE(next) << to_string(next.error());
+    rig.settle();
+    EXPECT_EQ(dying.after.ids, dying.before.ids);
+    EXPECT_TRUE(rig.run((*next)->quiesce()));
+    next->reset();
+    rig.end_process();
+    auto last = rig.recover(&dying.after);
+    ASSERT_TRUE(last) << to_string(last.error());
+    ASSERT_TRUE(rig.detach(*last));
 }
 
 TEST(UblkRecovery, WaitsUntilTheKernelHasNoticedTheDeath) {
@@ -519,11 +548,15 @@ TEST(RetryIds, KeepWhatWasUnderWayAndForgetWhatWasAnswered) {
     auto ids = RetryIds::open(path, key);
     ASSERT_TRUE(ids) << to_string(ids.error());
     EXPECT_TRUE(ids->tags_kept());
+    EXPECT_TRUE(ids->any_open());
     const block::RequestId fresh = ids->begin(0, 0, write, 1);
     EXPECT_NE(fresh.client_start, kept.client_start);
     EXPECT_EQ(ids->begin(1, 3, write, 3), kept);
     EXPECT_EQ(ids->reissued(), 1u);
+    ids->end(0, 0);
+    EXPECT_TRUE(ids->any_open());
     ids->end(1, 3);
+    EXPECT_FALSE(ids->any_open());
     EXPECT_NE(ids->begin(1, 3, write, 3), kept);  // equal by chance: a new request
 }
 

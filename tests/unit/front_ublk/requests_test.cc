@@ -41,7 +41,7 @@ class UblkSubject final : public suites::DeviceSubject {
     }
     io::Task<Result<block::BlockDevice*>> reopen(bool read_only) override {
         if (read_only) co_return fail(Errc::kUnsupported, "a device cannot become read-only");
-        co_await device_->quiesce();
+        (void)co_await device_->quiesce();
         options_.device_id = device_->device_id();
         device_.reset();
         environment_.held = std::make_shared<HeldDevices>();  // of the process that ended

@@ -150,7 +150,7 @@ void SimulatedKernel::complete(std::uint32_t id, io::Completion* completion, int
 
 void SimulatedKernel::dispatch(std::uint32_t id) {
     Device* const device = find(id);
-    if (device == nullptr || device->info.state != uapi::kStateLive) return;
+    if (device == nullptr || device->info.state != uapi::kStateLive || holds_requests) return;
     for (Tag& tag : device->tags) {
         if (tag.fetched == nullptr || tag.sent) continue;
         if (tag.request == nullptr) {

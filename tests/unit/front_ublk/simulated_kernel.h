@@ -43,6 +43,7 @@ class SimulatedKernel final : public KernelDriver {
     std::chrono::milliseconds death_takes{0};  // until the kernel has noticed a dead server
     bool death_is_lost = false;                // the device stays live (Linux 6.12)
     bool sends_when_fetched = false;           // in a recovery, before its end (Linux 7)
+    bool holds_requests = false;               // none comes to the server
     bool scans_partitions = true;              // START_DEV reads the first page
 
     // ---- what the guest and the world do

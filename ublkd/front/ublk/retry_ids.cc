@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <utility>
@@ -159,6 +160,11 @@ void RetryIds::forget_before() {
         if (before_[i]) store_in_order(slots_[i].operation, 0);
         before_[i] = false;
     }
+}
+
+bool RetryIds::any_open() const {
+    return std::any_of(slots_, slots_ + before_.size(),
+                       [](const Slot& slot) { return slot.operation != 0; });
 }
 
 }  // namespace ublkd::front::ublk

@@ -54,6 +54,8 @@ class RetryIds {
     bool tags_kept() const;
     /// What the process before left cannot be told apart from new requests: none of it is used.
     void forget_before();
+    /// Whether a request that was begun has not been answered: it is sent again after a death.
+    bool any_open() const;
     std::uint64_t reissued() const { return reissued_; }
 
   private:

@@ -90,7 +90,7 @@ class UblkDevice::Impl {
     io::Task<Result<void>> attach();
     io::Task<Result<void>> recover();
     io::Task<Result<void>> detach(bool force);
-    io::Task<void> quiesce();
+    io::Task<bool> quiesce();
 
     std::uint32_t device_id() const { return info_.device_id; }
     std::string name() const { return name_of(info_.device_id); }
@@ -512,11 +512,14 @@ io::Task<Result<void>> UblkDevice::Impl::detach(bool force) {
     co_return gone;
 }
 
-io::Task<void> UblkDevice::Impl::quiesce() {
-    if (server_ == nullptr) co_return;
+io::Task<bool> UblkDevice::Impl::quiesce() {
+    if (server_ == nullptr) co_return true;
     co_await server_->drain();
+    const bool all_answered =
+        !server_->ids().any_open() || faults::rule_off("rule.retries_keep_ids");
     log::info("{} waits for the next start", name());
     let_go();
+    co_return all_answered;
 }
 
 // ---- the public face
@@ -545,7 +548,7 @@ io::Task<Result<std::unique_ptr<UblkDevice>>> UblkDevice::recover(
 }
 
 io::Task<Result<void>> UblkDevice::detach(bool force) { return impl_->detach(force); }
-io::Task<void> UblkDevice::quiesce() { return impl_->quiesce(); }
+io::Task<bool> UblkDevice::quiesce() { return impl_->quiesce(); }
 std::uint32_t UblkDevice::device_id() const { return impl_->device_id(); }
 std::string UblkDevice::path() const {
     return impl_->environment().device_folder + "/" + impl_->name();

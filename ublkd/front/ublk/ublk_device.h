@@ -127,8 +127,9 @@ class UblkDevice {
     /// and only detach() leads on. Any thread.
     bool is_stopping() const;
     /// For SIGTERM: takes no more requests, ends those under way, and leaves the device to the next
-    /// process.
-    io::Task<void> quiesce();
+    /// process. False where that one may be sent again, with its id (R8), what a process before
+    /// this one had begun: it has not come to this one.
+    io::Task<bool> quiesce();
 
     std::uint32_t device_id() const;
     std::string path() const;  // "/dev/ublkb0"
