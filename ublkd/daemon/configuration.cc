@@ -184,6 +184,7 @@ std::string read_values(const toml::table& root, Configuration& into) {
     if (!parse_listen(listen, into.nbd_address, into.nbd_port))
         reader.refuse("nbd", "listen", "a loopback ADDRESS:PORT, or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
+    reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
     reader.number("data", "reactors", into.reactors, 0, 64);
     reader.number("data", "buffer_mib", into.buffer_mib, 4, 65536);
@@ -243,6 +244,7 @@ listen = {}                # loopback ADDRESS:PORT, or empty for none
 enabled = {}               # /dev/ublkbN where the kernel has it
 
 [pools]
+boot_wait_s = {}           # seconds that volumes wait after a boot for pools that are missing
 replace_after_s = {}      # seconds; then a replica whose pool is missing or failed is replaced
 
 [data]
@@ -255,8 +257,8 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_address.empty()
                    ? ""
                    : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
-        configuration.ublk, configuration.replace_after_s, configuration.reactors,
-        configuration.buffer_mib);
+        configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
+        configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

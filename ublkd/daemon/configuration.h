@@ -25,6 +25,7 @@ struct Configuration {
     unsigned reactors = 0;          // 0: half the processors, 1 to 8
     std::uint64_t buffer_mib = 64;  // of one reactor
     bool ublk = true;
+    unsigned boot_wait_s = 30;       // for pools that are missing, before volumes are started
     unsigned replace_after_s = 300;  // a volume in no use gets another replica for one whose pool
                                      // has been away for so long
 

@@ -113,25 +113,23 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     if (p.identity.initialized()) {
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));
-        p.recovery = std::async(std::launch::async, [&p, serve] {
-            p.volumes->take_stock();
-            if (serve)
-                p.repair.start(p.core,
-                               p.volumes.get());  // what hangs in recover() is not waited for
-            p.volumes->recover();
-        });
-        if (!serve) {
-            p.recovery.wait();
-        } else if (p.recovery.wait_for(kRecoveryGrace) != std::future_status::ready) {
-            log::warn("not all volumes have come back yet: 'ebs-cli attachment list' shows them");
-        }
+    }
+    p.recovery = std::async(std::launch::async, [&p, serve] {
+        p.volumes->take_stock();
+        // What hangs in recover() is not waited for.
+        if (serve) p.repair.start(p.core, p.volumes.get());
+        p.volumes->recover();
+    });
+    if (!serve) {
+        p.recovery.wait();
+    } else if (p.recovery.wait_for(kRecoveryGrace) != std::future_status::ready) {
+        log::warn("not all volumes have come back yet: 'ebs-cli attachment list' shows them");
     }
     if (!serve) return daemon;
     if (const auto listening = p.engine->listen_nbd(); !listening) {
         return std::unexpected(
             because("cannot listen for NBD on " + configuration.nbd_socket, listening.error()));
     }
-    if (!p.identity.initialized()) p.repair.start(p.core, p.volumes.get());
     p.routes = std::make_unique<api::RouteTable>(
         [system = p.system.get()] { return system->initialized(); });
     api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(),

@@ -213,6 +213,13 @@ std::string Pools::domain_of_pool(PoolId pool) {
     return entry ? entry->record.domain : std::string();
 }
 
+bool Pools::is_missing(PoolId pool) {
+    const auto entry = find(pool);
+    if (!entry) return false;
+    const std::lock_guard lock(entry->mutex);
+    return entry->pool == nullptr;
+}
+
 std::string Pools::trouble_of(PoolId pool) {
     const auto entry = find(pool);
     if (!entry) return "its pool is not known";

@@ -65,6 +65,8 @@ class Pools final : public api::PoolControl {
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
+    /// Known, but not there: its disk may be mounted later.
+    bool is_missing(PoolId pool);
     /// Why its replicas cannot be used now; "": they can.
     std::string trouble_of(PoolId pool);
     /// kClosed where the pool is not open, kTimedOut where its disk does not answer.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <thread>
+
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/membership_story.h"
@@ -36,7 +38,10 @@ bool is_of_its_disk(const Error& cause) {
 }  // namespace
 
 Volumes::Volumes(const Core& core, std::function<void()> changed)
-    : core_(core), changed_(std::move(changed)), worker_(std::make_unique<io::Worker>("volumes")) {}
+    : core_(core),
+      changed_(std::move(changed)),
+      boot_wait_(core_),
+      worker_(std::make_unique<io::Worker>("volumes")) {}
 
 Volumes::~Volumes() = default;
 
@@ -77,10 +82,34 @@ Result<metadata::Durability> Volumes::durability_in_force(const metadata::Volume
     return attachments.front().durability;
 }
 
+/// Where a volume is not started yet, its attachment says why.
+Result<void> Volumes::wait_for_pools(const SlotRef& slot, VolumeId volume) {
+    std::string waited_for;
+    while (!boot_wait_.is_over()) {
+        if (ending_) return fail(Errc::kCancelled, "the daemon stops");
+        TRY_ASSIGN(const auto record, core_.authority->current(volume));
+        if (!record) break;
+        const std::string reason = boot_wait_.reason(*record);
+        if (reason.empty()) break;
+        if (waited_for.empty()) log::info("volume {} {}", volume.to_string(), reason);
+        waited_for = reason;
+        {
+            const std::lock_guard state(slot->state);
+            slot->trouble = reason;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    if (waited_for.empty()) return {};
+    const std::lock_guard state(slot->state);
+    slot->trouble.clear();
+    return {};
+}
+
 Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
                                                         const metadata::VolumeRecord& record) {
     const std::lock_guard life(slot->life);
     if (!slot->running) {
+        TRY(wait_for_pools(slot, record.id));
         TRY_ASSIGN(const auto membership, core_.authority->current(record.id));
         if (!membership) return fail(Errc::kNotFound, "the volume's membership");
         {

@@ -26,6 +26,7 @@
 
 #include "ublkd/api/control.h"
 #include "ublkd/daemon/backoff.h"
+#include "ublkd/daemon/boot_wait.h"
 #include "ublkd/daemon/core.h"
 #include "ublkd/daemon/hosting.h"
 #include "ublkd/daemon/read_only_device.h"
@@ -143,6 +144,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> release(const SlotRef& slot);
     Result<metadata::Durability> durability_in_force(const metadata::VolumeRecord& record);
     std::vector<volume::ReplicaPlace> places_of(const std::vector<replication::Member>& members);
+    Result<void> wait_for_pools(const SlotRef& slot, VolumeId volume);
 
     // volumes_create.cc
     api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request,
@@ -257,6 +259,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     Core core_;
     std::function<void()> changed_;
+    BootWait boot_wait_;
     std::mutex mutex_;  // of the map
     std::map<VolumeId, SlotRef> slots_;
     std::atomic<bool> ending_ = false;

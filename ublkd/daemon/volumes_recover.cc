@@ -210,6 +210,7 @@ void Volumes::recover() {
             if (!ending_) bring_back(ref, volume);
         });
     }
+    boot_wait_.serve(ending_);
 }
 
 void Volumes::begin_stop() { ending_ = true; }

@@ -192,7 +192,7 @@ Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecor
         const std::chrono::seconds replace_after(core_.configuration->replace_after_s);
         const std::lock_guard state(slot->state);
         slot->next_look = now + std::min<Backoff::Clock::duration>(replace_after, kLook);
-        if (!lost || slot->running) {
+        if (!lost || slot->running || !boot_wait_.is_over()) {
             slot->lost_since.reset();
             return {};
         }
