@@ -13,6 +13,7 @@ class RecordedFile final : public store::DiskFile {
         : disk_(disk), index_(index), direct_(direct) {}
 
     Result<void> try_lock() override { return {}; }
+    void start() override {}
     std::uint32_t alignment_bytes() const override { return direct_ ? kSectorBytes : 1; }
     Result<std::uint64_t> size_bytes() const override { return file().size_bytes; }
     Result<void> set_size(std::uint64_t size_bytes) override {

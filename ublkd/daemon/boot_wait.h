@@ -1,7 +1,7 @@
-// In a new boot a disk may be mounted later than the daemon starts. A volume that is started without
-// a member proposes it out, and all of it is copied anew; so volumes wait for the pools of their
-// members, once in a boot and for a bounded time (pools.boot_wait_s). A mark in the run folder says
-// that this is over. Thread-safe. Owner: Volumes.
+// In a new boot a disk may be mounted later than the daemon starts. A volume that is started
+// without a member proposes it out, and all of it is copied anew; so volumes wait for the pools of
+// their members, once in a boot and for a bounded time (pools.boot_wait_s). A mark in the run
+// folder says that this is over. Thread-safe. Owner: Volumes.
 #pragma once
 
 #include <atomic>

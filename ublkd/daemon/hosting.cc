@@ -13,7 +13,7 @@ using store::ReplicaStore;
 
 io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* place,
                                     store::ReplicaConfig config) {
-    store::StoreOptions options{place->budget};
+    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
     auto making = ReplicaStore::create(&lane->reactor(), lane->volume_buffers.get(), place->folder,
                                        config, options);
     auto made = co_await making;
@@ -23,7 +23,7 @@ io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* plac
 
 io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* place,
                                     const replication::Membership* record) {
-    store::StoreOptions options{place->budget};
+    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
     auto opening =
         ReplicaStore::open(&lane->reactor(), lane->volume_buffers.get(), place->folder, options);
     auto opened = co_await opening;

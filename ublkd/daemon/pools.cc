@@ -204,6 +204,7 @@ std::optional<volume::ReplicaPlace> Pools::place(PoolId pool, ReplicaId replica)
     place.member = {replica, entry->record.host, pool};
     place.folder = fmt::format("{}/replicas/{}", entry->record.path, replica.to_string());
     place.direct = !entry->record.buffered;
+    place.worker = entry->worker;
     if (const auto opened = pool_of(entry)) place.budget = opened->budget();
     return place;
 }

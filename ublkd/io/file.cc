@@ -37,6 +37,13 @@ std::uint32_t direct_alignment(int fd) {
 }  // namespace
 
 Result<File> File::open(Reactor& reactor, const std::string& path, const OpenOptions& options) {
+    TRY_ASSIGN(File file, open_elsewhere(reactor, path, options));
+    file.start();
+    return file;
+}
+
+Result<File> File::open_elsewhere(Reactor& reactor, const std::string& path,
+                                  const OpenOptions& options) {
     int flags = O_CLOEXEC | (options.read_only ? O_RDONLY : O_RDWR);
     if (options.create) flags |= O_CREAT;
     if (options.exclusive) flags |= O_EXCL;
@@ -49,10 +56,12 @@ Result<File> File::open(Reactor& reactor, const std::string& path, const OpenOpt
     }
     File file;
     file.reactor_ = &reactor;
-    file.ref_ = reactor.register_fd(fd);
+    file.ref_.fd = fd;
     file.alignment_bytes_ = options.direct ? direct_alignment(fd) : 1;
     return file;
 }
+
+void File::start() { ref_ = reactor_->register_fd(ref_.fd); }
 
 File::File(File&& other) noexcept
     : reactor_(std::exchange(other.reactor_, nullptr)),

@@ -28,6 +28,11 @@ class File {
     /// O_DIRECT is refused.
     static Result<File> open(Reactor& reactor, const std::string& path,
                              const OpenOptions& options = {});
+    /// The same for a thread that may block, instead of the reactor's; there, start() comes before
+    /// the first request.
+    static Result<File> open_elsewhere(Reactor& reactor, const std::string& path,
+                                       const OpenOptions& options = {});
+    void start();
     File() = default;
     File(File&& other) noexcept;
     File& operator=(File&& other) noexcept;

@@ -5,6 +5,9 @@
 // Contract of a file, which the store's safety rests on: a write is in one of the states old or new
 // for each 512-byte sector until it is durable; it is durable when a sync() that began after its
 // end has ended, or at its own end with kDurable. Owner: one ReplicaStore, on its reactor's thread.
+//
+// What is no coroutine here may block on the disk as long as it likes, and is called on a thread
+// for that (ReplicaStore::Impl::blocking()).
 #pragma once
 
 #include <cstddef>
@@ -31,10 +34,12 @@ class DiskFile {
     /// process that died are still under way in the kernel (they keep its lock), so that none can
     /// land on top of ours.
     virtual Result<void> try_lock() = 0;
+    /// On the reactor, after open() and before the first request.
+    virtual void start() = 0;
     /// What offsets, lengths and memory must be aligned to: 512 or 4096 with O_DIRECT, 1 without.
     virtual std::uint32_t alignment_bytes() const = 0;
     virtual Result<std::uint64_t> size_bytes() const = 0;
-    /// Grows or cuts the file (while it is made; not on the data path).
+    /// Grows or cuts the file (while it is made).
     virtual Result<void> set_size(std::uint64_t size_bytes) = 0;
     /// The first part at or after `from_bytes` that may hold data (SEEK_DATA); an empty range at
     /// the end where there is none. What lies before it reads as zeroes. Errors: kUnsupported where

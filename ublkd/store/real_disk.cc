@@ -92,7 +92,7 @@ Result<std::unique_ptr<DiskFile>> RealDiskFolder::open(const char* name, OpenMod
         .create = mode.create, .exclusive = mode.create, .direct = mode.direct};
     const std::string path = folder() + "/" + name;
     io::File file;
-    TRY_ASSIGN(file, io::File::open(*reactor_, path, options));
+    TRY_ASSIGN(file, io::File::open_elsewhere(*reactor_, path, options));
     return std::unique_ptr<DiskFile>(new RealDiskFile(std::move(file)));
 }
 

@@ -16,6 +16,7 @@ class RealDiskFile final : public DiskFile {
     /// flock(2) of the open file that all our requests go through: each one in flight holds on to
     /// it.
     Result<void> try_lock() override;
+    void start() override { file_.start(); }
     std::uint32_t alignment_bytes() const override { return file_.alignment_bytes(); }
     Result<std::uint64_t> size_bytes() const override { return file_.size_bytes(); }
     Result<void> set_size(std::uint64_t size_bytes) override;

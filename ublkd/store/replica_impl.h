@@ -1,8 +1,9 @@
 // The inside of ReplicaStore (replica_store.h has the contract): state and steps shared by
-// replica_store.cc (opening, superblock, maps), replica_write.cc and replica_zero.cc. One object
-// per open replica, on its reactor's thread.
+// replica_open.cc, replica_store.cc (superblock, maps), replica_write.cc and replica_zero.cc. One
+// object per open replica, on its reactor's thread.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -16,21 +17,23 @@ namespace ublkd::store {
 
 struct ReplicaFiles {
     std::unique_ptr<DiskFolder> folder;  // keeps the replica's lock
-    std::unique_ptr<DiskFile> superblock;
     std::unique_ptr<DiskFile> data;
     std::unique_ptr<DiskFile> maps;
 };
 
 class ReplicaStore::Impl {
   public:
-    Impl(io::BufferPool* buffers, ReplicaFiles files, StoreOptions options);
+    Impl(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder, StoreOptions options);
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;
     ~Impl();
 
-    // ---- replica_store.cc
-    io::Task<Result<void>> format(const Superblock& first);
+    // ---- replica_open.cc
+    /// Leaves nothing behind on an error.
+    io::Task<Result<void>> make(const Superblock& first);
     io::Task<Result<void>> load(ReplicaId incarnation);
+
+    // ---- replica_store.cc
     io::Task<Result<void>> update_superblock(SuperblockChange change);
     io::Task<Result<void>> mark_clean();
     io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions);
@@ -53,7 +56,6 @@ class ReplicaStore::Impl {
     };
     io::Task<Result<void>> zero(ZeroRequest request);
 
-    void abandon() noexcept { files_.folder->abandon(); }
     StoreStats stats() const;
     /// What a request gets for `error` of a disk step that changes something, never success; puts
     /// the replica out unless the disk is full.
@@ -93,10 +95,17 @@ class ReplicaStore::Impl {
         bool reserve_ = false;
     };
 
-    void make_parts(const Superblock& superblock);
+    io::Task<Result<void>> blocking(const std::function<Result<void>()>* call);
+    Result<void> make_files(const Superblock& first);
+    Result<void> open_superblock(bool create);
+    Result<void> open_rest(bool create, bool buffered);
+    Result<void> set_sizes(std::uint64_t size_bytes);
+    Result<void> check_sizes(std::uint64_t size_bytes) const;
+    io::Task<Result<void>> format(const Superblock& first);
     template <class Lockable>
     io::Task<Result<void>> lock(Lockable* what);
-    io::Task<Result<void>> find_allocated();
+    void make_parts(const Superblock& superblock);
+    Result<void> find_allocated();
     static io::Task<Result<void>> sync_round(void* self);
     io::Task<Result<void>> sync_data();
     io::Task<Result<void>> remove_clean_mark();

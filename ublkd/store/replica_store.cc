@@ -10,18 +10,6 @@
 namespace ublkd::store {
 namespace {
 
-std::uint64_t regions_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kRegionBytes); }
-std::uint64_t units_of(std::uint64_t size_bytes) { return divide_up(size_bytes, kDirtyUnitBytes); }
-std::uint64_t activity_bytes(std::uint64_t size_bytes) {
-    return PersistentMap::bytes_for(regions_of(size_bytes));
-}
-std::uint64_t maps_bytes(std::uint64_t size_bytes) {
-    return activity_bytes(size_bytes) + PersistentMap::bytes_for(units_of(size_bytes));
-}
-/// The data file ends with a whole page, so that the last sectors of a volume are written like all
-/// others.
-std::uint64_t data_bytes(std::uint64_t size_bytes) { return align_up(size_bytes, kPageBytes); }
-
 Superblock first_superblock(const ReplicaConfig& config) {
     Superblock first;
     first.volume = config.volume;
@@ -35,130 +23,9 @@ Superblock first_superblock(const ReplicaConfig& config) {
     return first;
 }
 
-/// The superblock, which tells how, is open already; it is used without O_DIRECT itself.
-Result<void> open_rest(ReplicaFiles& files, bool create, bool buffered) {
-    TRY_ASSIGN(files.data, files.folder->open("data", {.create = create, .direct = !buffered}));
-    TRY_ASSIGN(files.maps, files.folder->open("maps", {.create = create, .direct = !buffered}));
-    return {};
-}
-
 io::Task<ReplicaStore::Opened> ended_with(Error error) { co_return fail(error); }
 
 }  // namespace
-
-// ---- opening
-
-ReplicaStore::Impl::Impl(io::BufferPool* buffers, ReplicaFiles files, StoreOptions options)
-    : buffers_(buffers),
-      files_(std::move(files)),
-      options_(std::move(options)),
-      syncing_(&Impl::sync_round, this),
-      reserve_(kMaxIoBytes + kPageBytes) {
-    superblock_.emplace(std::move(files_.superblock));
-}
-
-ReplicaStore::Impl::~Impl() {
-    if (options_.budget && allocated_)
-        options_.budget->settle(superblock_->current().incarnation,
-                                allocated_->bits().count() * kDirtyUnitBytes);
-}
-
-void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
-    const std::uint64_t size = superblock.size_bytes;
-    geometry_.size_bytes = size;
-    buffered_ = files_.data->alignment_bytes() == 1;
-    activity_.emplace(files_.maps.get(), MapKind::kActivity, superblock.incarnation,
-                      regions_of(size), 0);
-    allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation,
-                       units_of(size), activity_bytes(size));
-    changing_.assign(regions_of(size), 0);
-    changed_.assign(regions_of(size), 0);
-}
-
-io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
-    if (const int error = faults::hit("store.create")) co_return fail_errno(error, "make replica");
-    CO_TRY(open_rest(files_, true, first.buffered));
-    CO_TRY(co_await lock(files_.data.get()));
-    CO_TRY(co_await lock(files_.maps.get()));
-    CO_TRY(files_.data->set_size(data_bytes(first.size_bytes)));
-    CO_TRY(files_.maps->set_size(maps_bytes(first.size_bytes)));
-    CO_TRY(co_await lock(files_.folder.get()));
-    CO_TRY(co_await lock(superblock_->file()));
-    CO_TRY(co_await superblock_->format(first));
-    make_parts(first);
-    CO_TRY(co_await activity_->format());
-    CO_TRY(co_await allocated_->format());
-    CO_TRY(co_await files_.data->sync());
-    CO_TRY(files_.folder->publish());
-    if (options_.budget) options_.budget->set_share(first.incarnation, 0);
-    co_return Result<void>{};
-}
-
-template <class Lockable>
-io::Task<Result<void>> ReplicaStore::Impl::lock(Lockable* what) {
-    constexpr std::uint32_t kStepMs = 20;
-    if (faults::rule_off("rule.files_locked")) co_return Result<void>{};
-    for (std::uint32_t waited_ms = 0;; waited_ms += kStepMs) {
-        const Result<void> locked = what->try_lock();
-        if (locked || locked.error().code != Errc::kBusy || waited_ms >= options_.lock_wait_ms)
-            co_return locked;
-        co_await io::Reactor::current()->sleep_for(std::chrono::milliseconds(kStepMs));
-    }
-}
-
-io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
-    CO_TRY(co_await lock(files_.folder.get()));
-    CO_TRY(co_await lock(superblock_->file()));
-    CO_TRY(co_await superblock_->load(incarnation));
-    const Superblock& found = superblock_->current();
-    CO_TRY(open_rest(files_, false, found.buffered));
-    CO_TRY(co_await lock(files_.data.get()));
-    CO_TRY(co_await lock(files_.maps.get()));
-    std::uint64_t bytes = 0;
-    CO_TRY_ASSIGN(bytes, files_.data->size_bytes());
-    if (bytes < data_bytes(found.size_bytes))
-        co_return fail(Errc::kCorrupt, "data file is cut short");
-    CO_TRY_ASSIGN(bytes, files_.maps->size_bytes());
-    if (bytes < maps_bytes(found.size_bytes))
-        co_return fail(Errc::kCorrupt, "map file is cut short");
-    make_parts(found);
-    CO_TRY(co_await activity_->load());
-    CO_TRY(co_await allocated_->load());
-    if (!found.clean) {
-        CO_TRY(co_await find_allocated());
-    }
-    writable_ = !found.clean;
-    if (options_.budget)
-        options_.budget->set_share(incarnation, allocated_->bits().count() * kDirtyUnitBytes);
-    co_return Result<void>{};
-}
-
-/// On disk the allocated map counts for regions that are not active (docs/format-replica.md). After
-/// a crash those that are get it from the file itself; where the file system cannot tell, all of
-/// their units count as allocated.
-io::Task<Result<void>> ReplicaStore::Impl::find_allocated() {
-    const Bitmap& active = activity_->bits();
-    std::uint64_t region = active.find_set(0);
-    while (region < active.size()) {
-        const std::uint64_t end_region = active.find_clear(region);
-        const std::uint64_t end = std::min(end_region * kRegionBytes, geometry_.size_bytes);
-        std::uint64_t at = region * kRegionBytes;
-        while (at < end) {
-            Result<Range> data = files_.data->next_data(at);
-            if (!data && data.error().code != Errc::kUnsupported) co_return fail(data.error());
-            const Range part = data ? *data : Range{at, end - at};
-            if (part.length_bytes == 0 || part.offset_bytes >= end) break;
-            const std::uint64_t stop = std::min(part.end_bytes(), end);
-            for (std::uint64_t unit = part.offset_bytes / kDirtyUnitBytes;
-                 unit * kDirtyUnitBytes < stop; ++unit) {
-                if (!allocated_->test(unit)) allocated_->set(unit);
-            }
-            at = stop;
-        }
-        region = active.find_set(end_region);
-    }
-    co_return Result<void>{};
-}
 
 // ---- superblock
 
@@ -327,7 +194,6 @@ io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::Buff
     if (!incarnation)
         return ended_with(
             Error{Errc::kInvalidArgument, 0, "a replica's folder is named by its id"});
-    if (!fs::exists(folder)) return ended_with(Error{Errc::kNotFound, 0, "replica"});
     return open_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)),
                    *incarnation, std::move(options));
 }
@@ -335,13 +201,9 @@ io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::Buff
 ReplicaStore::ReplicaStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ReplicaStore::~ReplicaStore() = default;
 
-io::Task<ReplicaStore::Opened> ReplicaStore::format_and_take(ReplicaStore* made, Superblock first) {
+io::Task<ReplicaStore::Opened> ReplicaStore::make_and_take(ReplicaStore* made, Superblock first) {
     std::unique_ptr<ReplicaStore> store(made);
-    const Result<void> formatted = co_await store->impl_->format(first);
-    if (!formatted) {
-        store->impl_->abandon();
-        co_return fail(formatted.error());
-    }
+    CO_TRY(co_await store->impl_->make(first));
     co_return Opened(std::move(store));
 }
 
@@ -360,28 +222,14 @@ io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers,
         !is_aligned(config.size_bytes, kSectorBytes))
         return ended_with(
             Error{Errc::kInvalidArgument, 0, "a replica has a volume, an id and whole sectors"});
-    if (const auto begun = folder->begin_making(); !begun) return ended_with(begun.error());
-    ReplicaFiles files;
-    files.folder = std::move(folder);
-    auto superblock = files.folder->open("superblock", {.create = true, .direct = false});
-    if (!superblock) {
-        files.folder->abandon();
-        return ended_with(superblock.error());
-    }
-    files.superblock = std::move(*superblock);
-    auto impl = std::make_unique<Impl>(buffers, std::move(files), std::move(options));
-    return format_and_take(new ReplicaStore(std::move(impl)), first_superblock(config));
+    auto impl = std::make_unique<Impl>(buffers, std::move(folder), std::move(options));
+    return make_and_take(new ReplicaStore(std::move(impl)), first_superblock(config));
 }
 
 io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers,
                                                      std::unique_ptr<DiskFolder> folder,
                                                      ReplicaId incarnation, StoreOptions options) {
-    ReplicaFiles files;
-    auto superblock = folder->open("superblock", {.create = false, .direct = false});
-    if (!superblock) return ended_with(superblock.error());
-    files.folder = std::move(folder);
-    files.superblock = std::move(*superblock);
-    auto impl = std::make_unique<Impl>(buffers, std::move(files), std::move(options));
+    auto impl = std::make_unique<Impl>(buffers, std::move(folder), std::move(options));
     return load_and_take(new ReplicaStore(std::move(impl)), incarnation);
 }
 

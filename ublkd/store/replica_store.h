@@ -45,6 +45,7 @@
 #include "ublkd/block/block_device.h"
 #include "ublkd/io/buffer_pool.h"
 #include "ublkd/io/reactor.h"
+#include "ublkd/io/worker.h"
 #include "ublkd/store/allocation_budget.h"
 #include "ublkd/store/bitmap.h"
 #include "ublkd/store/disk_file.h"
@@ -65,6 +66,9 @@ struct ReplicaConfig {
 struct StoreOptions {
     /// The pool's (Pool::budget()); none: what is allocated is not limited.
     std::shared_ptr<AllocationBudget> budget{};
+    /// Where calls are made that may block on the disk, such as open(2) and fsync(2) of a folder;
+    /// none: on the reactor (tests).
+    std::shared_ptr<io::Worker> worker{};
     /// How long open() waits for the last writes of a process that died; they may outlive it by
     /// what the disk needs.
     std::uint32_t lock_wait_ms = 15'000;
@@ -137,7 +141,7 @@ class ReplicaStore final : public block::BlockDevice {
 
   private:
     explicit ReplicaStore(std::unique_ptr<Impl> impl);
-    static io::Task<Opened> format_and_take(ReplicaStore* made, Superblock first);
+    static io::Task<Opened> make_and_take(ReplicaStore* made, Superblock first);
     static io::Task<Opened> load_and_take(ReplicaStore* made, ReplicaId incarnation);
 
     io::Task<Result<void>> do_read(std::uint64_t offset_bytes, std::span<std::byte> into) override;

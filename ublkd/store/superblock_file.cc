@@ -22,7 +22,6 @@ SuperblockFile::SuperblockFile(std::unique_ptr<DiskFile> file)
     : file_(std::move(file)), page_(kSuperblockBytes) {}
 
 io::Task<Result<void>> SuperblockFile::format(Superblock first) {
-    CO_TRY(file_->set_size(2 * kSuperblockBytes));
     // Copy 1 gets sequence 1, copy 0 gets 2: both are valid from the start.
     current_ = SuperblockCopy{first, 1};
     CO_TRY(co_await write_copy(&current_, 1));
@@ -33,7 +32,7 @@ io::Task<Result<void>> SuperblockFile::format(Superblock first) {
 io::Task<Result<void>> SuperblockFile::load(ReplicaId incarnation) {
     std::uint64_t size_bytes = 0;
     CO_TRY_ASSIGN(size_bytes, file_->size_bytes());
-    if (size_bytes < 2 * kSuperblockBytes)
+    if (size_bytes < kSuperblockFileBytes)
         co_return fail(Errc::kCorrupt, "superblock file is cut short");
     bool found = false;
     Error why{Errc::kCorrupt};

@@ -13,6 +13,8 @@
 
 namespace ublkd::store {
 
+inline constexpr std::uint64_t kSuperblockFileBytes = 2 * kSuperblockBytes;
+
 class SuperblockFile {
   public:
     explicit SuperblockFile(std::unique_ptr<DiskFile> file);
@@ -20,7 +22,7 @@ class SuperblockFile {
     SuperblockFile& operator=(const SuperblockFile&) = delete;
 
     DiskFile* file() const { return file_.get(); }
-    /// Writes both copies of a new replica.
+    /// Writes both copies of a new replica, into a file of kSuperblockFileBytes.
     io::Task<Result<void>> format(Superblock first);
     /// The newer valid copy. Errors: kCorrupt (none is valid), kUnsupported (one is of another
     /// format version), kIo.

@@ -60,7 +60,7 @@ io::Task<Result<void>> Volume::create(io::Reactor* reactor, io::BufferPool* buff
             .boot_id = config.boot_id,
             .number = record.number,
             .record = store::RecordBytes(replication::encode(record))};
-        const store::StoreOptions options{.budget = place.budget};
+        const store::StoreOptions options{.budget = place.budget, .worker = place.worker};
         auto making = store::ReplicaStore::create(reactor, buffers, place.folder, replica, options);
         const auto store = co_await making;
         if (!store) {
@@ -137,7 +137,7 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
             missing->push_back(member.replica);
             continue;
         }
-        const store::StoreOptions options{.budget = place->budget};
+        const store::StoreOptions options{.budget = place->budget, .worker = place->worker};
         auto opening = store::ReplicaStore::open(reactor_, buffers_, place->folder, options);
         auto opened = co_await opening;
         if (!opened) {
@@ -232,7 +232,7 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
                                       .boot_id = {},
                                       .number = 0,
                                       .record = {}};
-    const store::StoreOptions options{.budget = place.budget};
+    const store::StoreOptions options{.budget = place.budget, .worker = place.worker};
     auto opening = store::ReplicaStore::create(reactor_, buffers_, place.folder, config, options);
     auto opened = co_await opening;
     if (!opened && opened.error().code == Errc::kExists) {

@@ -14,6 +14,7 @@
 #include "ublkd/base/ids.h"
 #include "ublkd/base/result.h"
 #include "ublkd/base/units.h"
+#include "ublkd/io/worker.h"
 #include "ublkd/replication/membership.h"
 #include "ublkd/store/allocation_budget.h"
 
@@ -40,7 +41,8 @@ struct ReplicaPlace {
     replication::Member member;
     std::string folder;
     std::shared_ptr<store::AllocationBudget> budget{};  // none: what it allocates is not limited
-    bool direct = true;  // O_DIRECT; false in a pool made with --buffered
+    std::shared_ptr<io::Worker> worker{};  // for calls that may block on the pool's disk
+    bool direct = true;                    // O_DIRECT; false in a pool made with --buffered
 };
 
 struct VolumeConfig {

@@ -97,6 +97,51 @@ TEST_F(ReplicaOpen, AFailureWhileItIsMadeLeavesNothing) {
     EXPECT_TRUE(try_create(ReplicaId(3)));
 }
 
+io::Task<void> count_turns(io::Reactor* reactor, const bool* ended, int* turns) {
+    while (!*ended) {
+        co_await reactor->sleep_for(std::chrono::milliseconds(5));
+        ++*turns;
+    }
+}
+
+io::Task<void> make_and_open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
+                             ReplicaConfig config, StoreOptions options, bool* ended) {
+    {
+        auto making = ReplicaStore::create(reactor, buffers, folder, config, options);
+        auto made = co_await making;
+        EXPECT_TRUE(made);
+        if (made) {
+            SuperblockChange change;
+            change.clean = false;
+            EXPECT_TRUE(
+                co_await (*made)->update_superblock(change));  // so that open() looks for data
+        }
+    }
+    auto opening = ReplicaStore::open(reactor, buffers, folder, options);
+    const auto opened = co_await opening;
+    EXPECT_TRUE(opened);
+    auto again = ReplicaStore::create(reactor, buffers, folder, config, options);
+    const auto refused = co_await again;
+    EXPECT_EQ(code(refused), Errc::kExists);
+    *ended = true;
+}
+
+TEST_F(ReplicaOpen, WhatBlocksOnTheDiskIsTheWorkersAndTheReactorGoesOn) {
+    ASSERT_TRUE(faults::arm("store.create=delay:200;store.publish=delay:200"));
+    StoreOptions with_worker = options();
+    with_worker.worker = std::make_shared<io::Worker>("pool");
+    const ReplicaConfig config{
+        .volume = VolumeId(7), .incarnation = ReplicaId(3), .size_bytes = kSizeBytes};
+    bool ended = false;
+    int turns = 0;
+    io::Gate gate;
+    io::spawn(gate, count_turns(reactor_.get(), &ended, &turns));
+    run(make_and_open(reactor_.get(), buffers_.get(), pool_->replica_folder(ReplicaId(3)), config,
+                      with_worker, &ended));
+    run(gate.close());
+    EXPECT_GT(turns, 20);
+}
+
 TEST_F(ReplicaOpen, FilesCutShortAreCorrupt) {
     for (const char* name : {"data", "maps", "superblock"}) {
         const std::string file = path() + "/" + name;

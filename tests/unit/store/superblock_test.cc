@@ -127,6 +127,7 @@ class SuperblockFileTest : public ::testing::Test {
     void SetUp() override {
         disk_.set_immediate();
         SuperblockFile file = open(true);
+        ASSERT_TRUE(file.file()->set_size(kSuperblockFileBytes));
         ASSERT_TRUE(run(file.format(example().value)));
     }
     void TearDown() override { faults::disarm_all(); }
