@@ -1,30 +1,59 @@
 #include "cli/client.h"
 
-#include <curl/curl.h>
 #include <fmt/format.h>
 
-#include <memory>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
 
 namespace ublkd::cli {
 namespace {
 
-struct CurlEnd {
-    void operator()(CURL* curl) const { curl_easy_cleanup(curl); }
-    void operator()(curl_slist* list) const { curl_slist_free_all(list); }
-};
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = boost::beast::http;
+using Protocol = asio::local::stream_protocol;
+using Request = http::request<http::string_body>;
 
-std::size_t append(char* data, std::size_t size, std::size_t count, void* into) {
-    static_cast<std::string*>(into)->append(data, size * count);
-    return size * count;
-}
-
-Failure unreachable(const std::string& socket, CURLcode result) {
+Failure unreachable(const std::string& socket, const std::string& cause) {
     return {kExitUnreachable, "",
             fmt::format(
                 "cannot reach the daemon at {} ({}): is ublkd running, and may you use its socket "
                 "(root, its own user, group ublkd)? --socket or UBLKD_SOCKET name another",
-                socket, curl_easy_strerror(result))};
+                socket, cause)};
 }
+
+/// One connection, one request. The stream's time limit needs the asynchronous calls.
+struct Exchange {
+    explicit Exchange(Request given) : request(std::move(given)) {
+        response.body_limit(boost::none);
+    }
+    beast::error_code run(const Protocol::endpoint& daemon, std::chrono::milliseconds timeout) {
+        if (timeout.count() > 0) stream.expires_after(timeout);
+        stream.async_connect(daemon, [this](beast::error_code connected) {
+            if (end(connected)) return;
+            http::async_write(stream, request, [this](beast::error_code written, std::size_t) {
+                if (end(written)) return;
+                http::async_read(stream, buffer, response,
+                                 [this](beast::error_code read, std::size_t) { end(read); });
+            });
+        });
+        io.run();
+        return error;
+    }
+    bool end(beast::error_code step) {
+        error = step;
+        return error.failed();
+    }
+
+    asio::io_context io{1};
+    beast::basic_stream<Protocol> stream{io};
+    beast::flat_buffer buffer;
+    Request request;
+    http::response_parser<http::string_body> response;
+    beast::error_code error;
+};
 
 }  // namespace
 
@@ -39,40 +68,33 @@ int exit_code_of(std::string_view code) {
 
 Outcome<api::Json> Client::call(const std::string& method, const std::string& path,
                                 const api::Json& body, std::chrono::milliseconds timeout) {
-    const std::unique_ptr<CURL, CurlEnd> curl(curl_easy_init());
-    if (!curl) return std::unexpected(Failure{kExitFailed, "", "libcurl could not be initialized"});
-    const std::string url = "http://localhost" + path;
-    const std::string sent = body.is_null() ? "" : body.dump();
-    std::string received;
-    curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, socket_.c_str());
-    curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-    curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
-    curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl.get(), CURLOPT_CUSTOMREQUEST, method.c_str());
-    const std::unique_ptr<curl_slist, CurlEnd> headers(
-        curl_slist_append(nullptr, "Content-Type: application/json"));
-    if (!sent.empty()) {
-        curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
-        curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, sent.c_str());
-        curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, static_cast<long>(sent.size()));
+    Request request;
+    request.version(11);
+    request.method_string(method);
+    request.target(path);
+    request.set(http::field::host, "localhost");
+    request.keep_alive(false);
+    if (!body.is_null()) {
+        request.set(http::field::content_type, "application/json");
+        request.body() = body.dump();
     }
-    curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, append);
-    curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &received);
-    curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, static_cast<long>(timeout.count()));
-    const CURLcode result = curl_easy_perform(curl.get());
-    if (result == CURLE_OPERATION_TIMEDOUT && timeout.count() > 0) {
+    request.prepare_payload();
+    if (socket_.size() >= sizeof(sockaddr_un::sun_path))
+        return std::unexpected(unreachable(socket_, "its path is too long for a socket"));
+    Exchange exchange(std::move(request));
+    const beast::error_code result = exchange.run(Protocol::endpoint(socket_), timeout);
+    if (result == beast::error::timeout) {
         return std::unexpected(
             Failure{kExitTimedOut, "", "not done in time; the daemon goes on with it"});
     }
-    if (result != CURLE_OK) return std::unexpected(unreachable(socket_, result));
-    long status = 0;
-    curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
+    if (result) return std::unexpected(unreachable(socket_, result.message()));
+    const auto& received = exchange.response.get();
     std::string error;
-    const auto answer = api::Json::parse(received, &error);
+    const auto answer = api::Json::parse(received.body(), &error);
     if (!answer)
         return std::unexpected(Failure{
             kExitFailed, "", fmt::format("{} does not answer as ublkd does: {}", socket_, error)});
-    if (status < 300) return *answer;
+    if (received.result_int() < 300) return *answer;
     const std::string code = (*answer)["code"].as_string();
     return std::unexpected(Failure{exit_code_of(code), code, (*answer)["message"].as_string(),
                                    (*answer)["request_id"].as_string()});

@@ -28,18 +28,17 @@ ALLOWED.update(
     }
 )
 
-# A library that stays behind one file (or folder), so that its types do not spread and its headers are parsed once.
-ONE_USER = {
-    "boost/": "ublkd/api/",
-    "CLI/": "cli/arguments.cc",
-    "spdlog/": "ublkd/base/log.cc",
-    "sqlite3.h": "metadata/",
-    "liburing.h": "ublkd/io/",
-    "curl/": "cli/client.cc",
-    "toml++/": "ublkd/daemon/configuration.cc",
-    "nlohmann/": "ublkd/api/json.cc",
-    "openssl/": "ublkd/",
-    "libnbd.h": "tests/",
+# A library that stays behind one file or two (or a folder), so that its types do not spread and its headers are parsed once.
+FEW_USERS = {
+    "boost/": ["ublkd/api/", "cli/client.cc"],
+    "CLI/": ["cli/arguments.cc"],
+    "spdlog/": ["ublkd/base/log.cc"],
+    "sqlite3.h": ["metadata/"],
+    "liburing.h": ["ublkd/io/"],
+    "toml++/": ["ublkd/daemon/configuration.cc"],
+    "nlohmann/": ["ublkd/api/json.cc"],
+    "openssl/": ["ublkd/"],
+    "libnbd.h": ["tests/"],
 }
 
 WORDS = {
@@ -97,9 +96,9 @@ def include_rules(path, text, exists):
     for number, quote, name in found:
         where = f"{path}:{number}"
         if quote == "<":
-            for library, user in ONE_USER.items():
-                if name.startswith(library) and not path.startswith((user, "tests/")):
-                    yield f"{where}: <{name}> is for {user} alone"
+            for library, users in FEW_USERS.items():
+                if name.startswith(library) and not path.startswith((*users, "tests/")):
+                    yield f"{where}: <{name}> is for {' and '.join(users)} alone"
             continue
         if not exists(name):
             yield f'{where}: "{name}" is not a path from the root of the repository'
