@@ -40,6 +40,8 @@ struct Option {
     TakenBy taken_by = TakenBy::kEach;
 };
 
+inline const Option kDryRun{"--dry-run", "", "ask the daemon to check and to say what it would do"};
+
 struct Positional {
     std::string name;  // "VOLUME"
     std::string help;
@@ -122,6 +124,8 @@ class Context {
     Outcome<int> print_item(const View& view, const api::Json& item) const;
     /// The answer as it is, in json, jsonl or yaml; for what is no resource.
     Outcome<int> print_answer(const api::Json& answer) const;
+    /// What a dry run answered: a line per step for a person, else the answer.
+    Outcome<int> print_plan(const api::Json& answer) const;
     /// Asks on a terminal; elsewhere --yes is needed.
     Outcome<void> confirm(const std::string& question) const;
     /// --timeout, or `fallback`.

@@ -53,12 +53,7 @@ Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("POST", path_of(context.positional("VOLUME")) + "/attach",
                                          body, timeout));
-    if (context.has("dry-run") && context.for_person()) {
-        for (const Json& step : answer["Plan"].items())
-            context.print("would " + step.as_string() + "\n");
-        return 0;
-    }
-    if (context.has("dry-run")) return context.print_answer(answer);
+    if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet()) {
         context.print(answer["Device"].as_string() + "\n");
         return 0;
@@ -77,8 +72,10 @@ Outcome<int> detach_one(Context& context, const std::string& volume, const std::
     Json body = Json::object();
     if (!instance.empty()) body.set("InstanceId", instance);
     if (context.has("force")) body.set("Force", true);
+    if (context.has("dry-run")) body.set("DryRun", true);
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("POST", path_of(volume) + "/detach", body, timeout));
+    if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet())
         context.print(answer["VolumeId"].as_string() + "\n");
     else if (!context.for_person())
@@ -150,7 +147,7 @@ std::vector<Command> attachment_commands() {
          {"--queues", "N", "hardware queues of /dev/ublkbN (default 1)"},
          {"--depth", "N",
           "requests in flight per queue (default 128); queues times depth is at most 1024"},
-         {"--dry-run", "", "ask the daemon to check and to say what it would do"},
+         kDryRun,
          timeout},
         "ebs-cli attach pg",
         attach,
@@ -163,6 +160,7 @@ std::vector<Command> attachment_commands() {
         {{"--all", "", "every volume (of --instance)"},
          {"--instance", "INSTANCE", "only from this one", Names::kInstance},
          {"--force", "", "do not wait for who uses it; their I/O fails"},
+         kDryRun,
          timeout},
         "ebs-cli detach pg",
         detach,

@@ -36,7 +36,7 @@ std::vector<Option> pool_options() {
          "failure domain; replicas of a volume never share one (default: the disk)"},
         {"--size", "SIZE", "what its replicas may allocate (default: what the file system has)"},
         {"--buffered", "", "for a file system without O_DIRECT, for trying out"},
-        {"--dry-run", "", "ask the daemon to check and to say what it would do"}};
+        kDryRun};
 }
 
 std::string pool_line(const Json& pool) {
@@ -63,14 +63,8 @@ std::string named(const std::string& text) {
 Outcome<int> add(Context& context) {
     CLI_TRY_ASSIGN(const auto body, pool_request(context, context.positional("DIR")));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/pools", body));
-    if (!context.for_person())
-        return context.has("dry-run") ? context.print_answer(answer)
-                                      : context.print_item(pool_view(), answer);
-    if (context.has("dry-run")) {
-        for (const Json& step : answer["Plan"].items())
-            context.print("would " + step.as_string() + "\n");
-        return 0;
-    }
+    if (context.has("dry-run")) return context.print_plan(answer);
+    if (!context.for_person()) return context.print_item(pool_view(), answer);
     context.print(pool_line(answer));
     return 0;
 }
@@ -90,13 +84,15 @@ Outcome<int> remove(Context& context) {
     CLI_TRY_ASSIGN(const auto shown,
                    context.client().call("GET", path_of(named(context.positional("POOL")))));
     const std::string id = shown["PoolId"].as_string();
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id)));
+    const bool dry_run = context.has("dry-run");
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("DELETE", path_of(id) + (dry_run ? "?dry_run=true" : "")));
     if (context.quiet())
         context.print(id + "\n");
     else if (!context.for_person())
         return context.print_answer(answer);
     else
-        context.print(fmt::format("{}  removed\n", id));
+        context.print(fmt::format("{}  {}\n", id, dry_run ? "would be removed" : "removed"));
     return 0;
 }
 
@@ -128,7 +124,7 @@ std::vector<Command> pool_commands() {
          "Remove a pool without replicas, with its folder",
          "",
          pool,
-         {},
+         {kDryRun},
          "ebs-cli pool remove /srv/disk2/ebs",
          remove},
     };

@@ -27,13 +27,6 @@ std::string created_line(const Json& volume) {
                        volume["Health"]["Wanted"].u64(), fmt::join(domains, ", "));
 }
 
-Outcome<int> print_plan(const Context& context, const Json& answer) {
-    if (!context.for_person()) return context.print_answer(answer);
-    for (const Json& step : answer["Plan"].items())
-        context.print("would " + step.as_string() + "\n");
-    return 0;
-}
-
 Outcome<int> create(Context& context) {
     Json body = Json::object();
     const auto size = parse_size(context.option("size"));
@@ -69,7 +62,7 @@ Outcome<int> create(Context& context) {
     for (std::uint64_t i = 0; i < count; ++i) {
         CLI_TRY_ASSIGN(const auto answer,
                        context.client().call("POST", "/v1/volumes", body, timeout));
-        if (context.has("dry-run")) return print_plan(context, answer);
+        if (context.has("dry-run")) return context.print_plan(answer);
         if (!context.for_person()) {
             CLI_TRY(context.print_item(volume_view(), answer));
             continue;
@@ -258,7 +251,6 @@ Outcome<int> verify(Context& context) {
     return equal || repaired ? 0 : kExitFailed;
 }
 
-const Option kDryRun{"--dry-run", "", "ask the daemon to check and to say what it would do"};
 const Option kTimeout{"--timeout", "TIME",
                       "give up waiting after TIME (5m, 30s); the daemon goes on"};
 const Option kYes{"--yes", "", "do not ask"};

@@ -57,6 +57,12 @@ Outcome<int> Context::print_answer(const api::Json& answer) const {
     return 0;
 }
 
+Outcome<int> Context::print_plan(const api::Json& answer) const {
+    if (!for_person()) return print_answer(answer);
+    for (const api::Json& step : answer["Plan"].items()) print("would " + step.as_string() + "\n");
+    return 0;
+}
+
 Outcome<void> Context::confirm(const std::string& question) const {
     if (has("yes")) return {};
     if (isatty(STDIN_FILENO) == 0 || isatty(STDERR_FILENO) == 0) {

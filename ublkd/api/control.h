@@ -47,6 +47,8 @@ class VolumeControl {
     /// `force`: does not wait for clients or openers.
     virtual ApiResult<AttachmentView> detach(const std::string& volume, const std::string& instance,
                                              bool force) = 0;
+    virtual ApiResult<PlanView> plan_detach(const std::string& volume, const std::string& instance,
+                                            bool force) = 0;
     virtual ApiResult<std::vector<AttachmentView>> attachments() = 0;
     virtual ApiResult<MembershipView> membership(const std::string& volume) = 0;
     virtual ApiResult<ProposalAnswer> propose(const ProposalRequest& request) = 0;
@@ -68,7 +70,7 @@ class PoolControl {
     virtual ApiResult<PlanView> plan_pool(const AddPoolRequest& request) = 0;
     virtual ApiResult<std::vector<PoolView>> pools() = 0;
     virtual ApiResult<PoolView> pool(const std::string& name) = 0;
-    virtual ApiResult<void> remove_pool(const std::string& name) = 0;
+    virtual ApiResult<void> remove_pool(const std::string& name, bool dry_run) = 0;
 };
 
 class PermissionControl {

@@ -69,9 +69,12 @@ void add_attachment_routes(RouteTable& table, VolumeControl* volumes) {
                    Fields fields(request.body);
                    const std::string instance = fields.text("InstanceId");
                    const bool force = fields.flag("Force");
+                   const bool dry_run = fields.flag("DryRun");
                    API_TRY(fields.done());
-                   return answer(volumes->detach(request.at("volume"), instance, force),
-                                 attachment_json);
+                   const std::string volume = request.at("volume");
+                   if (dry_run)
+                       return answer(volumes->plan_detach(volume, instance, force), plan_json);
+                   return answer(volumes->detach(volume, instance, force), attachment_json);
                }});
     table.add({Method::kGet, "/v1/attachments", "DescribeAttachments",
                [=](const Request&) -> ApiResult<Json> {

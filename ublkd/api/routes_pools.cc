@@ -58,11 +58,15 @@ void add_pool_routes(RouteTable& table, PoolControl* pools) {
                [=](const Request& request) -> ApiResult<Json> {
                    return answer(pools->pool(request.at("pool")), pool_json);
                }});
-    table.add({Method::kDelete, "/v1/pools/{pool}", "RemovePool",
+    table.add({Method::kDelete,
+               "/v1/pools/{pool}",
+               "RemovePool",
                [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY(pools->remove_pool(request.at("pool")));
+                   API_TRY_ASSIGN(const bool dry_run, query_flag(request, "dry_run"));
+                   API_TRY(pools->remove_pool(request.at("pool"), dry_run));
                    return done_json();
-               }});
+               },
+               {"dry_run"}});
 }
 
 }  // namespace ublkd::api

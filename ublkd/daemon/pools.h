@@ -82,7 +82,7 @@ class Pools final : public api::PoolControl {
     api::ApiResult<api::PlanView> plan_pool(const api::AddPoolRequest& request) override;
     api::ApiResult<std::vector<api::PoolView>> pools() override;
     api::ApiResult<api::PoolView> pool(const std::string& name) override;
-    api::ApiResult<void> remove_pool(const std::string& name) override;
+    api::ApiResult<void> remove_pool(const std::string& name, bool dry_run) override;
     /// Removes pools, folders and records without replicas: `init` is undone.
     void forget_all();
 
@@ -126,7 +126,7 @@ class Pools final : public api::PoolControl {
     EntryRef changing(const metadata::PoolRecord& record);
     Result<void> finish_adding(const metadata::PoolRecord& record);
     Result<void> finish_removing(const metadata::PoolRecord& record);
-    api::ApiResult<void> carry_out_removal(const EntryRef& entry);
+    api::ApiResult<void> carry_out_removal(const EntryRef& entry, bool dry_run);
 
     metadata::MetadataStore* store_;
     EventLog* events_;

@@ -336,7 +336,7 @@ ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolReque
     return view_of(entry);
 }
 
-ApiResult<void> Pools::remove_pool(const std::string& name) {
+ApiResult<void> Pools::remove_pool(const std::string& name, bool dry_run) {
     API_TRY_ASSIGN(const auto found, find_pool(store_, name));
     const Change change(this, found.id);
     if (!change.is_mine())
@@ -344,10 +344,10 @@ ApiResult<void> Pools::remove_pool(const std::string& name) {
     const auto entry = find(found.id);
     if (!entry)
         return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
-    return carry_out_removal(entry);
+    return carry_out_removal(entry, dry_run);
 }
 
-ApiResult<void> Pools::carry_out_removal(const EntryRef& entry) {
+ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
     const PoolRecord& found = entry->record;
     std::string users;
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
@@ -361,6 +361,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry) {
         if (!users.empty()) return fail(Errc::kBusy, "the pool has replicas");
         TRY_ASSIGN(auto record, tx.get<PoolRecord>(found.id));
         if (!record) return fail(Errc::kNotFound, "the pool's record");
+        if (dry_run) return {};
         record->state = PoolState::kRemoving;
         return tx.put(*record);
     });
@@ -370,6 +371,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry) {
             fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
                         found.path, users));
     if (!marked) return refuse(marked.error(), "cannot remove the pool");
+    if (dry_run) return {};
     {
         const std::lock_guard lock(mutex_);
         entries_.erase(found.id);

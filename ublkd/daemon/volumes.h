@@ -101,6 +101,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::PlanView> plan_attach(const api::AttachRequest& request) override;
     api::ApiResult<api::AttachmentView> detach(const std::string& volume,
                                                const std::string& instance, bool force) override;
+    api::ApiResult<api::PlanView> plan_detach(const std::string& volume,
+                                              const std::string& instance, bool force) override;
     api::ApiResult<std::vector<api::AttachmentView>> attachments() override;
     api::ApiResult<api::MembershipView> membership(const std::string& volume) override;
     api::ApiResult<api::ProposalAnswer> propose(const api::ProposalRequest& request) override;
@@ -183,7 +185,14 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                   const metadata::AttachmentRecord& attachment);
     void detach_goes_on(const SlotRef& slot, const metadata::AttachmentRecord& attachment,
                         const Error& error);
-    /// DeviceInUse where somebody has the attachment's device open, or is connected.
+    /// The volume's attachment, to the instance where one is named ("": to whatever).
+    api::ApiResult<metadata::AttachmentRecord> find_attachment(const metadata::VolumeRecord& volume,
+                                                               const std::string& name,
+                                                               const std::string& instance);
+    /// Who has the attachment's device open, or is connected; "": nobody.
+    api::ApiResult<std::string> use_of(const SlotRef& slot,
+                                       const metadata::AttachmentRecord& attachment);
+    /// DeviceInUse where somebody uses it.
     api::ApiResult<void> check_unused(const SlotRef& slot,
                                       const metadata::AttachmentRecord& attachment);
     api::ApiResult<api::AttachmentView> detach_one(const metadata::VolumeRecord& volume,

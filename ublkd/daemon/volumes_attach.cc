@@ -34,11 +34,13 @@ bool is_label(std::string_view label) {
         label.substr(5), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
 }
 
-std::unexpected<api::ApiError> in_use(const AttachmentRecord& attachment,
-                                      const std::vector<std::string>& users) {
-    return refuse("DeviceInUse",
-                  fmt::format("/dev/ublkb{} is in use: {}; end that, or --force",
-                              attachment.ublk_number.value_or(0), fmt::join(users, ", ")));
+std::string used_by(const AttachmentRecord& attachment, const std::vector<std::string>& users) {
+    return fmt::format("/dev/ublkb{} is in use: {}", attachment.ublk_number.value_or(0),
+                       fmt::join(users, ", "));
+}
+
+std::unexpected<api::ApiError> in_use(const std::string& use) {
+    return refuse("DeviceInUse", use + "; end that, or --force");
 }
 
 /// Takes the device of a former daemon over, else makes one.
@@ -318,27 +320,48 @@ ApiResult<api::AttachmentView> Volumes::attach(const AttachRequest& request) {
     return attachment_view(attachment);
 }
 
-ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const std::string& instance,
-                                               bool force) {
-    API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
+ApiResult<AttachmentRecord> Volumes::find_attachment(const VolumeRecord& volume,
+                                                     const std::string& name,
+                                                     const std::string& instance) {
     std::optional<InstanceId> wanted;
     if (!instance.empty()) {
         API_TRY_ASSIGN(const auto found, find_instance(core_.store, instance));
         wanted = found.id;
     }
-    const auto ref = slot(volume.id);
-    API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
     const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     if (!found) return refuse(found.error(), "cannot look up the attachment of " + name);
-    for (AttachmentRecord record : *found) {
-        if (wanted && record.instance != *wanted) continue;
-        record.terminating = false;
-        return detach_one(volume, record, force);
+    for (const AttachmentRecord& record : *found) {
+        if (!wanted || record.instance == *wanted) return record;
     }
     if (!found->empty())
         return refuse("InvalidAttachment.NotFound",
                       fmt::format("volume {} is not attached to {}", name, instance));
     return refuse("IncorrectState", fmt::format("volume {} is not attached", name));
+}
+
+ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const std::string& instance,
+                                               bool force) {
+    API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
+    API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
+    API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
+    record.terminating = false;
+    return detach_one(volume, record, force);
+}
+
+ApiResult<api::PlanView> Volumes::plan_detach(const std::string& name, const std::string& instance,
+                                              bool force) {
+    API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
+    const auto ref = slot(volume.id);
+    API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
+    API_TRY_ASSIGN(const auto record, find_attachment(volume, name, instance));
+    API_TRY_ASSIGN(const auto use, use_of(ref, record));
+    const bool forced =
+        force || (record.state == AttachmentState::kDetaching && record.detach_forced);
+    if (!use.empty() && !forced) return in_use(use);
+    api::PlanView plan{
+        {fmt::format("detach {} from {}", volume.id.to_string(), record.instance.to_string())}};
+    if (!use.empty()) plan.steps.push_back("fail the I/O of who uses it: " + use);
+    return plan;
 }
 
 ApiResult<void> Volumes::detach_terminating(VolumeId id, InstanceId instance) {
@@ -385,19 +408,21 @@ Result<std::vector<std::string>> Volumes::users_of(const SlotRef& slot,
                                      ublk->device_folder, ublk->sys_folder);
 }
 
-ApiResult<void> Volumes::check_unused(const SlotRef& slot, const AttachmentRecord& attachment) {
+ApiResult<std::string> Volumes::use_of(const SlotRef& slot, const AttachmentRecord& attachment) {
     const std::string id = attachment.volume.to_string();
     if (attachment.frontend == Frontend::kNbd && !faults::rule_off("rule.detach_checks_users")) {
-        if (const unsigned clients = core_.engine->export_connections(id); clients > 0) {
-            return refuse("DeviceInUse",
-                          fmt::format("{} NBD connection{} to {}: close them, or --force", clients,
-                                      clients == 1 ? "" : "s", id));
-        }
+        if (const unsigned clients = core_.engine->export_connections(id); clients > 0)
+            return fmt::format("{} NBD connection{} to {}", clients, clients == 1 ? "" : "s", id);
     }
-    if (is_stopping(slot)) return {};
+    if (is_stopping(slot)) return "";
     const auto users = users_of(slot, attachment);
     if (!users) return refuse(users.error(), "cannot see who uses " + id);
-    if (!users->empty()) return in_use(attachment, *users);
+    return users->empty() ? "" : used_by(attachment, *users);
+}
+
+ApiResult<void> Volumes::check_unused(const SlotRef& slot, const AttachmentRecord& attachment) {
+    API_TRY_ASSIGN(const auto use, use_of(slot, attachment));
+    if (!use.empty()) return in_use(use);
     return {};
 }
 
@@ -464,7 +489,8 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
             set_state(attachment,
                       before == AttachmentState::kDetaching ? AttachmentState::kAttached : before);
         if (!restored) log::warn("volume {}: {}", id, to_string(restored.error()));
-        if (done.error().code == Errc::kBusy) return in_use(attachment, {"somebody has it open"});
+        if (done.error().code == Errc::kBusy)
+            return in_use(used_by(attachment, {"somebody has it open"}));
         return refuse(done.error(), "cannot detach " + id);
     }
     core_.events->add("volume.detached", id, attachment.detach_forced ? "forced" : "");

@@ -77,6 +77,9 @@ struct Willing final : SystemControl,
     ApiResult<AttachmentView> detach(const std::string&, const std::string&, bool) override {
         return attachment_;
     }
+    ApiResult<PlanView> plan_detach(const std::string&, const std::string&, bool) override {
+        return plan_;
+    }
     ApiResult<std::vector<AttachmentView>> attachments() override {
         return std::vector{attachment_};
     }
@@ -94,7 +97,7 @@ struct Willing final : SystemControl,
     ApiResult<PlanView> plan_pool(const AddPoolRequest&) override { return plan_; }
     ApiResult<std::vector<PoolView>> pools() override { return std::vector{pool_}; }
     ApiResult<PoolView> pool(const std::string&) override { return pool_; }
-    ApiResult<void> remove_pool(const std::string&) override { return {}; }
+    ApiResult<void> remove_pool(const std::string&, bool) override { return {}; }
     ApiResult<std::vector<PermissionView>> permissions() override {
         return std::vector<PermissionView>{{"r", "h", "p", "i", "granted", 1, 1}};
     }
@@ -185,7 +188,7 @@ TEST_F(Answers, OfADryRunAreAPlan) {
                          ask(operation, least_good_body(operation.body).set("DryRun", true)),
                          operation.operation);
     }
-    EXPECT_EQ(plans, 3U);
+    EXPECT_EQ(plans, 4U);
 }
 
 }  // namespace

@@ -51,6 +51,9 @@ struct Unreachable final : SystemControl,
     ApiResult<AttachmentView> detach(const std::string&, const std::string&, bool) override {
         return reached();
     }
+    ApiResult<PlanView> plan_detach(const std::string&, const std::string&, bool) override {
+        return reached();
+    }
     ApiResult<std::vector<AttachmentView>> attachments() override { return reached(); }
     ApiResult<MembershipView> membership(const std::string&) override { return reached(); }
     ApiResult<ProposalAnswer> propose(const ProposalRequest&) override { return reached(); }
@@ -64,7 +67,7 @@ struct Unreachable final : SystemControl,
     ApiResult<PlanView> plan_pool(const AddPoolRequest&) override { return reached(); }
     ApiResult<std::vector<PoolView>> pools() override { return reached(); }
     ApiResult<PoolView> pool(const std::string&) override { return reached(); }
-    ApiResult<void> remove_pool(const std::string&) override { return reached(); }
+    ApiResult<void> remove_pool(const std::string&, bool) override { return reached(); }
     ApiResult<std::vector<PermissionView>> permissions() override { return reached(); }
     ApiResult<PermissionAnswer> request_permission(const PermissionRequest&) override {
         return reached();
