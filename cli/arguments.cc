@@ -12,26 +12,15 @@
 namespace ublkd::cli {
 namespace {
 
-std::vector<std::string> words_of(const std::string& text) {
-    std::vector<std::string> words;
-    std::string word;
-    for (const char c : text + " ") {
-        if (c != ' ')
-            word += c;
-        else if (!word.empty())
-            words.push_back(std::exchange(word, ""));
-    }
-    return words;
-}
-
 /// "-o,--output" -> "output".
 std::string key_of(const std::string& name) { return name.substr(name.rfind("--") + 2); }
 
-/// CLI11 takes "[a,b]" for two values: a word that begins so is marked before it is parsed.
+/// CLI11 takes "[a,b]" for two values: one that begins so is marked before it is parsed.
 constexpr char kMark = '\x01';
 std::vector<std::string> marked(std::vector<std::string> words) {
     for (std::string& word : words) {
-        if (word.starts_with('[')) word.insert(0, 1, kMark);
+        const auto value = word.starts_with("--") ? word.find('=') + 1 : 0;
+        if (value < word.size() && word[value] == '[') word.insert(value, 1, kMark);
     }
     return words;
 }
@@ -41,6 +30,8 @@ std::vector<std::string> unmarked(std::vector<std::string> words) {
     }
     return words;
 }
+
+constexpr int kMany = 1 << 20;
 
 /// What CLI11 fills for one command.
 struct Slots {
@@ -60,8 +51,9 @@ void add_option(Slots& slots, const Option& option) {
     }
     auto& values = slots.options.emplace_back(key_of(option.name), std::vector<std::string>());
     auto* made = slots.app->add_option(option.name, values.second);
-    made->expected(1)->allow_extra_args(false)->take_all()->type_name(option.value);
-    if (!option.repeated) made->take_last();
+    made->expected(1, option.many ? kMany : 1)->allow_extra_args(option.many);
+    made->take_all()->type_name(option.value);
+    if (!option.repeated && !option.many) made->take_last();
     if (option.required) made->required();
     if (!option.choices.empty()) made->check(CLI::IsMember(option.choices));
 }
@@ -127,7 +119,7 @@ class Tree {
                 slots.positionals.emplace_back(positional.name, std::vector<std::string>());
             auto* made = at->add_option(positional.name, values.second);
             made->required(positional.required);
-            made->expected(1, positional.many ? 1 << 20 : 1)->allow_extra_args(positional.many);
+            made->expected(1, positional.many ? kMany : 1)->allow_extra_args(positional.many);
         }
         add_group_help(&app_, words_of(command.path));
     }
@@ -177,6 +169,14 @@ std::string empty_value(const Invocation& given) {
             return "--" + key_of(option.name);
     }
     return "";
+}
+
+/// The option that was given although it cannot be honoured; nullptr where there is none.
+const Option* refused_option(const Invocation& given) {
+    const auto found = std::ranges::find_if(given.command->options, [&](const Option& option) {
+        return !option.refused.empty() && given.options.contains(key_of(option.name));
+    });
+    return found == given.command->options.end() ? nullptr : &*found;
 }
 
 /// "--name=" with nothing behind it, of which CLI11 would make the next word the value; "" where
@@ -254,6 +254,18 @@ std::vector<std::string> command_first(std::vector<std::string> arguments) {
 
 }  // namespace
 
+std::vector<std::string> words_of(const std::string& text) {
+    std::vector<std::string> words;
+    std::string word;
+    for (const char c : text + " ") {
+        if (c != ' ')
+            word += c;
+        else if (!word.empty())
+            words.push_back(std::exchange(word, ""));
+    }
+    return words;
+}
+
 std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& given) {
     if (const std::string name = empty_assignment(given); !name.empty())
         return std::unexpected(fmt::format("{} must not be empty; see ebs-cli --help", name));
@@ -285,8 +297,11 @@ std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string
         return std::unexpected(fmt::format("a command is needed; see {} --help", named()));
     Parsed parsed{invocation_of(*slots), ""};
     if (const std::string name = empty_value(parsed.invocation);
-        !name.empty() && !slots->command->hidden)
+        !name.empty() && slots->command->listed != Listed::kNowhere)
         return std::unexpected(fmt::format("{} must not be empty; see {} --help", name, named()));
+    if (const Option* option = refused_option(parsed.invocation); option != nullptr)
+        return std::unexpected(fmt::format("{} cannot be taken: {}; see {} --help", option->name,
+                                           option->refused, named()));
     return parsed;
 }
 

@@ -16,6 +16,9 @@ struct Parsed {
     std::string help;  // --help was given: print this and end
 };
 
+/// Words between blanks.
+std::vector<std::string> words_of(const std::string& text);
+
 std::expected<Parsed, std::string> parse_arguments(const std::vector<std::string>& given);
 
 }  // namespace ublkd::cli

@@ -32,19 +32,21 @@ enum class TakenBy { kEach, kViews, kLists };
 struct Option {
     std::string name;   // "--size"; or "-o,--output"
     std::string value;  // "SIZE"; "" for a flag
-    std::string help;
+    std::string help{};
     Names names = Names::kNothing;
     bool repeated = false;  // may be given several times
     bool required = false;
     std::vector<std::string> choices{};
     TakenBy taken_by = TakenBy::kEach;
+    bool many = false;      // takes all words that follow, up to the next option
+    std::string refused{};  // known, but cannot be honoured: why
 };
 
 inline const Option kDryRun{"--dry-run", "", "ask the daemon to check and to say what it would do"};
 
 struct Positional {
     std::string name;  // "VOLUME"
-    std::string help;
+    std::string help{};
     Names names = Names::kNothing;
     bool required = true;
     bool many = false;  // takes all that follow
@@ -58,6 +60,9 @@ struct Prints {
 inline Prints item_of(const View& (*view)()) { return {view, false}; }
 inline Prints list_of(const View& (*view)()) { return {view, true}; }
 
+/// Where a command is told of.
+enum class Listed { kHelp, kManPage, kNowhere };
+
 class Context;
 using Handler = Outcome<int> (*)(Context& context);
 
@@ -70,7 +75,7 @@ struct Command {
     std::string example;  // one or more lines
     Handler handler;
     Prints prints{};
-    bool hidden = false;
+    Listed listed = Listed::kHelp;
 };
 
 /// All commands, in the order of the help.
@@ -87,6 +92,8 @@ std::vector<Command> attachment_commands();
 std::vector<Command> pool_commands();
 std::vector<Command> instance_commands();
 std::vector<Command> small_commands();
+/// Aliases of them.
+std::vector<Command> aws_commands(const std::vector<Command>& targets);
 
 /// What was given to a command.
 struct Invocation {
@@ -95,6 +102,9 @@ struct Invocation {
         options;  // by long name without dashes; a flag has one ""
     std::map<std::string, std::vector<std::string>> positionals;  // by name
 };
+
+/// What the global options of an invocation say of the output.
+Outcome<OutputOptions> output_options(const Invocation& invocation);
 
 class Context {
   public:
@@ -121,6 +131,9 @@ class Context {
     void print(const std::string& text) const;  // stdout
     void note(const std::string& text) const;   // stderr, with a newline
     Outcome<int> print_list(const View& view, const api::Json& answer) const;
+    /// The resources under `path` that are named, else all: {list_key: [...]}.
+    Outcome<api::Json> fetch_list(const std::string& path, const std::string& list_key,
+                                  const std::vector<std::string>& names);
     Outcome<int> print_item(const View& view, const api::Json& item) const;
     /// The answer as it is, in json, jsonl or yaml; for what is no resource.
     Outcome<int> print_answer(const api::Json& answer) const;

@@ -20,7 +20,7 @@ const std::vector<Option>& global_options() {
         {.name = "--filter",
          .value = "KEY=VALUE",
          .help = "of a list only what fits: a column, a key of -o json or tag:KEY; * stands for "
-                 "anything",
+                 "anything; of several for one key one must fit",
          .repeated = true,
          .taken_by = TakenBy::kLists},
         {.name = "--sort",
@@ -50,6 +50,7 @@ const std::vector<Command>& commands() {
                           instance_commands, small_commands}) {
             for (Command& command : part()) made.push_back(std::move(command));
         }
+        for (Command& command : aws_commands(made)) made.push_back(std::move(command));
         return made;
     }();
     return all;

@@ -27,7 +27,8 @@ Outcome<int> create(Context& context) {
 }
 
 Outcome<int> list(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/instances"));
+    CLI_TRY_ASSIGN(const auto answer, context.fetch_list("/v1/instances", "Instances",
+                                                         context.positionals("INSTANCE")));
     return context.print_list(instance_view(), answer);
 }
 
@@ -90,7 +91,7 @@ std::vector<Command> instance_commands() {
         {"instance list",
          "List instances",
          "",
-         {},
+         {{"INSTANCE", "these alone (default: all)", Names::kInstance, false, true}},
          {},
          "ebs-cli instance list",
          list,

@@ -203,8 +203,8 @@ std::vector<Command> system_commands() {
          "",
          complete,
          {},
-         true},
-        {"__man", "The man page", "", {}, {}, "", print_man_page, {}, true},
+         Listed::kNowhere},
+        {"__man", "The man page", "", {}, {}, "", print_man_page, {}, Listed::kNowhere},
     };
 }
 

@@ -78,7 +78,8 @@ Outcome<int> create(Context& context) {
 }
 
 Outcome<int> list(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/volumes"));
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.fetch_list("/v1/volumes", "Volumes", context.positionals("VOLUME")));
     return context.print_list(volume_view(), answer);
 }
 
@@ -294,7 +295,7 @@ std::vector<Command> volume_commands() {
         {"volume list",
          "List volumes",
          "",
-         {},
+         {{"VOLUME", "these alone (default: all)", Names::kVolume, false, true}},
          {},
          "ebs-cli volume list --filter state=in-use",
          list,

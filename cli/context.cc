@@ -9,6 +9,36 @@
 
 namespace ublkd::cli {
 
+Outcome<OutputOptions> output_options(const Invocation& invocation) {
+    OutputOptions output;
+    const auto all = [&](const char* name) {
+        const auto found = invocation.options.find(name);
+        return found == invocation.options.end() ? std::vector<std::string>() : found->second;
+    };
+    if (const auto format = all("output"); !format.empty()) {
+        const auto parsed = parse_format(format.back());
+        if (!parsed) return usage(parsed.error());
+        output.format = *parsed;
+    }
+    if (invocation.options.contains("quiet")) output.format = Format::kId;
+    output.filters = all("filter");
+    if (const auto sort = all("sort"); !sort.empty()) output.sort = sort.back();
+    for (const std::string& list : all("columns")) {
+        std::string name;
+        for (const char c : list + ",") {
+            if (c != ',')
+                name += c;
+            else if (!name.empty())
+                output.columns.push_back(std::exchange(name, ""));
+        }
+    }
+    if (invocation.command->prints.view != nullptr) {
+        const auto known = check_columns(invocation.command->prints.view(), output);
+        if (!known) return usage(known.error());
+    }
+    return output;
+}
+
 std::string Context::option(const std::string& name) const {
     const auto found = invocation_.options.find(name);
     return found == invocation_.options.end() || found->second.empty() ? std::string()
@@ -30,8 +60,21 @@ std::string Context::positional(const std::string& name) const {
     return values.empty() ? std::string() : values.front();
 }
 
-void Context::print(const std::string& text) const { fmt::print("{}", text); }
+void Context::print(const std::string& text) const {
+    if (!output_.silent) fmt::print("{}", text);
+}
 void Context::note(const std::string& text) const { fmt::print(stderr, "{}\n", text); }
+
+Outcome<api::Json> Context::fetch_list(const std::string& path, const std::string& list_key,
+                                       const std::vector<std::string>& names) {
+    if (names.empty()) return client_.call("GET", path);
+    api::Json found = api::Json::array();
+    for (const std::string& name : names) {
+        CLI_TRY_ASSIGN(auto one, client_.call("GET", path + "/" + percent_encoded(name)));
+        found.push(std::move(one));
+    }
+    return api::Json::object().set(list_key, std::move(found));
+}
 
 Outcome<int> Context::print_list(const View& view, const api::Json& answer) const {
     const auto text = list_text(view, answer, output_);

@@ -42,7 +42,8 @@ std::string option_left(const Option& option) {
 std::string option_right(const Option& option) {
     std::string text = option.help;
     if (option.repeated) text += "; may be given several times";
-    return text;
+    if (option.many) text += "; several may follow";
+    return option.refused.empty() ? text : "not taken: " + option.refused;
 }
 
 /// Two columns, the right one wrapped to 100 characters.
@@ -101,7 +102,9 @@ std::string overview(const std::string& group) {
                       : fmt::format("usage: ebs-cli {} COMMAND [ARGUMENTS]\n\ncommands:\n", group);
     const Command* first = nullptr;
     for (const Command& command : commands()) {
-        if (command.hidden || (!group.empty() && !command.path.starts_with(group + " "))) continue;
+        if (command.listed != Listed::kHelp ||
+            (!group.empty() && !command.path.starts_with(group + " ")))
+            continue;
         if (first == nullptr) first = &command;
         add_columns(text, command.path, command.summary);
     }
@@ -147,6 +150,21 @@ void add_man_options(std::string& page, const std::vector<Option>& options) {
         page += fmt::format(".TP\n\\fB{}\\fR{}\n{}\n", escaped(name),
                             option.value.empty() ? "" : " \\fI" + escaped(option.value) + "\\fR",
                             escaped(option_right(option)));
+    }
+}
+
+void add_man_commands(std::string& page, Listed listed) {
+    for (const Command& command : commands()) {
+        if (command.listed != listed) continue;
+        page += fmt::format(".SS {}\n.B {}\n.PP\n{}.\n", escaped(command.path),
+                            escaped(synopsis(command)), escaped(command.summary));
+        if (!command.description.empty()) page += ".PP\n" + escaped(command.description) + "\n";
+        for (const Positional& positional : command.positionals)
+            page += fmt::format(".TP\n\\fI{}\\fR\n{}\n", escaped(positional_text(positional)),
+                                escaped(positional.help));
+        add_man_options(page, command.options);
+        page +=
+            fmt::format(".PP\nExample:\n.PP\n.nf\n.RS\n{}\n.RE\n.fi\n", escaped(command.example));
     }
 }
 
@@ -216,18 +234,13 @@ std::string man_page() {
         "standard error.\n.SH GLOBAL OPTIONS\n";
     add_man_options(page, global_options());
     page += ".SH COMMANDS\n";
-    for (const Command& command : commands()) {
-        if (command.hidden) continue;
-        page += fmt::format(".SS {}\n.B {}\n.PP\n{}.\n", escaped(command.path),
-                            escaped(synopsis(command)), escaped(command.summary));
-        if (!command.description.empty()) page += ".PP\n" + escaped(command.description) + "\n";
-        for (const Positional& positional : command.positionals)
-            page += fmt::format(".TP\n\\fI{}\\fR\n{}\n", escaped(positional_text(positional)),
-                                escaped(positional.help));
-        add_man_options(page, command.options);
-        page +=
-            fmt::format(".PP\nExample:\n.PP\n.nf\n.RS\n{}\n.RE\n.fi\n", escaped(command.example));
-    }
+    add_man_commands(page, Listed::kHelp);
+    page +=
+        ".SH ALIASES\nWith the names and flags of \\fBaws ec2\\fR, for scripts: what is printed is "
+        "JSON as aws has it, unless \\-o or \\-q says otherwise. A command ends when the work is "
+        "done. \\-\\-dry\\-run ends with DryRunOperation and exit code 1 where the request would "
+        "have succeeded. Values are taken as aws takes them, in short or as JSON.\n";
+    add_man_commands(page, Listed::kManPage);
     page +=
         ".SH EXIT STATUS\n0 done; 1 failed; 2 usage; 3 not found; 4 not allowed; 5 conflict or "
         "busy; 6 daemon unreachable; 7 \\-\\-timeout passed (the work goes on); 8 degraded "
@@ -253,7 +266,9 @@ std::vector<std::string> completions(const std::vector<std::string>& words) {
     if (command == nullptr) {
         std::set<std::string> names;
         for (const Command& other : commands()) {
-            if (other.hidden || !(path.empty() || other.path.starts_with(path + " "))) continue;
+            if (other.listed != Listed::kHelp ||
+                !(path.empty() || other.path.starts_with(path + " ")))
+                continue;
             names.insert(group_word(other.path, path));
         }
         for (const std::string& name : names) {

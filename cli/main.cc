@@ -41,33 +41,6 @@ std::string socket_of(const ublkd::cli::Invocation& invocation) {
     return set != nullptr && *set != '\0' ? set : "/run/ublkd/api.sock";
 }
 
-std::expected<ublkd::cli::OutputOptions, std::string> output_of(
-    const ublkd::cli::Invocation& invocation) {
-    ublkd::cli::OutputOptions output;
-    const auto all = [&](const char* name) {
-        const auto found = invocation.options.find(name);
-        return found == invocation.options.end() ? std::vector<std::string>() : found->second;
-    };
-    if (const auto format = all("output"); !format.empty()) {
-        const auto parsed = ublkd::cli::parse_format(format.back());
-        if (!parsed) return std::unexpected(parsed.error());
-        output.format = *parsed;
-    }
-    if (invocation.options.contains("quiet")) output.format = ublkd::cli::Format::kId;
-    output.filters = all("filter");
-    if (const auto sort = all("sort"); !sort.empty()) output.sort = sort.back();
-    for (const std::string& list : all("columns")) {
-        std::string name;
-        for (const char c : list + ",") {
-            if (c != ',')
-                name += c;
-            else if (!name.empty())
-                output.columns.push_back(std::exchange(name, ""));
-        }
-    }
-    return output;
-}
-
 int run(const std::vector<std::string>& arguments) {
     auto parsed = ublkd::cli::parse_arguments(arguments);
     if (!parsed) return report({ublkd::cli::kExitUsage, "", parsed.error()}, false);
@@ -75,15 +48,11 @@ int run(const std::vector<std::string>& arguments) {
         fmt::print("{}", parsed->help);
         return 0;
     }
-    const auto output = output_of(parsed->invocation);
-    if (!output) return report({ublkd::cli::kExitUsage, "", output.error()}, false);
+    const auto output = ublkd::cli::output_options(parsed->invocation);
+    if (!output) return report(output.error(), false);
+    ublkd::cli::Client client(socket_of(parsed->invocation));
     const bool as_json = output->format == ublkd::cli::Format::kJson ||
                          output->format == ublkd::cli::Format::kJsonLines;
-    if (const auto view = parsed->invocation.command->prints.view; view != nullptr) {
-        if (const auto known = ublkd::cli::check_columns(view(), *output); !known)
-            return report({ublkd::cli::kExitUsage, "", known.error()}, as_json);
-    }
-    ublkd::cli::Client client(socket_of(parsed->invocation));
     Context context(std::move(parsed->invocation), std::move(client), *output);
     const auto done = context.command().handler(context);
     if (!done) return report(done.error(), as_json);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
+#include <map>
 #include <utility>
 
 #include "cli/values.h"
@@ -30,20 +30,28 @@ const Column* find_column(const View& view, const std::string& name) {
     return nullptr;
 }
 
-/// The member of `item` that the dotted `key` names, in any case; nullptr where there is none.
-const Json* find_key(const Json& item, const std::string& key) {
-    const Json* at = &item;
-    std::string_view rest = key;
-    for (;;) {
-        const auto dot = rest.find('.');
-        const std::string part = lower(rest.substr(0, dot));
-        const Json* next = nullptr;
-        for (const auto& [name, value] : at->members()) {
-            if (lower(name) == part) next = &value;
+/// What an item has under a name: several values where an array lies on the way.
+struct Found {
+    std::vector<Json> values{};
+    bool known = false;
+};
+
+/// What the dotted `key` names, in any case.
+void find_key(const Json& at, std::string_view key, Found& found) {
+    if (at.is_array()) {
+        found.known |= at.items().empty();  // its items could have it
+        for (const Json& item : at.items()) find_key(item, key, found);
+        return;
+    }
+    const auto dot = key.find('.');
+    for (const auto& [name, value] : at.members()) {
+        if (lower(name) != lower(key.substr(0, dot))) continue;
+        if (dot != std::string_view::npos) {
+            find_key(value, key.substr(dot + 1), found);
+            continue;
         }
-        if (next == nullptr || dot == std::string_view::npos) return next;
-        at = next;
-        rest.remove_prefix(dot + 1);
+        found.known = true;
+        found.values.push_back(value);
     }
 }
 
@@ -57,17 +65,34 @@ std::string column_names(const View& view) {
     return fmt::format("{}", fmt::join(names, ", "));
 }
 
-/// A column's cell, a key's value or, for tag:KEY, a tag's.
-std::optional<std::string> value_of(const View& view, const Json& item, const std::string& name) {
+/// Keys' values, a column's cell or, for tag:KEY, a tag's value.
+Found values_of(const View& view, const Json& item, const std::string& name) {
+    Found found;
     if (name.starts_with("tag:")) {
+        found.known = true;
         for (const Json& tag : item["Tags"].items()) {
-            if (tag["Key"].as_string() == name.substr(4)) return tag["Value"].as_string();
+            if (tag["Key"].as_string() == name.substr(4)) found.values.push_back(tag["Value"]);
         }
-        return std::string();
+        return found;
     }
-    if (const Json* value = find_key(item, name)) return text_of(*value);
-    if (const Column* column = find_column(view, name)) return column->cell(item);
-    return std::nullopt;
+    find_key(item, name, found);
+    if (found.known) return found;
+    if (const Column* column = find_column(view, name)) return {{Json(column->cell(item))}, true};
+    return found;
+}
+
+/// KEY=PATTERN of --filter: the patterns of each key.
+std::expected<std::map<std::string, std::vector<std::string>>, std::string> patterns_of(
+    const std::vector<std::string>& filters) {
+    std::map<std::string, std::vector<std::string>> patterns;
+    for (const std::string& filter : filters) {
+        const auto equals = filter.find('=');
+        if (equals == std::string::npos || equals == 0)
+            return std::unexpected(fmt::format(
+                "a filter is KEY=VALUE (* stands for anything); '{}' was given", filter));
+        patterns[filter.substr(0, equals)].push_back(filter.substr(equals + 1));
+    }
+    return patterns;
 }
 
 std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vector<Json> items,
@@ -77,19 +102,20 @@ std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vect
             "there is no '{}' here; columns are {}, keys are those of -o json, tags are tag:KEY",
             name, column_names(view)));
     };
-    for (const std::string& filter : options.filters) {
-        const auto equals = filter.find('=');
-        if (equals == std::string::npos || equals == 0)
-            return std::unexpected(fmt::format(
-                "a filter is KEY=VALUE (* stands for anything); '{}' was given", filter));
-        const std::string key = filter.substr(0, equals);
+    const auto filters = patterns_of(options.filters);
+    if (!filters) return std::unexpected(filters.error());
+    for (const auto& [key, patterns] : *filters) {
         std::vector<Json> kept;
         bool known = items.empty() || find_column(view, key) != nullptr;
         for (Json& item : items) {
-            const auto value = value_of(view, item, key);
-            known = known || value.has_value();
-            if (value && glob_fits(filter.substr(equals + 1), *value))
-                kept.push_back(std::move(item));
+            const Found found = values_of(view, item, key);
+            known = known || found.known;
+            const bool fits = std::ranges::any_of(found.values, [&](const Json& value) {
+                return std::ranges::any_of(patterns, [&](const std::string& pattern) {
+                    return glob_fits(pattern, text_of(value));
+                });
+            });
+            if (fits) kept.push_back(std::move(item));
         }
         if (!known) return unknown(key);
         items = std::move(kept);
@@ -100,12 +126,11 @@ std::expected<std::vector<Json>, std::string> chosen(const View& view, std::vect
     bool known = items.empty();
     std::vector<std::pair<std::string, Json>> keyed;
     for (Json& item : items) {
-        const Json* number = find_key(item, key);
-        const auto value = value_of(view, item, key);
-        known = known || value.has_value();
-        std::string sort_by = value.value_or("");
-        if (number != nullptr && number->as_u64())
-            sort_by = fmt::format("{:020}", *number->as_u64());
+        const Found found = values_of(view, item, key);
+        known = known || found.known;
+        const Json value = found.values.empty() ? Json("") : found.values.front();
+        std::string sort_by =
+            value.as_u64() ? fmt::format("{:020}", *value.as_u64()) : text_of(value);
         keyed.emplace_back(std::move(sort_by), std::move(item));
     }
     if (!known && find_column(view, key) == nullptr) return unknown(key);
@@ -265,7 +290,8 @@ std::expected<std::string, std::string> list_text(const View& view, const Json& 
         return lines_text(view, *items, *columns, options.format);
     Json list = Json::array();
     for (Json& item : *items) list.push(std::move(item));
-    const Json whole = Json::object().set(view.list_key, std::move(list));
+    Json whole = Json::object().set(view.list_key, std::move(list));
+    if (options.envelope != nullptr) whole = options.envelope(std::move(whole));
     return options.format == Format::kJson ? whole.dump(true) + "\n" : yaml_text(whole);
 }
 

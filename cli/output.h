@@ -33,6 +33,8 @@ struct OutputOptions {
     std::vector<std::string> columns{};  // headers, in any case; empty: the view's own
     std::vector<std::string> filters{};  // KEY=PATTERN
     std::string sort{};                  // header or key; "-" before it: the other way round
+    bool silent = false;                 // nothing on stdout
+    api::Json (*envelope)(api::Json) = nullptr;  // what a list in json and yaml is wrapped in
 };
 
 /// Whether the columns are there, before anything is asked of the daemon.

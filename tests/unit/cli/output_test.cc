@@ -53,6 +53,27 @@ TEST(Output, FiltersByColumnKeyAndTag) {
     EXPECT_EQ(text({.format = Format::kId, .filters = {"name=*", "size=9"}}), "t-1\n");
 }
 
+TEST(Output, OfSeveralFiltersForOneKeyOneMustFit) {
+    EXPECT_EQ(text({.format = Format::kId, .filters = {"size=9", "size=10"}}), "t-2\nt-1\n");
+    EXPECT_EQ(text({.format = Format::kId, .filters = {"size=9", "size=10", "name=long"}}),
+              "t-1\n");
+}
+
+TEST(Output, FiltersLookIntoLists) {
+    EXPECT_EQ(text({.format = Format::kId, .filters = {"Tags.Key=k"}}), "t-2\n");
+    EXPECT_EQ(text({.format = Format::kId, .filters = {"tag:k=*"}}), "t-2\n");
+    const auto empty = *Json::parse(R"({"Things": [{"Id": "t", "Tags": []}]})");
+    EXPECT_EQ(list_text(kView, empty, {.format = Format::kId, .filters = {"Tags.Key=k"}}), "");
+    EXPECT_FALSE(list_text(kView, empty, {.format = Format::kId, .filters = {"Id.Key=k"}}));
+}
+
+TEST(Output, AnEnvelopeIsOfJsonAndYaml) {
+    const auto envelope = [](Json inner) { return Json::object().set("Outer", std::move(inner)); };
+    EXPECT_EQ(Json::parse(text({.format = Format::kJson, .envelope = envelope})),
+              Json::object().set("Outer", things()));
+    EXPECT_EQ(text({.format = Format::kId, .envelope = envelope}), "t-2\nt-1\n");
+}
+
 TEST(Output, WhatIsNotThereIsTold) {
     for (const OutputOptions& options :
          {OutputOptions{.columns = {"none"}}, OutputOptions{.filters = {"none=1"}},
