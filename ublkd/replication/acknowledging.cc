@@ -29,9 +29,11 @@ void Node::settle(Op& op) {
     bool any_full = op.own_full;
     for (std::size_t place = 0; place < kMaxPeers; ++place) {
         const Peer& peer = peers_[place];
+        const bool proposed_counts =
+            peer.member || !faults::rule_off("rule.joint_acknowledgement");  // R4
         const bool needed = op.copy == Copy::kUnion  ? peer.member && !peer.failed
                             : op.copy == Copy::kJoin ? peer.joining
-                                                     : peer.needed;
+                                                     : peer.needed && proposed_counts;
         const Ack& ack = op.acks[place];
         // A joining member that is storing a new number is sent the change before anybody is told
         // of it.

@@ -229,6 +229,7 @@ class Node {
     void propose(Membership next);
     void send_proposal();
     void adopt(const Membership& record);
+    bool quiet() const;
     void drained();
     void propose_handover();
     bool is_missing(ReplicaId replica) const;

@@ -147,7 +147,8 @@ void Node::issue(Op& op) {
             std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
         if (others && !faults::rule_off("rule.confirm_reads")) {
             // Only a confirmation whose request is sent from now on counts.
-            op.round = round_started_ + 1;
+            const bool running = round_running_ != 0 && faults::rule_off("rule.round_after_read");
+            op.round = running ? round_running_ : round_started_ + 1;
             round_wanted_ = op.round;
             round_reads_.push_back(op.token);
         }

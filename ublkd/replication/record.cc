@@ -69,8 +69,7 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
         store_failed(what, result.error());
     }
     // Another one came meanwhile.
-    if (adopting_ && storing_ == Storing::kNothing &&
-        (role_ == Role::kServing || (disk_open_ == 0 && applies_.count() == 0)))
+    if (adopting_ && storing_ == Storing::kNothing && (role_ == Role::kServing || quiet()))
         drained();
     reconsider();
     run();
@@ -258,11 +257,16 @@ void Node::adopt(const Membership& record) {
     } else if (role_ != Role::kServing) {
         role_ = Role::kPreparing;
     }
-    if (role_ == Role::kServing || (disk_open_ == 0 && applies_.count() == 0)) drained();
+    if (role_ == Role::kServing || quiet()) drained();
 }
 
-/// No own disk request of the older number is open any more (a serving primary's count on): the
-/// record may be stored.
+/// R7 (2): no own disk request of the older number is open any more.
+bool Node::quiet() const {
+    return (disk_open_ == 0 && applies_.count() == 0) || faults::rule_off("rule.drain_first");
+}
+
+/// What was under way under the older number has ended (a serving primary's goes on): the record
+/// may be stored.
 void Node::drained() {
     if (storing_ != Storing::kNothing || !adopting_) return;
     const bool joins = adopt_request_ && adopt_request_->joining;

@@ -11,7 +11,7 @@ void Node::take_over(const Membership& record) {
     role_ = Role::kPreparing;
     adopting_ = record;
     ids_->take_stock();
-    if (disk_open_ == 0 && applies_.count() == 0) drained();
+    if (quiet()) drained();
 }
 
 void Node::on_adopted(const Message& message) {

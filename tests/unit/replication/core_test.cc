@@ -436,6 +436,39 @@ TEST(NodePair, R2_ConfirmationThatWasUnderWayWhenAReadCameDoesNotCount) {
     EXPECT_GT(pair.first.sent[1].value, confirm.value);
 }
 
+/// The confirmation of the first read was given before the second read came; in between another
+/// primary served a write.
+TEST(NodePair, R2_ReadThatCountsAnEarlierConfirmationIsStale) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.round_after_read=off"));
+        }
+        pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+        ASSERT_EQ(pair.first.sent.size(), 1U);
+        pair.second.node.on_message(std::exchange(pair.first.sent, {})[0]);
+        const std::vector<Message> confirmed = std::exchange(pair.second.sent, {});
+        ASSERT_EQ(confirmed.size(), 1U);
+        pair.replace_first();
+        std::array<std::byte, 4096> newer;
+        newer.fill(std::byte{9});
+        pair.second.node.on_message(Pair::request(OpKind::kWrite, 2, 2, newer));
+        pair.second.complete();
+        ASSERT_EQ(pair.second.sent.back().type, MessageType::kAnswer);
+        std::array<std::byte, 4096> later{};
+        Message read = Pair::request(OpKind::kRead, 1, 1, later);
+        read.token = 78;
+        pair.first.node.on_message(read);
+        pair.first.complete();
+        pair.first.node.on_message(confirmed[0]);
+        const bool stale = std::ranges::any_of(pair.first.sent, [](const Message& message) {
+            return message.type == MessageType::kAnswer && message.token == 78;
+        });
+        EXPECT_EQ(stale, !rule);
+        EXPECT_EQ(later[0], std::byte{});  // what the first's disk has
+    }
+}
+
 TEST(NodePair, R2_WriteIsAnsweredWhenTheOtherMemberHasItToo) {
     Pair pair;
     pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
@@ -520,6 +553,52 @@ TEST(NodePair, R1_MessagesOfAnotherVolumeOrIncarnationAreNotForUs) {
     EXPECT_TRUE(pair.second.disks.empty());
 }
 
+TEST(NodePair, R1_WithoutTheCheckAnotherVolumesWriteLandsOnThisOnesContent) {
+    for (const bool volume : {true, false}) {
+        Pair pair;
+        ASSERT_TRUE(faults::arm("rule.own_messages=off"));
+        pair.memory.fill(std::byte{9});
+        Message message = Pair::request(OpKind::kWrite, volume ? 1 : 9, 1, pair.memory);
+        if (volume) message.volume = VolumeId(2);
+        pair.first.node.on_message(message);
+        pair.exchange();
+        EXPECT_EQ(pair.first.content[0], std::byte{9});
+        EXPECT_EQ(pair.second.content[0], std::byte{9});
+    }
+}
+
+/// A write of the older number is still under way on the disk of the next primary.
+TEST(NodePair, R7_LateWriteOfAnOlderNumberLandsOnNoNewerOne) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.drain_first=off"));
+        }
+        Message message = Pair::request(OpKind::kWrite, 2, 1, pair.memory);
+        message.type = MessageType::kReplicate;
+        message.from = ReplicaId(1);
+        pair.second.node.on_message(message);
+        const std::vector<DiskRequest> late = std::exchange(pair.second.disks, {});
+        ASSERT_EQ(late.size(), 1U);
+        Membership alone = record_of(2, 2);
+        alone.members.erase(alone.members.begin());
+        pair.second.node.on_current(&alone);
+        pair.second.complete();
+        EXPECT_EQ(pair.second.node.role(), rule ? Role::kPreparing : Role::kServing);
+        std::array<std::byte, 4096> newer;
+        newer.fill(std::byte{9});
+        message = Pair::request(OpKind::kWrite, 2, 2, newer);
+        message.id = {5, 2};
+        pair.second.node.on_message(message);
+        pair.second.complete();
+        pair.second.node.on_disk(late[0].token, pair.second.carry_out(late[0]));
+        pair.second.complete();
+        ASSERT_FALSE(pair.second.sent.empty());
+        EXPECT_EQ(pair.second.sent.back().failed, false);
+        EXPECT_EQ(pair.second.content[0], rule ? std::byte{9} : std::byte{0});
+    }
+}
+
 TEST(NodePair, R1_GreaterNumberWithoutARecordIsAskedForAndNeverStored) {
     Pair pair;
     pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 8, pair.memory));
@@ -583,6 +662,50 @@ TEST(NodeJoining, R4_BarredProposalIsWithdrawnAndNothingWaitsForTheReplica) {
     ASSERT_EQ(pair.first.lost.size(), 1U);
     EXPECT_EQ(pair.first.lost[0], Errc::kConflict);
     EXPECT_EQ(pair.first.proposals.size(), 2U);  // and it is not proposed again
+}
+
+/// The proposal arrives, the primary dies, and the replica that was proposed is the next primary.
+TEST(NodeJoining, R4_WithoutJointAcknowledgementsAnAnsweredWriteIsMissingAtTheNextPrimary) {
+    for (const bool rule : {true, false}) {
+        Joining pair;
+        ASSERT_EQ(pair.first.proposals.size(), 1U);
+        pair.second_hears = false;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.joint_acknowledgement=off"));
+        }
+        pair.memory.fill(std::byte{9});
+        pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+        pair.exchange();
+        EXPECT_EQ(pair.to_client.empty(), rule);
+        Membership next = pair.first.proposals[0].next;
+        ++next.number;
+        next.primary = ReplicaId(2);
+        next.members.erase(next.members.begin());
+        pair.second.node.on_current(&next);
+        pair.second.complete();
+        ASSERT_EQ(pair.second.node.role(), Role::kServing);
+        EXPECT_EQ(pair.second.content[0], std::byte{});
+        faults::disarm_all();
+    }
+}
+
+/// The joining member's disk keeps something else than what it was given.
+TEST(NodeJoining, R12_CopyThatDiffersOnItsTargetsDiskMakesNoMember) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.copy_compared=off"));
+        }
+        Joining pair([](Joining& left) {
+            left.hole = false;
+            left.first.content[0] = std::byte{9};
+            left.second.keeps_wrong = true;
+        });
+        faults::disarm_all();
+        EXPECT_NE(pair.first.content, pair.second.content);
+        EXPECT_EQ(pair.first.proposals.empty(), rule);
+        EXPECT_EQ(pair.second.node.in_sync(), !rule);
+        EXPECT_EQ(pair.first.lost, rule ? std::vector<Errc>{Errc::kCorrupt} : std::vector<Errc>{});
+    }
 }
 
 /// The authority has made it a member, and it is lost while the primary stores that record: it

@@ -82,6 +82,7 @@ struct Fake final : Effects {
             return fail(*write_error);
         } else if (request.kind == OpKind::kWrite) {
             std::copy(request.data.begin(), request.data.end(), at.begin());
+            if (keeps_wrong) at.front() ^= std::byte{1};
         } else {
             std::fill(at.begin(), at.end(), std::byte{});
         }
@@ -103,6 +104,7 @@ struct Fake final : Effects {
     std::vector<std::byte> content = std::vector<std::byte>(kBytes);
     std::optional<Error> read_error;
     std::optional<Error> write_error;
+    bool keeps_wrong = false;  // the disk has other content than what it was given
     std::vector<std::uint64_t> stores;
     std::vector<std::pair<std::uint64_t, std::vector<std::byte>*>> buffers;
     std::deque<std::vector<std::byte>> memory;
@@ -207,7 +209,7 @@ struct Joining {
                 from->complete();
                 for (const std::uint64_t token : std::exchange(from->extents, {})) {
                     from->node.on_extent(
-                        token, block::Extent{.length_bytes = 64 * kKiB, .allocated = false});
+                        token, block::Extent{.length_bytes = 64 * kKiB, .allocated = !hole});
                     more = true;
                 }
                 for (const Message& message : std::exchange(from->sent, {})) {
@@ -224,6 +226,7 @@ struct Joining {
     Fake first{1};
     Fake second{2};
     bool second_hears = true;
+    bool hole = true;  // what is copied
     std::vector<Message> to_client;
     std::array<std::byte, 4096> memory{};
 };
