@@ -1,9 +1,11 @@
 #include "ublkd/store/allocation_budget.h"
 
+#include "ublkd/base/fault_injection.h"
+
 namespace ublkd::store {
 
 bool AllocationBudget::charge(std::uint64_t bytes) noexcept {
-    const std::uint64_t cap = cap_bytes();
+    const std::uint64_t cap = faults::rule_off("rule.pool_cap") ? 0 : cap_bytes();
     std::uint64_t used = used_bytes();
     do {
         if (cap != 0 && (used > cap || bytes > cap - used)) return false;

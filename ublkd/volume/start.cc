@@ -28,8 +28,10 @@ replication::NodeStart node_start(const store::ReplicaStore& replica, const stor
     const store::Superblock& superblock = replica.superblock();
     // In this boot a damaged copy is that of a failed disk: the mark that put it out may have been
     // in it.
-    const bool known = record.has_value() && replica.both_superblocks_valid() &&
-                       (superblock.clean || superblock.boot_id == boot);
+    const bool whole =
+        replica.both_superblocks_valid() || faults::rule_off("rule.both_superblocks");
+    const bool known =
+        record.has_value() && whole && (superblock.clean || superblock.boot_id == boot);
     // Made, named in the volume's first record, and never written: as empty as the others.
     const bool never_written = !record && superblock.clean && first_record;
     start.in_sync = known || never_written;

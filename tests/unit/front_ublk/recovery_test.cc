@@ -78,6 +78,33 @@ TEST(UblkRecovery, GivesNewIdsWithTheRuleOff) {
     ASSERT_TRUE(rig.detach(*device));
 }
 
+/// The server dies between its answer and whatever would have cleared the slot after it; the guest
+/// writes again to the same place, with the same tag, and a member that knows the id would leave
+/// that write out.
+TEST(UblkRecovery, R8_RequestThatWasAnsweredIsNotTakenForTheNextOneOnItsTag) {
+    for (const bool rule : {true, false}) {
+        Rig rig;
+        Dying& dying = Dying::make();
+        auto device = rig.attach(&dying.before);
+        ASSERT_TRUE(device) << to_string(device.error());
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.slot_cleared_first=off"));
+        }
+        std::vector<std::byte> data(4096, std::byte{5});
+        ASSERT_EQ(rig.request(uapi::kOperationWrite, 8, 8, data), 4096);
+        rig.kill(std::move(*device));
+        faults::disarm_all();
+        dying.write.start(rig, uapi::kOperationWrite, 8, 8, std::byte{6});
+        rig.settle();
+        device = rig.recover(&dying.after);
+        ASSERT_TRUE(device) << to_string(device.error());
+        rig.settle();
+        ASSERT_EQ(dying.after.ids.size(), 1u);
+        EXPECT_EQ(dying.after.ids == dying.before.ids, !rule);
+        ASSERT_TRUE(rig.detach(*device));
+    }
+}
+
 TEST(UblkRecovery, GivesNewIdsWhereASchedulerMayHaveMovedTags) {
     for (const bool later : {false, true}) {
         Rig rig;

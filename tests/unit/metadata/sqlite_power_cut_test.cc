@@ -169,6 +169,34 @@ TEST(SqliteFailure, FailedSyncPutsTheStoreOut) {
     EXPECT_TRUE(count_up(*store));
 }
 
+/// A transaction whose sync failed is in the log, and the next process may find it there.
+TEST(SqliteFailure, WhatIsReadAfterAFailedSyncIsNotUndoneByTheNextStart) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.metadata_out=off"));
+        }
+        const TemporaryFolder live;
+        const TemporaryFolder left;
+        RecordingVfs disk;
+        auto store = *SqliteStore::open(live.file("metadata.db"));
+        ASSERT_TRUE(count_up(*store));
+        disk.fail_syncs = true;
+        EXPECT_EQ(count_up(*store).error().code, Errc::kIo);
+        disk.fail_syncs = false;
+        const auto said = store->get<CounterRecord>("a");
+        // SIGKILL: this is what it leaves.
+        for (const char* name : {"metadata.db", "metadata.db-wal"})
+            std::filesystem::copy_file(live.file(name), left.file(name));
+        auto next = *SqliteStore::open(left.file("metadata.db"));
+        EXPECT_EQ((*next->get<CounterRecord>("a"))->value, 2u);
+        EXPECT_EQ(said.has_value(), !rule);
+        if (said) {
+            EXPECT_EQ((*said)->value, 1u);  // so somebody was told what is not true any more
+        }
+        faults::disarm_all();
+    }
+}
+
 TEST(SqliteFailure, FailedSyncOfACheckpointPutsTheStoreOut) {
     const TemporaryFolder live;
     RecordingVfs disk;

@@ -1,6 +1,8 @@
 // Goal: what a request costs, what is shared, what errors do. Method: a replica on the disk,
 // counted requests (ReplicaStore::stats()), fault points. What every BlockDevice does:
 // replica_suite_test.cc; power cuts: tests/crash.
+#include <sys/stat.h>
+
 #include "tests/unit/store/replica_fixture.h"
 
 namespace ublkd::store {
@@ -201,6 +203,21 @@ TEST_F(ReplicaStoreTest, TheSizeOfThePoolIsKept) {
     EXPECT_TRUE(write(kPageBytes, kPageBytes, 2)) << "what is allocated can be written";
     ASSERT_TRUE(run(store_->discard(Range{0, kDirtyUnitBytes}, {})));
     EXPECT_TRUE(write(kRegionBytes, kPageBytes, 3));
+}
+
+TEST_F(ReplicaStoreTest, WithoutTheSizeAPoolTakesTheRoomOfOthers) {
+    constexpr std::uint64_t kCapBytes = 2 * kDirtyUnitBytes;
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.pool_cap=off"));
+        }
+        pool_->budget()->set_cap_bytes(kCapBytes);
+        for (std::uint64_t at = 0; at < 8 * kDirtyUnitBytes; at += kDirtyUnitBytes)
+            EXPECT_EQ(write(at, kDirtyUnitBytes, 1).has_value(), !rule || at < kCapBytes);
+        struct stat info{};
+        ASSERT_EQ(stat((path() + "/data").c_str(), &info), 0);
+        EXPECT_EQ(static_cast<std::uint64_t>(info.st_blocks) * 512 <= kCapBytes, rule);
+    }
 }
 
 TEST_F(ReplicaStoreTest, AFullDiskDoesNotPutTheReplicaOut) {

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "tests/unit/volume/volume_world.h"
@@ -199,6 +201,36 @@ TEST(VolumeRestart, R9_WithoutTheBootCheckAnAcknowledgedWriteIsLostAlthoughAMemb
     ASSERT_TRUE(faults::arm("rule.boot_check=off"));
     ASSERT_TRUE(world.start());
     EXPECT_EQ(world.read(0), 0_b);
+}
+
+std::string file_content(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// The primary's disk failed: it lost a write, was marked out, and then lost the copy of the
+/// superblock that the mark was in. The other copy says that it is in sync.
+TEST(VolumeRestart, R9_DamagedSuperblockHidesNoMarkThatPutAReplicaOut) {
+    for (const bool rule : {true, false}) {
+        World world(2);
+        create_and_write(world);
+        const std::string path = world.config.replicas[0].folder + "/superblock";
+        const std::string before = file_content(path);
+        tamper(world, 0, 0, 0_b, store::SuperblockChange{.boot_id = store::BootId{}});
+        world.close_reactor();
+        std::string after = file_content(path);
+        const std::size_t marked =
+            before.compare(0, store::kSuperblockBytes, after, 0, store::kSuperblockBytes) != 0
+                ? 0
+                : store::kSuperblockBytes;
+        after[marked + 20] = static_cast<char>(~after[marked + 20]);
+        std::ofstream(path, std::ios::binary) << after;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.both_superblocks=off"));
+        }
+        ASSERT_TRUE(world.start());
+        EXPECT_EQ(world.read(0), rule ? 1_b : 0_b);  // acknowledged, and the other member has it
+    }
 }
 
 TEST(VolumeRestart, MissingMemberIsProposedOutAndAMissingPrimaryReplaced) {

@@ -153,7 +153,9 @@ io::Task<void> RequestServer::serve(Tag* tag) {
                        counters_.errors, to_string(outcome.error()));
         }
     }
-    ids_.end(tag->queue, tag->number);
+    // Before the answer: whoever takes the device over would take the tag's next request, if it is
+    // like this one, for this one coming again (R8).
+    if (!faults::rule_off("rule.slot_cleared_first")) ids_.end(tag->queue, tag->number);
     ++with_kernel_;
     channel_->commit_and_fetch(tag->queue, tag->number, result_of(outcome, descriptor), tag);
 }
