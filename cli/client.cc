@@ -24,12 +24,15 @@ Failure unreachable(const std::string& socket, const std::string& cause) {
                 socket, cause)};
 }
 
+constexpr auto kMeanwhile = std::chrono::milliseconds(500);
+
 /// One connection, one request. The stream's time limit needs the asynchronous calls.
 struct Exchange {
     explicit Exchange(Request given) : request(std::move(given)) {
         response.body_limit(boost::none);
     }
-    beast::error_code run(const Protocol::endpoint& daemon, std::chrono::milliseconds timeout) {
+    beast::error_code run(const Protocol::endpoint& daemon, std::chrono::milliseconds timeout,
+                          const std::function<void()>& meanwhile) {
         if (timeout.count() > 0) stream.expires_after(timeout);
         stream.async_connect(daemon, [this](beast::error_code connected) {
             if (end(connected)) return;
@@ -39,7 +42,11 @@ struct Exchange {
                                  [this](beast::error_code read, std::size_t) { end(read); });
             });
         });
-        io.run();
+        if (!meanwhile) io.run();
+        while (!io.stopped()) {
+            io.run_for(kMeanwhile);
+            if (!io.stopped()) meanwhile();
+        }
         return error;
     }
     bool end(beast::error_code step) {
@@ -67,7 +74,8 @@ int exit_code_of(std::string_view code) {
 }
 
 Outcome<api::Json> Client::call(const std::string& method, const std::string& path,
-                                const api::Json& body, std::chrono::milliseconds timeout) {
+                                const api::Json& body, std::chrono::milliseconds timeout,
+                                const std::function<void()>& meanwhile) {
     Request request;
     request.version(11);
     request.method_string(method);
@@ -82,7 +90,7 @@ Outcome<api::Json> Client::call(const std::string& method, const std::string& pa
     if (socket_.size() >= sizeof(sockaddr_un::sun_path))
         return std::unexpected(unreachable(socket_, "its path is too long for a socket"));
     Exchange exchange(std::move(request));
-    const beast::error_code result = exchange.run(Protocol::endpoint(socket_), timeout);
+    const beast::error_code result = exchange.run(Protocol::endpoint(socket_), timeout, meanwhile);
     if (result == beast::error::timeout) {
         return std::unexpected(
             Failure{kExitTimedOut, "", "not done in time; the daemon goes on with it"});

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <expected>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -37,10 +38,12 @@ int exit_code_of(std::string_view code);
 class Client {
   public:
     explicit Client(std::string socket) : socket_(std::move(socket)) {}
-    /// `body` null: none. `timeout` 0: as long as it takes.
+    /// `body` null: none. `timeout` 0: as long as it takes. `meanwhile`: called again and again
+    /// while the answer does not come.
     Outcome<api::Json> call(const std::string& method, const std::string& path,
                             const api::Json& body = {},
-                            std::chrono::milliseconds timeout = std::chrono::milliseconds(0));
+                            std::chrono::milliseconds timeout = std::chrono::milliseconds(0),
+                            const std::function<void()>& meanwhile = {});
     const std::string& socket() const { return socket_; }
 
   private:

@@ -2,6 +2,7 @@
 
 #include "cli/cells.h"
 #include "cli/command.h"
+#include "cli/progress.h"
 #include "cli/tags.h"
 #include "cli/values.h"
 
@@ -50,9 +51,10 @@ void say_next(const Context& context, const Json& attachment) {
 Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto body, attach_body(context));
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
+    const std::string volume = context.positional("VOLUME");
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("POST", path_of(context.positional("VOLUME")) + "/attach",
-                                         body, timeout));
+                   call_and_tell(context, "attach " + volume, path_of(volume) + "/attach", body,
+                                 timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet()) {
         context.print(answer["Device"].as_string() + "\n");
@@ -74,7 +76,8 @@ Outcome<int> detach_one(Context& context, const std::string& volume, const std::
     if (context.has("force")) body.set("Force", true);
     if (context.has("dry-run")) body.set("DryRun", true);
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("POST", path_of(volume) + "/detach", body, timeout));
+                   call_and_tell(context, "detach " + volume, path_of(volume) + "/detach", body,
+                                 timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet())
         context.print(answer["VolumeId"].as_string() + "\n");
@@ -148,7 +151,8 @@ std::vector<Command> attachment_commands() {
          {"--depth", "N",
           "requests in flight per queue (default 128); queues times depth is at most 1024"},
          kDryRun,
-         timeout},
+         timeout,
+         progress_option()},
         "ebs-cli attach pg",
         attach,
         item_of(attachment_view)};
@@ -161,7 +165,8 @@ std::vector<Command> attachment_commands() {
          {"--instance", "INSTANCE", "only from this one", Names::kInstance},
          {"--force", "", "do not wait for who uses it; their I/O fails"},
          kDryRun,
-         timeout},
+         timeout,
+         progress_option()},
         "ebs-cli detach pg",
         detach,
         item_of(attachment_view)};

@@ -1,11 +1,11 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <thread>
 
 #include "cli/cells.h"
 #include "cli/command.h"
+#include "cli/progress.h"
 #include "cli/tags.h"
 #include "cli/values.h"
 
@@ -61,7 +61,7 @@ Outcome<int> create(Context& context) {
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
     for (std::uint64_t i = 0; i < count; ++i) {
         CLI_TRY_ASSIGN(const auto answer,
-                       context.client().call("POST", "/v1/volumes", body, timeout));
+                       call_and_tell(context, "volume create", "/v1/volumes", body, timeout));
         if (context.has("dry-run")) return context.print_plan(answer);
         if (!context.for_person()) {
             CLI_TRY(context.print_item(volume_view(), answer));
@@ -92,7 +92,7 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
             fmt::format("--wait takes one of {}; '{}' was given", fmt::join(known, ", "), wanted));
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
     const auto deadline = std::chrono::steady_clock::now() + timeout;
-    std::string seen;
+    Progress progress(context, fmt::format("{} to be {}", volume, wanted));
     for (;;) {
         auto answer = context.client().call("GET", path_of(volume));
         if (!answer && answer.error().exit_code == kExitNotFound && wanted == "deleted")
@@ -107,19 +107,18 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
                         fmt::format("{} is {} ({}) and not {} in time; the daemon goes on", volume,
                                     (*answer)["State"].as_string(), health_text(*answer), wanted)});
         }
-        if (const std::string now = health_text(*answer);
-            now != seen && isatty(STDERR_FILENO) != 0) {
-            context.note(now);
-            seen = now;
-        }
+        progress.tell(look_at(*answer));
         std::this_thread::sleep_for(100ms);
     }
 }
 
 Outcome<int> show(Context& context) {
     const std::string volume = context.positional("VOLUME");
-    if (context.has("timeout") && !context.has("wait"))
-        return usage("--timeout goes with --wait: without it nothing is waited for");
+    for (const char* of_a_wait : {"timeout", "progress"}) {
+        if (context.has(of_a_wait) && !context.has("wait"))
+            return usage(
+                fmt::format("--{} goes with --wait: without it nothing is waited for", of_a_wait));
+    }
     if (context.has("wait")) {
         CLI_TRY_ASSIGN(const auto answer, wait_for(context, volume, context.option("wait")));
         return context.print_item(volume_view(), answer);
@@ -230,9 +229,10 @@ Outcome<int> verify(Context& context) {
     Json body = Json::object();
     if (context.has("repair")) body.set("Repair", true);
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
+    const std::string volume = context.positional("VOLUME");
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("POST", path_of(context.positional("VOLUME")) + "/verify",
-                                         body, timeout));
+                   call_and_tell(context, "volume verify " + volume, path_of(volume) + "/verify",
+                                 body, timeout, volume, look_at_verify));
     const bool equal = answer["Equal"].as_bool();
     const bool repaired = answer["RepairedBytes"].u64() > 0;
     if (!context.for_person()) {
@@ -288,7 +288,8 @@ std::vector<Command> volume_commands() {
           {"--count", "N", "so many alike"},
           {"--client-token", "TOKEN", "the same request with the same token makes one volume"},
           kDryRun,
-          kTimeout},
+          kTimeout,
+          progress_option()},
          "ebs-cli volume create --size 10G --name pg",
          create,
          item_of(volume_view)},
@@ -307,7 +308,8 @@ std::vector<Command> volume_commands() {
          {{"--wait", "STATE",
            "until its state or health is STATE: creating, available, in-use, deleted, ok, "
            "degraded, syncing"},
-          kTimeout},
+          kTimeout,
+          progress_option()},
          "ebs-cli volume show pg --wait ok",
          show,
          item_of(volume_view)},
@@ -343,7 +345,8 @@ std::vector<Command> volume_commands() {
          "Exit code 1 where they differ and are not repaired. The volume stays in use meanwhile.",
          {kVolume},
          {{"--repair", "", "write the primary's content, which guests read, over what differs"},
-          kTimeout},
+          kTimeout,
+          progress_option()},
          "ebs-cli volume verify pg",
          verify},
     };

@@ -24,6 +24,7 @@ Json health_json(const HealthView& view) {
         json.set("SyncDoneBytes", view.sync_done_bytes)
             .set("SyncTotalBytes", view.sync_total_bytes);
     }
+    if (view.verified_bytes) json.set("VerifiedBytes", *view.verified_bytes);
     if (!view.blocked_by.empty()) json.set("BlockedBy", view.blocked_by);
     if (!view.reason.empty()) json.set("Reason", view.reason);
     return json;

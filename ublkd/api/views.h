@@ -36,7 +36,8 @@ struct HealthView {
     std::string state;  // ok degraded syncing blocked
     unsigned in_sync = 0, wanted = 0;
     std::uint64_t sync_done_bytes = 0, sync_total_bytes = 0;
-    std::string blocked_by, reason;  // a rule such as "R5", and a sentence
+    std::string blocked_by, reason;                 // a rule such as "R5", and a sentence
+    std::optional<std::uint64_t> verified_bytes{};  // while a verify runs
 };
 
 struct VolumeView {

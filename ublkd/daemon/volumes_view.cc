@@ -120,6 +120,7 @@ void Volumes::add_health_running(const volume::VolumeStatus& status, api::Volume
     view.health.reason = status.blocked_why;
     view.health.sync_done_bytes = status.sync_done_bytes;
     view.health.sync_total_bytes = status.sync_total_bytes;
+    view.health.verified_bytes = status.verified_bytes;
     view.health.state = view.health.in_sync < view.health.wanted ? "degraded" : "ok";
     if (status.state == volume::VolumeState::kSyncing) view.health.state = "syncing";
     if (status.state == volume::VolumeState::kBlocked) view.health.state = "blocked";

@@ -191,6 +191,7 @@ class Volume::Driver final : public replication::ClientEffects {
     bool maintaining_ = false;
     bool woken_ = false;
     bool verify_ends_ = false;
+    std::optional<std::uint64_t> verified_bytes_;  // how far the verify that runs is
     std::uint64_t comparing_ = 0;  // verify() reads from stores: none is closed meanwhile
     WatchTimer watch_timer_;       // while a disk has requests
     io::Event serving_;

@@ -11,10 +11,28 @@ namespace ublkd::volume {
 
 using replication::OpKind;
 
+namespace {
+
+/// What status() tells of a verify ends with it.
+class VerifiedBytes {
+  public:
+    explicit VerifiedBytes(std::optional<std::uint64_t>* told) : told_(told) {}
+    VerifiedBytes(const VerifiedBytes&) = delete;
+    VerifiedBytes& operator=(const VerifiedBytes&) = delete;
+    ~VerifiedBytes() { told_->reset(); }
+
+  private:
+    std::optional<std::uint64_t>* told_;
+};
+
+}  // namespace
+
 io::Task<Result<VerifyReport>> Volume::Driver::verify(OnDifference on_difference) {
     VerifyReport report;
     std::uint64_t at = 0;
+    const VerifiedBytes told(&verified_bytes_);
     while (at < config_.size_bytes) {
+        verified_bytes_ = at;
         if (verify_ends_ || gate_.is_closed()) co_return fail(Errc::kCancelled, "the volume stops");
         const Range range{at, std::min<std::uint64_t>(kMaxIoBytes, config_.size_bytes - at)};
         Waiting hold;

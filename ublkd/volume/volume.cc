@@ -164,6 +164,7 @@ const Volume::Driver::Host* Volume::Driver::hanging_member(
 VolumeStatus Volume::Driver::status() const {
     VolumeStatus status;
     status.open_requests = client_->open();
+    status.verified_bytes = verified_bytes_;
     const Host* const primary = serving();
     if (!client_->record()) return status;
     const replication::Membership& record =

@@ -89,6 +89,7 @@ struct VolumeStatus {
     std::string blocked_why;            // a sentence for a person
     std::uint64_t sync_done_bytes = 0;  // while kSyncing
     std::uint64_t sync_total_bytes = 0;
+    std::optional<std::uint64_t> verified_bytes;  // how far a verify is, while one runs
     std::uint64_t open_requests = 0;
 };
 

@@ -35,7 +35,7 @@ struct Willing final : SystemControl,
                              1,
                              1,
                              true,
-                             {"blocked", 1, 2, 1, 2, "R7", "why"},
+                             {"blocked", 1, 2, 1, 2, "R7", "why", 1},
                              {{"r", "p", "h", "d", "lost", "why"}},
                              {attachment_}};
     const PoolView pool_{"p", "h", "/x", "d", "failed", "why", 1, 1, 1, 1, 1, true, 1};

@@ -32,6 +32,7 @@ const std::map<std::string, Form> kForms{
     {"STATE", {"ok", {"nonsense"}}},
     {"MODE", {"", {"nonsense"}}},  // choices
     {"KIND", {"", {"nonsense"}}},
+    {"HOW", {"", {"nonsense"}}},
     {"SHELL", {"bash", {"csh"}}},
     {"DEVICE", {"ublkb0", {}}},
     {"DIR", {"/pool", {}}},
@@ -259,6 +260,7 @@ TEST(BadCombination, IsToldWithWhatToDo) {
              {{"detach", "pg", "--all"}, "give a VOLUME or --all, one of the two"},
              {{"volume", "modify", "pg"}, "nothing to change: give --name"},
              {{"volume", "show", "pg", "--timeout", "5m"}, "--timeout goes with --wait"},
+             {{"volume", "show", "pg", "--progress", "json"}, "--progress goes with --wait"},
              {{"volume", "create", "--size", "1G", "--count", "0"}, "--count is 1 to 1000"},
              {{"volume", "create", "--size", "1G", "--count", "1001"}, "--count is 1 to 1000"},
              {{"volume", "create", "--size", "1G", "--count", "2", "--name", "x"},
