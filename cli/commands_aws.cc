@@ -205,13 +205,12 @@ const std::vector<Alias>& aliases() {
                               .required = true,
                               .many = true},
                              "RESOURCE"};
-        const Words for_ten_minutes{"--timeout=10m"};
         const auto wait = [&](const std::string& name, const std::string& state) {
             return Alias{"wait " + name,
                          "volume show",
                          {{required(volumes.option), "VOLUME"}},
                          "ebs-cli wait " + name + " --volume-ids pg",
-                         {"--wait=" + state, "--timeout=10m"},
+                         {"--wait=" + state, "--timeout=10m", "--progress=none"},
                          true};
         };
         return std::vector<Alias>{
