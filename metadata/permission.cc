@@ -172,10 +172,6 @@ Result<void> PermissionService::delete_resource(Transaction& tx, const std::stri
     return end_holding(tx, record, PermissionState::kDeleted);
 }
 
-Result<void> PermissionService::delete_resource(const std::string& resource) {
-    return store_->write([&](Transaction& tx) { return delete_resource(tx, resource); });
-}
-
 Result<std::vector<PermissionRecord>> PermissionService::list(const Query& query) {
     return store_->list<PermissionRecord>(query);
 }

@@ -69,9 +69,8 @@ class PermissionService {
     Result<PermissionRecord> revoke(const std::string& resource, const Holder& holder);
 
     /// Denies the resource for ever, also where nobody ever asked for it; its holder becomes a past
-    /// one. The first form is part of the caller's transaction (a volume's deletion).
+    /// one. Part of the caller's transaction (a volume's deletion).
     static Result<void> delete_resource(Transaction& tx, const std::string& resource);
-    Result<void> delete_resource(const std::string& resource);
 
     Result<std::vector<PermissionRecord>> list(const Query& query = {});
 

@@ -51,12 +51,10 @@ struct InstanceRecord {
     }
 };
 
-enum class PoolKind { kFolder, kDevice };
-constexpr std::array<std::string_view, 2> enum_names(PoolKind) { return {"folder", "device"}; }
 /// adding and removing are intents, recorded before the disk is touched.
-enum class PoolState { kAdding, kAvailable, kDraining, kRemoving, kFailed };
-constexpr std::array<std::string_view, 5> enum_names(PoolState) {
-    return {"adding", "available", "draining", "removing", "failed"};
+enum class PoolState { kAdding, kAvailable, kRemoving, kFailed };
+constexpr std::array<std::string_view, 4> enum_names(PoolState) {
+    return {"adding", "available", "removing", "failed"};
 }
 
 struct PoolRecord {
@@ -64,8 +62,7 @@ struct PoolRecord {
     static constexpr std::size_t kKeyColumns = 1;
     PoolId id = {};
     HostId host = {};
-    std::string path = {};  // absolute; unique on its host
-    PoolKind kind = PoolKind::kFolder;
+    std::string path = {};    // absolute; unique on its host
     std::string domain = {};  // failure domain
     std::optional<std::uint64_t> size_bytes =
         {};  // the cap of `--size`; none: what the file system has
@@ -79,7 +76,6 @@ struct PoolRecord {
         visit("id", self.id);
         visit("host", self.host);
         visit("path", self.path);
-        visit("kind", self.kind);
         visit("domain", self.domain);
         visit("size_bytes", self.size_bytes);
         visit("buffered", self.buffered);
@@ -88,9 +84,9 @@ struct PoolRecord {
     }
 };
 
-enum class VolumeState { kCreating, kAvailable, kInUse, kDeleting, kError };
-constexpr std::array<std::string_view, 5> enum_names(VolumeState) {
-    return {"creating", "available", "in-use", "deleting", "error"};
+enum class VolumeState { kCreating, kAvailable, kInUse, kDeleting };
+constexpr std::array<std::string_view, 4> enum_names(VolumeState) {
+    return {"creating", "available", "in-use", "deleting"};
 }
 enum class Durability { kFlush, kWrite };
 constexpr std::array<std::string_view, 2> enum_names(Durability) { return {"flush", "write"}; }
@@ -228,9 +224,9 @@ struct PastHolderRecord {
     }
 };
 
-enum class AttachmentState { kAttaching, kAttached, kBusy, kDetaching, kDetached };
-constexpr std::array<std::string_view, 5> enum_names(AttachmentState) {
-    return {"attaching", "attached", "busy", "detaching", "detached"};
+enum class AttachmentState { kAttaching, kAttached, kBusy, kDetaching };
+constexpr std::array<std::string_view, 4> enum_names(AttachmentState) {
+    return {"attaching", "attached", "busy", "detaching"};
 }
 enum class Frontend { kUblk, kNbd };
 constexpr std::array<std::string_view, 2> enum_names(Frontend) { return {"ublk", "nbd"}; }

@@ -63,7 +63,6 @@ TEST_P(MetadataSuite, EveryKindOfRecordComesBackAsItWasPut) {
     InstanceRecord instance{
         .id = InstanceId::random(), .host = host.id, .is_host = true, .created_ms = 2};
     PoolRecord pool = pool_record(host.id, "/srv/p");
-    pool.kind = PoolKind::kDevice;
     pool.size_bytes = std::uint64_t{1} << 62;
     pool.buffered = true;
     pool.state = PoolState::kFailed;
@@ -122,7 +121,6 @@ TEST_P(MetadataSuite, EveryKindOfRecordComesBackAsItWasPut) {
     EXPECT_EQ((*store().get<HostRecord>(host.id))->name, "alpha");
     EXPECT_TRUE((*store().get<InstanceRecord>(instance.id))->is_host);
     const PoolRecord pool_back = **store().get<PoolRecord>(pool.id);
-    EXPECT_EQ(pool_back.kind, PoolKind::kDevice);
     EXPECT_EQ(pool_back.size_bytes, std::uint64_t{1} << 62);
     EXPECT_EQ(pool_back.state, PoolState::kFailed);
     EXPECT_TRUE(pool_back.buffered);

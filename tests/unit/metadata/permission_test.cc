@@ -24,6 +24,10 @@ class PermissionTest : public ::testing::Test {
     PermissionAnswer ask(const std::string& resource, const Holder& asker) {
         return permissions_.request(resource, asker)->answer;
     }
+    Result<void> delete_resource(const std::string& resource) {
+        return store_->write(
+            [&](Transaction& tx) { return PermissionService::delete_resource(tx, resource); });
+    }
     void restart() {
         store_.reset();
         store_ = *SqliteStore::open(folder_.file("metadata.db"));
@@ -71,9 +75,9 @@ TEST_F(PermissionTest, GrantThatIsNotStoredFirstIsGivenTwice) {
 
 TEST_F(PermissionTest, DeletedResourceIsDeniedForEver) {
     ASSERT_EQ(ask("held", one_), PermissionAnswer::kGranted);
-    ASSERT_TRUE(permissions_.delete_resource("held"));
-    ASSERT_TRUE(permissions_.delete_resource("never"));
-    ASSERT_TRUE(permissions_.delete_resource("held"));  // again: nothing happens
+    ASSERT_TRUE(delete_resource("held"));
+    ASSERT_TRUE(delete_resource("never"));
+    ASSERT_TRUE(delete_resource("held"));  // again: nothing happens
     restart();
     EXPECT_EQ(ask("held", one_), PermissionAnswer::kDeleted);
     EXPECT_EQ(ask("held", two_), PermissionAnswer::kDeleted);
@@ -114,7 +118,7 @@ TEST_F(PermissionTest, RevokeNamesTheHolder) {
     EXPECT_EQ(permissions_.revoke("r", two_).error().code, Errc::kConflict);
     EXPECT_EQ(permissions_.revoke("r", Holder{one_.host, two_.incarnation}).error().code,
               Errc::kConflict);
-    ASSERT_TRUE(permissions_.delete_resource("r"));
+    ASSERT_TRUE(delete_resource("r"));
     EXPECT_EQ(permissions_.revoke("r", one_).error().code, Errc::kNotFound);
 }
 
@@ -182,9 +186,9 @@ TEST_F(PermissionTest, SweeperAsksUntilTheHolderConfirms) {
     ASSERT_EQ(ask("deleted", one_), PermissionAnswer::kGranted);
     ASSERT_EQ(ask("kept", one_), PermissionAnswer::kGranted);
     ASSERT_EQ(ask("revoked", two_), PermissionAnswer::kGranted);
-    ASSERT_TRUE(permissions_.delete_resource("deleted"));
+    ASSERT_TRUE(delete_resource("deleted"));
     ASSERT_TRUE(permissions_.revoke("revoked", two_));
-    ASSERT_TRUE(permissions_.delete_resource("unheld"));
+    ASSERT_TRUE(delete_resource("unheld"));
 
     std::vector<std::string> sent;
     const auto unreachable = [&](const DeleteRequest& request) -> Result<void> {
@@ -226,7 +230,7 @@ TEST_F(PermissionTest, BadNamesAndAskersAreRefused) {
          {std::string(), std::string(129, 'a'), std::string("a b"), std::string("a\n"),
           std::string("\xc3\xa4"), std::string("a\0b", 3)})
         EXPECT_EQ(permissions_.request(name, one_).error().code, Errc::kInvalidArgument) << name;
-    EXPECT_EQ(permissions_.delete_resource("a b").error().code, Errc::kInvalidArgument);
+    EXPECT_EQ(delete_resource("a b").error().code, Errc::kInvalidArgument);
     EXPECT_EQ(permissions_.request("r", Holder{HostId(), one_.incarnation}).error().code,
               Errc::kInvalidArgument);
     EXPECT_EQ(permissions_.request("r", Holder{one_.host, ReplicaId()}).error().code,
