@@ -3,11 +3,9 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <filesystem>
 #include <mutex>
 #include <utility>
 
@@ -16,6 +14,8 @@
 #include "metadata/sqlite_database.h"
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/fd.h"
+#include "ublkd/base/files.h"
 
 namespace ublkd::metadata {
 namespace {
@@ -23,23 +23,9 @@ namespace {
 constexpr std::int64_t kApplicationId = 0x75626c6b;  // "ublk", in the file's header
 constexpr int kLogPagesMax = 1000;                   // 4 MiB: then the log goes into the database
 
-class Descriptor {
-  public:
-    explicit Descriptor(int number) : number_(number) {}
-    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-    Descriptor& operator=(Descriptor&&) = delete;
-    ~Descriptor() {
-        if (number_ >= 0) ::close(number_);
-    }
-    int get() const { return number_; }
-
-  private:
-    int number_;
-};
-
-Result<Descriptor> take_lock(const std::string& path) {
-    Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (file.get() < 0) return fail_errno(errno, "open metadata lock file");
+Result<Fd> take_lock(const std::string& path) {
+    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return fail_errno(errno, "open metadata lock file");
     if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
     if (errno == EWOULDBLOCK)
         return fail(Errc::kBusy, "metadata database: another process has it open");
@@ -48,14 +34,9 @@ Result<Descriptor> take_lock(const std::string& path) {
 
 /// Makes the file, empty and readable by its owner alone, where it is missing.
 Result<void> make_file(const std::string& path) {
-    const Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (file.get() < 0) return fail_errno(errno, "open metadata database");
-    auto folder = std::filesystem::path(path).parent_path();
-    if (folder.empty()) folder = ".";
-    const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (directory.get() < 0) return fail_errno(errno, "open state folder");
-    if (::fsync(directory.get()) != 0) return fail_errno(errno, "sync state folder");
-    return {};
+    const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return fail_errno(errno, "open metadata database");
+    return sync_folder(parent_of(path));
 }
 
 /// Whether this is ours, of a version that we know, and whole; changes nothing. The schema's
@@ -281,7 +262,7 @@ class Inside {
 int newest_schema() { return static_cast<int>(migrations().size()); }
 
 struct SqliteStore::Impl {
-    Impl(Descriptor lock_file, SqliteDatabase writing, SqliteDatabase reading)
+    Impl(Fd lock_file, SqliteDatabase writing, SqliteDatabase reading)
         : lock(std::move(lock_file)), writer(std::move(writing)), reader(std::move(reading)) {}
 
     static Result<std::unique_ptr<Impl>> open(const std::string& path);
@@ -303,7 +284,7 @@ struct SqliteStore::Impl {
     Result<void> commit();
     Result<void> checkpoint_when_long();
 
-    Descriptor lock;  // released last
+    Fd lock;  // released last
     std::mutex writer_mutex;
     SqliteDatabase writer;
     int log_pages = 0;
@@ -346,7 +327,7 @@ Result<std::unique_ptr<SqliteStore>> SqliteStore::open(const std::string& path) 
 }
 
 Result<std::unique_ptr<SqliteStore::Impl>> SqliteStore::Impl::open(const std::string& path) {
-    TRY_ASSIGN(Descriptor lock, take_lock(path + ".lock"));
+    TRY_ASSIGN(Fd lock, take_lock(path + ".lock"));
     TRY(make_file(path));
     TRY_ASSIGN(SqliteDatabase writer, SqliteDatabase::open(path));
     TRY_ASSIGN(const int schema, inspect(writer));

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd {
@@ -18,13 +19,12 @@ Result<void> clear_stale_socket(const std::string& path, const sockaddr_un& addr
     if (lstat(path.c_str(), &info) != 0) return {};
     if (!S_ISSOCK(info.st_mode))
         return fail(Errc::kExists, "listen: this path is not a socket", EADDRINUSE);
-    const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe < 0) return fail_errno(errno, "socket");
-    const int result = connect(probe, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-    const int error = errno;
-    close(probe);
+    const Fd probe(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!probe) return fail_errno(errno, "socket");
+    const int result =
+        connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
     // Anything but a refusal (success, a full backlog, no permission) may be a live server.
-    if (result == 0 || error != ECONNREFUSED)
+    if (result == 0 || errno != ECONNREFUSED)
         return fail(Errc::kBusy, "listen: another process serves this socket", EADDRINUSE);
     if (unlink(path.c_str()) != 0 && errno != ENOENT)
         return fail_errno(errno, "remove stale socket");

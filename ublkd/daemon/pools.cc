@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/files.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system.h"

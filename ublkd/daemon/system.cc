@@ -17,33 +17,10 @@
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/fd.h"
+#include "ublkd/base/files.h"
 
 namespace ublkd::daemon {
-namespace {
-
-class Fd {
-  public:
-    explicit Fd(int fd) : fd_(fd) {}
-    Fd(const Fd&) = delete;
-    Fd& operator=(const Fd&) = delete;
-    ~Fd() {
-        if (fd_ >= 0) close(fd_);
-    }
-    int get() const { return fd_; }
-
-  private:
-    int fd_;
-};
-
-Result<void> sync_folder_of(const std::string& path) {
-    const auto parent = std::filesystem::path(path).parent_path().string();
-    const Fd folder(
-        open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (folder.get() < 0 || fsync(folder.get()) != 0) return fail_errno(errno, "sync a folder");
-    return {};
-}
-
-}  // namespace
 
 std::string boot_id_text() {
     std::ifstream file("/proc/sys/kernel/random/boot_id");
@@ -66,40 +43,6 @@ std::array<std::byte, 16> boot_id() {
     }
     CHECK(digits == 32, "a UUID has 32 hex digits");
     return id;
-}
-
-Result<void> write_file_durably(const std::string& path, std::string_view text, unsigned mode) {
-    const std::string other = path + ".new";
-    {
-        const Fd file(open(other.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
-        if (file.get() < 0) return fail_errno(errno, "make a file");
-        while (!text.empty()) {
-            const auto written = write(file.get(), text.data(), text.size());
-            if (written < 0) return fail_errno(errno, "write a file");
-            text.remove_prefix(static_cast<std::size_t>(written));
-        }
-        if (fsync(file.get()) != 0) return fail_errno(errno, "sync a file");
-    }
-    if (rename(other.c_str(), path.c_str()) != 0) return fail_errno(errno, "rename a file");
-    return sync_folder_of(path);
-}
-
-Result<std::string> read_file(const std::string& path) {
-    const Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.get() < 0) return fail_errno(errno, "open a file");
-    std::string text;
-    char buffer[4096];
-    for (;;) {
-        const auto got = read(file.get(), buffer, sizeof buffer);
-        if (got < 0) return fail_errno(errno, "read a file");
-        if (got == 0) return text;
-        text.append(buffer, static_cast<std::size_t>(got));
-    }
-}
-
-Result<void> remove_file_durably(const std::string& path) {
-    if (unlink(path.c_str()) != 0 && errno != ENOENT) return fail_errno(errno, "remove a file");
-    return sync_folder_of(path);
 }
 
 Result<void> make_folder(const std::string& path, unsigned mode) {
@@ -149,7 +92,7 @@ void notify_service_manager(std::string_view state) {
     std::memcpy(address.sun_path, path, length);
     if (path[0] == '@') address.sun_path[0] = '\0';
     const Fd socket_fd(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    if (socket_fd.get() < 0) return;
+    if (!socket_fd) return;
     const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
     (void)sendto(socket_fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
                  reinterpret_cast<const sockaddr*>(&address), size);

@@ -1,5 +1,5 @@
-// Small things of the operating system that the daemon needs: the boot's id, files written whole or
-// not at all, folders, the service manager. Blocking; no state.
+// Small things of the operating system that the daemon needs: the boot's id, folders, the service
+// manager. Blocking; no state.
 #pragma once
 
 #include <array>
@@ -15,11 +15,6 @@ namespace ublkd::daemon {
 std::array<std::byte, 16> boot_id();
 std::string boot_id_text();
 
-/// Replaces `path` by `text`, durably: another file, fsync, rename, fsync of the folder.
-Result<void> write_file_durably(const std::string& path, std::string_view text, unsigned mode);
-/// kNotFound where there is none.
-Result<std::string> read_file(const std::string& path);
-Result<void> remove_file_durably(const std::string& path);
 /// With its parents; the last one gets `mode` where it is made here.
 Result<void> make_folder(const std::string& path, unsigned mode);
 /// Empties `path` if it was last used in another boot (its file boot_id says): what lives in it

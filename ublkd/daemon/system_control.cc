@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/files.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/doctor.h"
 #include "ublkd/daemon/host_health.h"

@@ -15,6 +15,7 @@
 #include "ublkd/base/bytes.h"
 #include "ublkd/base/crc32c.h"
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/files.h"
 #include "ublkd/base/units.h"
 #include "ublkd/store/file_system.h"
 
@@ -95,27 +96,29 @@ Result<void> probe_direct(const std::string& folder) {
 std::string replicas_folder(const std::string& folder) { return folder + "/replicas"; }
 std::string pool_file(const std::string& folder) { return folder + "/pool"; }
 
+Result<void> write_pool_file(const std::string& folder, const PoolConfig& config) {
+    const auto bytes = encode(config);
+    return write_file_durably(pool_file(folder),
+                              {reinterpret_cast<const char*>(bytes.data()), bytes.size()}, 0600);
+}
+
 std::string without_slash(std::string folder) {
     while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
     return folder;
 }
 
-Result<int> lock_pool(const std::string& folder) {
+Result<Fd> lock_pool(const std::string& folder) {
     const std::string path = folder + "/lock";
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return fail_errno(errno, "open the pool's lock");
+    Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return fail_errno(errno, "open the pool's lock");
     struct flock whole{};
     whole.l_type = F_WRLCK;
     whole.l_whence = SEEK_SET;
     // Of the open file, not of the process: a second open in the same daemon is refused as well.
-    if (::fcntl(fd, F_OFD_SETLK, &whole) != 0) {
-        const int error = errno;
-        ::close(fd);
-        if (error == EAGAIN || error == EACCES)
-            return fail(Errc::kBusy, "the pool is in use by another daemon");
-        return fail_errno(error, "lock the pool");
-    }
-    return fd;
+    if (::fcntl(file.get(), F_OFD_SETLK, &whole) == 0) return file;
+    if (errno == EAGAIN || errno == EACCES)
+        return fail(Errc::kBusy, "the pool is in use by another daemon");
+    return fail_errno(errno, "lock the pool");
 }
 
 bool ends_with_mark(const std::string& name) {
@@ -130,15 +133,11 @@ std::uint64_t PoolSpace::available_bytes() const {
                     cap_bytes > allocated_bytes ? cap_bytes - allocated_bytes : 0);
 }
 
-Pool::Pool(std::string folder, PoolConfig config, int lock_fd)
+Pool::Pool(std::string folder, PoolConfig config, Fd lock)
     : folder_(std::move(folder)),
       config_(std::move(config)),
-      lock_fd_(lock_fd),
+      lock_(std::move(lock)),
       budget_(std::make_shared<AllocationBudget>(config_.size_cap_bytes)) {}
-
-Pool::~Pool() {
-    if (lock_fd_ >= 0) ::close(lock_fd_);
-}
 
 Result<void> Pool::check_free(const std::string& folder) {
     if (!fs::exists(folder)) return {};
@@ -172,15 +171,15 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& given, const PoolC
     if (!config.buffered) {
         if (const auto direct = probe_direct(folder); !direct) return undo(direct.error());
     }
-    const auto lock = lock_pool(folder);
+    auto lock = lock_pool(folder);
     if (!lock) return lock.error().code == Errc::kBusy ? fail(lock.error()) : undo(lock.error());
-    std::unique_ptr<Pool> pool(new Pool(folder, config, *lock));
+    std::unique_ptr<Pool> pool(new Pool(folder, config, std::move(*lock)));
     if (const auto folders = fs::make_folder(replicas_folder(folder)); !folders)
         return undo(folders.error());
     // The pool exists from the moment that its file has its name.
-    if (const auto written = fs::write_file(pool_file(folder), encode(config)); !written)
+    if (const auto written = write_pool_file(folder, config); !written)
         return undo(written.error());
-    if (const auto synced = fs::sync_folder(fs::parent_of(folder)); !synced) {
+    if (const auto synced = sync_folder(parent_of(folder)); !synced) {
         ::unlink(pool_file(folder).c_str());
         return undo(synced.error());
     }
@@ -191,7 +190,7 @@ Result<std::unique_ptr<Pool>> Pool::open(const std::string& given, std::uint32_t
     const std::string folder = without_slash(given);
     if (!fs::exists(pool_file(folder))) return fail(Errc::kNotFound, "no pool in this folder");
     constexpr std::uint32_t kStepMs = 20;
-    Result<int> lock = lock_pool(folder);
+    Result<Fd> lock = lock_pool(folder);
     for (std::uint32_t waited_ms = 0;
          !lock && lock.error().code == Errc::kBusy && waited_ms < lock_wait_ms;
          waited_ms += kStepMs) {
@@ -199,10 +198,9 @@ Result<std::unique_ptr<Pool>> Pool::open(const std::string& given, std::uint32_t
         lock = lock_pool(folder);
     }
     if (!lock) return fail(lock.error());
-    std::unique_ptr<Pool> pool(new Pool(folder, PoolConfig{}, *lock));
-    std::vector<std::byte> bytes;
-    TRY_ASSIGN(bytes, fs::read_file(pool_file(folder), kPoolBytes));
-    TRY_ASSIGN(pool->config_, decode(bytes));
+    std::unique_ptr<Pool> pool(new Pool(folder, PoolConfig{}, std::move(*lock)));
+    TRY_ASSIGN(const std::string file, read_file(pool_file(folder), kPoolBytes));
+    TRY_ASSIGN(pool->config_, decode(std::as_bytes(std::span(file))));
     pool->budget_->set_cap_bytes(pool->config_.size_cap_bytes);
     if (!pool->config_.buffered) {
         TRY(probe_direct(folder));
@@ -241,15 +239,6 @@ Result<PoolSpace> Pool::space() const {
     return space;
 }
 
-Result<void> Pool::set_size_cap(std::uint64_t size_cap_bytes) {
-    PoolConfig changed = config_;
-    changed.size_cap_bytes = size_cap_bytes;
-    TRY(fs::write_file(pool_file(folder_), encode(changed)));
-    config_ = changed;
-    budget_->set_cap_bytes(size_cap_bytes);
-    return {};
-}
-
 std::string Pool::replica_folder(ReplicaId id) const {
     return replicas_folder(folder_) + "/" + id.to_string();
 }
@@ -268,14 +257,12 @@ Result<std::vector<ReplicaEntry>> Pool::replicas() const {
 Result<void> Pool::remove_replica(ReplicaId id) {
     const std::string path = replica_folder(id);
     if (!fs::exists(path)) return {};
-    int lock_fd = -1;
-    TRY_ASSIGN(lock_fd, fs::lock_folder(path));
+    TRY_ASSIGN(Fd lock, fs::lock_folder(path));
     const bool renamed = ::rename(path.c_str(), (path + fs::kRemoving).c_str()) == 0;
-    const int error = errno;
-    ::close(lock_fd);
-    if (!renamed) return fail_errno(error, "remove replica");
+    lock.close();
+    if (!renamed) return fail_errno(errno, "remove replica");
     // Gone for good before anything of it is deleted; what is left after a crash is swept.
-    TRY(fs::sync_folder(replicas_folder(folder_)));
+    TRY(sync_folder(replicas_folder(folder_)));
     budget_->forget(id);
     return fs::remove_flat_folder(path + fs::kRemoving);
 }
@@ -288,7 +275,7 @@ Result<void> Pool::destroy() {
     ::rmdir(replicas_folder(folder_).c_str());
     ::unlink((folder_ + "/lock").c_str());
     ::rmdir(folder_.c_str());
-    return fs::sync_folder(fs::parent_of(folder_));
+    return sync_folder(parent_of(folder_));
 }
 
 }  // namespace ublkd::store

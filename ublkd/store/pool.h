@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/base/ids.h"
 #include "ublkd/base/result.h"
 #include "ublkd/store/allocation_budget.h"
@@ -62,7 +63,7 @@ class Pool {
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
     /// Gives the lock back. The stores of its replicas may live on (they hold budget()).
-    ~Pool();
+    ~Pool() = default;
 
     PoolId id() const { return config_.id; }
     const std::string& folder() const { return folder_; }
@@ -71,8 +72,6 @@ class Pool {
     const std::shared_ptr<AllocationBudget>& budget() const { return budget_; }
 
     Result<PoolSpace> space() const;
-    /// Durable.
-    Result<void> set_size_cap(std::uint64_t size_cap_bytes);
 
     /// Where the replica `id` lives or would live; made by ReplicaStore::create().
     std::string replica_folder(ReplicaId id) const;
@@ -85,12 +84,12 @@ class Pool {
     Result<void> destroy();
 
   private:
-    Pool(std::string folder, PoolConfig config, int lock_fd);
+    Pool(std::string folder, PoolConfig config, Fd lock);
     Result<void> sweep();
 
     std::string folder_;
     PoolConfig config_;
-    int lock_fd_ = -1;
+    Fd lock_;
     std::shared_ptr<AllocationBudget> budget_;
 };
 

@@ -76,14 +76,10 @@ io::Task<Result<void>> RealDiskFile::zero(ZeroMode mode, Range range) {
 RealDiskFolder::RealDiskFolder(io::Reactor& reactor, std::string path)
     : reactor_(&reactor), path_(std::move(path)) {}
 
-RealDiskFolder::~RealDiskFolder() {
-    if (lock_fd_ >= 0) ::close(lock_fd_);
-}
-
 std::string RealDiskFolder::folder() const { return making_ ? path_ + fs::kMaking : path_; }
 
 Result<void> RealDiskFolder::try_lock() {
-    TRY_ASSIGN(lock_fd_, fs::lock_folder(folder()));
+    TRY_ASSIGN(lock_, fs::lock_folder(folder()));
     return {};
 }
 
@@ -105,12 +101,12 @@ Result<void> RealDiskFolder::begin_making() {
 
 Result<void> RealDiskFolder::publish() {
     CHECK(making_, "publish() follows begin_making()");
-    TRY(fs::sync_folder(path_ + fs::kMaking));
+    TRY(sync_folder(path_ + fs::kMaking));
     if (const int error = faults::hit("store.publish")) return fail_errno(error, "publish replica");
     if (::rename((path_ + fs::kMaking).c_str(), path_.c_str()) != 0)
         return fail_errno(errno, "publish replica");
     making_ = false;
-    return fs::sync_folder(fs::parent_of(path_));
+    return sync_folder(parent_of(path_));
 }
 
 void RealDiskFolder::abandon() noexcept {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/io/file.h"
 #include "ublkd/store/disk_file.h"
 
@@ -43,7 +44,7 @@ class RealDiskFile final : public DiskFile {
 class RealDiskFolder final : public DiskFolder {
   public:
     RealDiskFolder(io::Reactor& reactor, std::string path);
-    ~RealDiskFolder() override;
+    ~RealDiskFolder() override = default;
 
     Result<void> try_lock() override;
     Result<std::unique_ptr<DiskFile>> open(const char* name, OpenMode mode) override;
@@ -57,7 +58,7 @@ class RealDiskFolder final : public DiskFolder {
     io::Reactor* reactor_;
     std::string path_;
     bool making_ = false;
-    int lock_fd_ = -1;
+    Fd lock_;
 };
 
 }  // namespace ublkd::store

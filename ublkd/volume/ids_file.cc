@@ -3,12 +3,13 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
 #include <system_error>
 #include <utility>
+
+#include "ublkd/base/fd.h"
 
 namespace ublkd::volume {
 namespace {
@@ -28,16 +29,11 @@ Result<void> make_room(int fd) {
 }
 
 Result<void*> map_file(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return fail_errno(errno, "open the file of applied ids");
-    if (const auto made = make_room(fd); !made) {
-        ::close(fd);
-        return fail(made.error());
-    }
-    void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    const int error = errno;
-    ::close(fd);
-    if (memory == MAP_FAILED) return fail_errno(error, "map the file of applied ids");
+    const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return fail_errno(errno, "open the file of applied ids");
+    TRY(make_room(file.get()));
+    void* const memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.get(), 0);
+    if (memory == MAP_FAILED) return fail_errno(errno, "map the file of applied ids");
     return memory;
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/base/fd.h"
 
 namespace ublkd::front::ublk {
 
@@ -89,27 +90,23 @@ Result<RetryIds> RetryIds::map(int fd, const Key& key) {
 
 Result<RetryIds> RetryIds::create(const std::string& path, const Key& key) {
     (void)::unlink(path.c_str());
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) return fail_errno(errno, "make the retry id file");
-    auto ids = map(fd, key);
-    ::close(fd);
+    const Fd file(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!file) return fail_errno(errno, "make the retry id file");
+    auto ids = map(file.get(), key);
     if (!ids) return ids;
     *ids->header_ = Header{kMagic, key.volume.value(), key.device_id, key.queues, key.depth, 0, {}};
     return ids;
 }
 
 Result<RetryIds> RetryIds::open(const std::string& path, const Key& key) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0) return fail_errno(errno, "open the retry id file");
+    const Fd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+    if (!file) return fail_errno(errno, "open the retry id file");
     struct stat info{};
     const std::size_t expected =
         sizeof(Header) + std::size_t{key.queues} * key.depth * sizeof(Slot);
-    if (fstat(fd, &info) != 0 || static_cast<std::size_t>(info.st_size) != expected) {
-        ::close(fd);
+    if (fstat(file.get(), &info) != 0 || static_cast<std::size_t>(info.st_size) != expected)
         return fail(Errc::kCorrupt, "size of the retry id file");
-    }
-    auto ids = map(fd, key);
-    ::close(fd);
+    auto ids = map(file.get(), key);
     if (!ids) return ids;
     const Header& header = *ids->header_;
     if (header.magic != kMagic) return fail(Errc::kCorrupt, "retry id file");
