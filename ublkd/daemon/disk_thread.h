@@ -8,22 +8,20 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 
 #include "ublkd/base/result.h"
+#include "ublkd/io/worker.h"
 
 namespace ublkd::daemon {
 
 class DiskThread {
   public:
-    explicit DiskThread(const std::string& name);
-    DiskThread(const DiskThread&) = delete;
-    DiskThread& operator=(const DiskThread&) = delete;
-    /// Waits for nothing: the thread ends when what it was given is done.
-    ~DiskThread();
+    explicit DiskThread(const std::string& name) : worker_(name, io::Worker::AtEnd::kLeave) {}
 
     /// What `function` returns; nullopt where it has not ended within `limit`, and at once, without
     /// the call, while an earlier one is that late.
@@ -51,12 +49,16 @@ class DiskThread {
     bool is_late() const;
 
   private:
-    struct State;
-    static void serve(const std::shared_ptr<State>& state);
+    struct State {
+        std::mutex mutex;
+        unsigned open = 0;  // calls that were given and have not ended
+        bool late = false;
+    };
     bool submit(std::function<void()> job);
     void set_late();
 
-    std::shared_ptr<State> state_;
+    std::shared_ptr<State> state_ = std::make_shared<State>();
+    io::Worker worker_;
 };
 
 }  // namespace ublkd::daemon

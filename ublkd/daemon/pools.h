@@ -94,7 +94,8 @@ class Pools final : public api::PoolControl {
         DiskThread looks;                   // for what takes no time where a disk answers
         DiskThread work;                    // for everything else
         /// Of stores, for calls that may block on the disk (volume::ReplicaPlace).
-        const std::shared_ptr<io::Worker> worker = std::make_shared<io::Worker>("pool");
+        const std::shared_ptr<io::Worker> worker =
+            std::make_shared<io::Worker>("pool", io::Worker::AtEnd::kLeave);
         std::mutex mutex;                   // of what follows; never held over a disk's call
         std::shared_ptr<store::Pool> pool;  // none: missing
         bool failed = false;

@@ -97,8 +97,10 @@ void Repair::round() {
     steps_.run("nbd", [this] { core_.engine->retry_nbd_tcp(); });
     steps_.run("pools", [this] { look_at_pools(); });
     steps_.run("replicas", [this] { remove_lost_replicas(); });
-    for (const VolumeId volume : volumes_->due())
+    for (const VolumeId volume : volumes_->due()) {
+        if (stopping_) return;
         steps_.run(volume.to_string(), [this, volume] { volumes_->look_after(volume); });
+    }
 }
 
 }  // namespace ublkd::daemon

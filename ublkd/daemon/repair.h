@@ -7,6 +7,7 @@
 // Owner: Daemon; stop() before the volumes shut down.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -41,7 +42,7 @@ class Repair {
     std::mutex mutex_;
     std::condition_variable wake_;
     bool woken_ = false;
-    bool stopping_ = false;
+    std::atomic<bool> stopping_ = false;
     std::thread thread_;
     Steps steps_;
 };

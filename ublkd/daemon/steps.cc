@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <system_error>
 #include <thread>
 
@@ -11,12 +12,14 @@ namespace ublkd::daemon {
 
 void Steps::run(const std::string& name, std::function<void()> step) {
     {
-        const std::lock_guard lock(mutex_);
-        if (!running_.insert(name).second) return;
+        std::unique_lock lock(mutex_);
+        if (running_.contains(name)) return;
+        while (!has_room()) ended_.wait_for(lock, kLong / 20);
+        if (!running_.emplace(name, Clock::now()).second) return;
     }
     try {
         std::thread([this, name, step = std::move(step)] {
-            (void)pthread_setname_np(pthread_self(), "repair-step");
+            (void)pthread_setname_np(pthread_self(), "step");
             step();
             end(name);
         }).detach();
@@ -24,6 +27,12 @@ void Steps::run(const std::string& name, std::function<void()> step) {
         log::warn("{} is left for later: {}", name, error.what());
         end(name);
     }
+}
+
+bool Steps::has_room() const {
+    const auto since = Clock::now() - kLong;
+    const auto young = [since](const auto& step) { return step.second > since; };
+    return std::ranges::count_if(running_, young) < kAtOnce;
 }
 
 void Steps::end(const std::string& name) {

@@ -7,6 +7,7 @@
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/steps.h"
 #include "ublkd/daemon/volumes.h"
 #include "ublkd/front/ublk/device_files.h"
 #include "ublkd/front/ublk/device_users.h"
@@ -202,9 +203,9 @@ void Volumes::take_stock() {
 }
 
 void Volumes::recover() {
-    std::vector<std::jthread> threads;
+    Steps steps;
     for (const VolumeId volume : due()) {
-        threads.emplace_back([this, volume] {
+        steps.run(volume.to_string(), [this, volume] {
             const auto ref = slot(volume);
             const Operation operation(ref->operation);
             if (!ending_) bring_back(ref, volume);

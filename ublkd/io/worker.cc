@@ -9,36 +9,36 @@ void name_this_thread(const std::string& name) {
 }
 }  // namespace
 
-Worker::Worker(std::string name)
-    : thread_([this, name = std::move(name)] {
+Worker::Worker(const std::string& name, AtEnd at_end)
+    : at_end_(at_end), thread_([state = state_, name] {
           name_this_thread(name);
-          serve();
+          serve(*state);
       }) {}
 
 Worker::~Worker() {
     {
-        const std::lock_guard lock(mutex_);
-        stopping_ = true;
+        const std::lock_guard lock(state_->mutex);
+        state_->ending = true;
     }
-    wake_.notify_one();
-    thread_.join();
+    state_->wake.notify_one();
+    at_end_ == AtEnd::kWait ? thread_.join() : thread_.detach();
 }
 
 void Worker::submit(std::function<void()> function) {
     {
-        const std::lock_guard lock(mutex_);
-        queue_.push_back(std::move(function));
+        const std::lock_guard lock(state_->mutex);
+        state_->queue.push_back(std::move(function));
     }
-    wake_.notify_one();
+    state_->wake.notify_one();
 }
 
-void Worker::serve() {
-    std::unique_lock lock(mutex_);
+void Worker::serve(State& state) {
+    std::unique_lock lock(state.mutex);
     for (;;) {
-        wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-        if (queue_.empty()) return;
-        auto function = std::move(queue_.front());
-        queue_.pop_front();
+        state.wake.wait(lock, [&] { return state.ending || !state.queue.empty(); });
+        if (state.queue.empty()) return;
+        auto function = std::move(state.queue.front());
+        state.queue.pop_front();
         lock.unlock();
         function();
         function = nullptr;

@@ -24,26 +24,34 @@ namespace ublkd::io {
 
 class Worker {
   public:
-    explicit Worker(std::string name);
+    /// What the destructor does about what is queued or under way: waits until it is done, or
+    /// leaves it to the thread, which ends by itself then: for calls that may hang.
+    enum class AtEnd { kWait, kLeave };
+    explicit Worker(const std::string& name, AtEnd at_end = AtEnd::kWait);
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
-    /// Runs what is queued, then ends the thread.
     ~Worker();
     /// Thread-safe.
     void submit(std::function<void()> function);
 
   private:
-    void serve();
-    std::mutex mutex_;
-    std::condition_variable wake_;
-    std::deque<std::function<void()>> queue_;
-    bool stopping_ = false;
+    struct State {
+        std::mutex mutex;
+        std::condition_variable wake;
+        std::deque<std::function<void()>> queue;
+        bool ending = false;
+    };
+    static void serve(State& state);
+
+    std::shared_ptr<State> state_ = std::make_shared<State>();
+    AtEnd at_end_;
     std::thread thread_;
 };
 
 /// co_await Offload<T>(worker, function): T is the function's result. Name the std::function before
 /// the co_await expression, and the Offload too (both have destructors). The function throws
-/// nothing. The Worker is destroyed before the reactor that waits for it.
+/// nothing. The Worker is destroyed before the reactor that waits for it; one that leaves its calls
+/// has ended them by then, or that reactor is never destroyed.
 template <class T>
 class Offload {
   public:

@@ -21,6 +21,18 @@ TEST_F(WorkerTest, WorkerRunsAllThatWasSubmittedInOrder) {
     for (int i = 0; i < 1000; ++i) EXPECT_EQ(seen[static_cast<std::size_t>(i)], i);
 }
 
+TEST_F(WorkerTest, OneThatLeavesItsCallsWaitsForNoneAndMakesThemAll) {
+    std::promise<void> disk;
+    std::promise<void> last;
+    {
+        Worker worker("test", Worker::AtEnd::kLeave);
+        worker.submit([answered = disk.get_future().share()] { answered.wait(); });
+        worker.submit([&last] { last.set_value(); });
+    }
+    disk.set_value();
+    EXPECT_EQ(last.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+}
+
 Task<int> offload_sum(Worker* worker, int times) {
     int sum = 0;
     for (int i = 0; i < times; ++i) {
