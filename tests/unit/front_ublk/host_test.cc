@@ -212,13 +212,12 @@ TEST(DeviceUsers, NamesWhatIsStackedUponIt) {
 
 TEST(OpenFiles, AreFoundByTheNumbersOfTheirDevice) {
     const std::string self = std::to_string(getpid());
-    EXPECT_FALSE(has_open(self, S_IFCHR, "1:9"));
+    EXPECT_FALSE(open_devices(self, S_IFCHR).contains("1:9"));
     const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     ASSERT_GE(fd, 0);
-    EXPECT_TRUE(has_open(self, S_IFCHR, "1:9"));
-    EXPECT_FALSE(has_open(self, S_IFBLK, "1:9"));
-    EXPECT_FALSE(has_open(self, S_IFCHR, ""));
-    EXPECT_FALSE(has_open("no-such-process", S_IFCHR, "1:9"));
+    EXPECT_TRUE(open_devices(self, S_IFCHR).contains("1:9"));
+    EXPECT_FALSE(open_devices(self, S_IFBLK).contains("1:9"));
+    EXPECT_TRUE(open_devices("no-such-process", S_IFCHR).empty());
     close(fd);
     const auto pids = processes();
     EXPECT_NE(std::find(pids.begin(), pids.end(), self), pids.end());

@@ -36,14 +36,21 @@ bool remove_scheduler(const std::string& sys_folder, const std::string& device_n
     return has_no_scheduler(sys_folder, device_name);
 }
 
+std::set<std::uint32_t> served_devices(const std::string& sys_folder,
+                                       const std::vector<std::uint32_t>& device_ids) {
+    std::set<std::string> open;
+    for (const std::string& pid : processes()) open.merge(open_devices(pid, S_IFCHR));
+    std::set<std::uint32_t> served;
+    for (const std::uint32_t id : device_ids) {
+        std::ifstream file(fmt::format("{}/class/ublk-char/ublkc{}/dev", sys_folder, id));
+        std::string numbers;  // none: there is no such device
+        if (std::getline(file, numbers) && open.contains(numbers)) served.insert(id);
+    }
+    return served;
+}
+
 bool server_is_alive(const std::string& sys_folder, std::uint32_t device_id) {
-    std::ifstream file(fmt::format("{}/class/ublk-char/ublkc{}/dev", sys_folder, device_id));
-    std::string numbers;
-    if (!std::getline(file, numbers)) return false;  // there is no such device
-    const auto pids = processes();
-    return std::any_of(pids.begin(), pids.end(), [&numbers](const std::string& pid) {
-        return has_open(pid, S_IFCHR, numbers);
-    });
+    return !served_devices(sys_folder, {device_id}).empty();
 }
 
 std::vector<std::uint32_t> list_device_ids(const std::string& sys_folder) {

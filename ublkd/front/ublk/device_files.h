@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,11 @@ namespace ublkd::front::ublk {
 bool remove_scheduler(const std::string& sys_folder, const std::string& device_name);
 /// True where the device has no I/O scheduler.
 bool has_no_scheduler(const std::string& sys_folder, const std::string& device_name);
-/// True where a process has /dev/ublkc<device_id> open, under whatever name: the device's server,
-/// also one that has not started it yet. (The pid that the kernel keeps may be of a dead process,
-/// or of another one by now.) Needs root to see the processes of others.
+/// Those of `device_ids` whose /dev/ublkcN a process has open, under whatever name: the device's
+/// server, also one that has not started it yet. (The pid that the kernel keeps may be of a dead
+/// process, or of another one by now.) Needs root to see the processes of others.
+std::set<std::uint32_t> served_devices(const std::string& sys_folder,
+                                       const std::vector<std::uint32_t>& device_ids);
 bool server_is_alive(const std::string& sys_folder, std::uint32_t device_id);
 /// Numbers of all ublk devices of the machine, ascending.
 std::vector<std::uint32_t> list_device_ids(const std::string& sys_folder);

@@ -41,18 +41,21 @@ std::vector<Part> parts_of(const std::string& device_name, const std::string& sy
     return parts;
 }
 
-void add_mounts(const Part& part, const std::string& pid, std::set<std::string>& users) {
-    for (const Mount& mount : mounts_of(pid)) {
-        if (mount.numbers == part.numbers)
-            users.insert(fmt::format("{} mounted on {}", part.name, mount.place));
-    }
-}
-
-void add_open(const Part& part, const std::string& pid, std::set<std::string>& users) {
+/// Of one process: what it has mounted, and open.
+void add_process(const std::vector<Part>& parts, const std::string& pid,
+                 std::set<std::string>& users) {
+    const auto mounts = mounts_of(pid);
+    const auto open = open_devices(pid, S_IFBLK);
     const std::string command = first_line("/proc/" + pid + "/comm");
-    if (command.find("udev") != std::string::npos) return;  // looks at each new disk, for a moment
-    if (has_open(pid, S_IFBLK, part.numbers))
-        users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
+    const bool looks = command.find("udev") != std::string::npos;  // at each new disk, for a moment
+    for (const Part& part : parts) {
+        for (const Mount& mount : mounts) {
+            if (mount.numbers == part.numbers)
+                users.insert(fmt::format("{} mounted on {}", part.name, mount.place));
+        }
+        if (!looks && open.contains(part.numbers))
+            users.insert(fmt::format("{} open by {} (pid {})", part.name, command, pid));
+    }
 }
 
 void add_holders(const Part& part, const std::string& device_name, const std::string& sys_folder,
@@ -87,13 +90,9 @@ std::vector<std::string> device_users(const std::string& device_name,
                                       const std::string& sys_folder, LookBy look) {
     std::set<std::string> users;
     const auto parts = parts_of(device_name, sys_folder);
-    const auto pids = processes();
+    for (const std::string& pid : processes()) add_process(parts, pid, users);
     bool claimed = false;
     for (const Part& part : parts) {
-        for (const std::string& pid : pids) {
-            add_mounts(part, pid, users);
-            add_open(part, pid, users);
-        }
         add_holders(part, device_name, sys_folder, users);
         add_swap(part, device_folder, users);
         claimed = claimed || (look == LookBy::kOpening && is_claimed(part, device_folder));

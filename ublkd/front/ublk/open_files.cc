@@ -19,18 +19,18 @@ std::vector<std::string> processes() {
     return pids;
 }
 
-bool has_open(const std::string& pid, mode_t kind, const std::string& numbers) {
+std::set<std::string> open_devices(const std::string& pid, mode_t kind) {
+    std::set<std::string> found;
     std::error_code error;
     for (fs::directory_iterator it("/proc/" + pid + "/fd", error), end; !error && it != end;
          it.increment(error)) {
         struct statx info{};
         // Without asking the server of a network or FUSE file, which may not answer.
-        if (statx(AT_FDCWD, it->path().c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &info) != 0 ||
-            (info.stx_mode & S_IFMT) != kind)
-            continue;
-        if (fmt::format("{}:{}", info.stx_rdev_major, info.stx_rdev_minor) == numbers) return true;
+        if (statx(AT_FDCWD, it->path().c_str(), AT_STATX_DONT_SYNC, STATX_TYPE, &info) == 0 &&
+            (info.stx_mode & S_IFMT) == kind)
+            found.insert(fmt::format("{}:{}", info.stx_rdev_major, info.stx_rdev_minor));
     }
-    return false;
+    return found;
 }
 
 }  // namespace ublkd::front::ublk

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,8 @@ namespace ublkd::front::ublk {
 
 /// Numeric names in /proc.
 std::vector<std::string> processes();
-/// True where the process has the device `numbers` ("252:0") of the kind S_IFBLK or S_IFCHR open.
+/// The numbers ("252:0") of the devices of the kind S_IFBLK or S_IFCHR that the process has open.
 /// Needs root to see the files of others.
-bool has_open(const std::string& pid, mode_t kind, const std::string& numbers);
+std::set<std::string> open_devices(const std::string& pid, mode_t kind);
 
 }  // namespace ublkd::front::ublk

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "ublkd/base/log.h"
 #include "ublkd/front/ublk/device_files.h"
@@ -45,9 +46,17 @@ io::Task<Result<std::vector<FoundDevice>>> find_devices(const UblkEnvironment* e
         FoundDevice found;
         found.info = *info;
         found.ours = is_our_tag(info->server_flags);
-        found.server_alive = co_await has_server(environment, id);
-        found.condition = condition_of(found);
         all.push_back(found);
+    }
+    if (all.empty()) co_return all;
+    std::function<std::set<std::uint32_t>()> question = [environment, &ids] {
+        return served_devices(environment->sys_folder, ids);
+    };
+    io::Offload<std::set<std::uint32_t>> offload(*environment->worker, question);
+    const auto served = co_await offload;
+    for (FoundDevice& found : all) {
+        found.server_alive = served.contains(found.info.device_id);
+        found.condition = condition_of(found);
     }
     co_return all;
 }

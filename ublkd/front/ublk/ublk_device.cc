@@ -111,6 +111,7 @@ class UblkDevice::Impl {
     io::Task<void> settle();
     io::Task<void> make_names();
     void add_partitions();
+    io::Task<Result<void>> remove_files();
     io::Task<Result<void>> tear_down();
     void let_go();
     RetryIds::Key key() const;
@@ -319,13 +320,7 @@ io::Task<Result<void>> UblkDevice::Impl::give_up_lost(const char* why) {
                options_.volume.to_string(), why);
     const auto removed = co_await remove_device(environment_, info_.device_id);
     if (!removed) co_return fail(removed.error());
-    const DeviceLinks names = links();
-    std::function<Result<void>()> unlink = [this, &names]() -> Result<void> {
-        names.remove();
-        (void)::unlink(ids_path().c_str());
-        return {};
-    };
-    CO_TRY(co_await on_worker(&unlink));
+    CO_TRY(co_await remove_files());
     co_return fail(Errc::kClosed, "the device could not be recovered and was removed");
 }
 
@@ -473,6 +468,17 @@ io::Task<Result<void>> UblkDevice::Impl::stop() {
     co_return stopped;
 }
 
+/// The device's names and its file of retry ids.
+io::Task<Result<void>> UblkDevice::Impl::remove_files() {
+    const DeviceLinks names = links();
+    std::function<Result<void>()> unlink = [this, &names]() -> Result<void> {
+        names.remove();
+        (void)::unlink(ids_path().c_str());
+        return {};
+    };
+    co_return co_await on_worker(&unlink);
+}
+
 /// STOP_DEV while the queues serve (it flushes the page cache through us), then the tags come back,
 /// then the device's file is closed, and only then DEL_DEV, which waits for that.
 io::Task<Result<void>> UblkDevice::Impl::tear_down() {
@@ -488,13 +494,7 @@ io::Task<Result<void>> UblkDevice::Impl::tear_down() {
     }
     CO_TRY(pass("ublk.before_del_dev"));
     const auto removed = co_await control_.remove(info_.device_id);
-    const DeviceLinks names = links();
-    std::function<Result<void>()> unlink = [this, &names]() -> Result<void> {
-        names.remove();
-        (void)::unlink(ids_path().c_str());
-        return {};
-    };
-    CO_TRY(co_await on_worker(&unlink));
+    CO_TRY(co_await remove_files());
     co_return removed;
 }
 
