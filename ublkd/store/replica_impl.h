@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "ublkd/store/change_queue.h"
+#include "ublkd/io/change_queue.h"
 #include "ublkd/store/map_file.h"
 #include "ublkd/store/replica_store.h"
 #include "ublkd/store/superblock_file.h"
@@ -150,7 +150,7 @@ class ReplicaStore::Impl {
     bool can_zero_range_ = true;
     bool unflushed_ = true;  // a change has ended since the last flush began
 
-    ChangeQueue changes_;
+    io::ChangeQueue changes_;
     std::vector<std::uint32_t> changing_;  // per region: changes under way
     std::vector<std::uint64_t> changed_;   // per region: epoch of the newest change
     std::uint64_t epoch_ = 1;
@@ -173,7 +173,7 @@ class UnderWay {
   private:
     ReplicaStore::Impl* impl_;
     Range range_;
-    Queued queued_;
+    io::Queued queued_;
 };
 
 }  // namespace ublkd::store

@@ -25,7 +25,7 @@ io::Task<Result<void>> ReplicaStore::Impl::read(std::uint64_t offset_bytes,
 /// From the page cache: not while a write to the same sectors is copied there.
 io::Task<Result<void>> ReplicaStore::Impl::read_queued(std::uint64_t offset_bytes,
                                                        std::span<std::byte> into) {
-    Queued queued(&changes_, Range{offset_bytes, into.size()}, false);
+    io::Queued queued(&changes_, Range{offset_bytes, into.size()}, false);
     while (queued.must_wait()) co_await queued.one_ended();
     co_return co_await get(offset_bytes, into);
 }

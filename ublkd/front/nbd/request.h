@@ -11,9 +11,9 @@
 
 #include "ublkd/base/result.h"
 #include "ublkd/front/nbd/aligned_memory.h"
-#include "ublkd/front/nbd/change_order.h"
 #include "ublkd/front/nbd/protocol.h"
 #include "ublkd/io/buffer_pool.h"
+#include "ublkd/io/change_queue.h"
 #include "ublkd/io/sync.h"
 
 namespace ublkd::front::nbd {
@@ -37,7 +37,7 @@ struct Request {
     bool failed = false;
     Error error{};  // the first one, where failed
 
-    ChangeOrder::Change change;
+    io::QueuedChange change;
 
     // The reply: `head`, then `body`.
     std::array<std::byte, 36> head;

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/front/nbd/transmission.h"
 
 namespace ublkd::front::nbd {
@@ -111,21 +112,25 @@ io::Task<void> Transmission::serve_large_read(Request* request) {
     finish(request, result, request->large.span().subspan(skew, request->wire.length_bytes));
 }
 
+bool Transmission::must_wait(const io::QueuedChange& change) const {
+    return shared_->changes.must_wait(change) && !faults::rule_off("rule.nbd_change_order");
+}
+
 io::Task<void> Transmission::serve_write(Request* request) {
     const Range payload = request->range();
     const Range blocks = blocks_of(payload);
     request->change.range = blocks;
-    request->change.modifies = blocks != payload;
-    if (!shared_->order.start(&request->change))
-        co_await shared_->order.wait_turn(&request->change);
+    request->change.exclusive = blocks != payload;
+    shared_->changes.add(&request->change);
+    while (must_wait(request->change)) co_await shared_->changes.one_ended();
     Result<void> result;
-    if (request->change.modifies)
+    if (request->change.exclusive)
         result = co_await fill_edges(request->buffer.span(), blocks, payload);
     if (result) {
         const block::WriteOptions options{.fua = request->has_flag(kFua)};
         result = co_await device_->write(blocks.offset_bytes, request->buffer.span(), options);
     }
-    shared_->order.end(&request->change);
+    shared_->changes.remove(&request->change);
     if (request->parent != nullptr) {
         finish_part(request, result);
     } else {
@@ -169,16 +174,16 @@ io::Task<void> Transmission::serve_trim(Request* request) {
     Result<void> result;
     if (at < end) {
         request->change.range = Range{at, end - at};
-        request->change.modifies = false;
-        if (!shared_->order.start(&request->change))
-            co_await shared_->order.wait_turn(&request->change);
+        request->change.exclusive = false;
+        shared_->changes.add(&request->change);
+        while (must_wait(request->change)) co_await shared_->changes.one_ended();
         const block::WriteOptions options{.fua = request->has_flag(kFua)};
         while (at < end && result) {
             const std::uint64_t bytes = std::min(end - at, geometry_.max_range_bytes);
             result = co_await device_->discard(Range{at, bytes}, options);
             at += bytes;
         }
-        shared_->order.end(&request->change);
+        shared_->changes.remove(&request->change);
     }
     finish(request, result);
 }
@@ -206,10 +211,11 @@ io::Task<void> Transmission::serve_write_zeroes(Request* request) {
 }
 
 io::Task<Result<void>> Transmission::zero_blocks(Range range, const WireRequest& wire,
-                                                 ChangeOrder::Change* change) {
+                                                 io::QueuedChange* change) {
     change->range = range;
-    change->modifies = false;
-    if (!shared_->order.start(change)) co_await shared_->order.wait_turn(change);
+    change->exclusive = false;
+    shared_->changes.add(change);
+    while (must_wait(*change)) co_await shared_->changes.one_ended();
     const block::ZeroOptions options{.fua = (wire.flags & kFua) != 0,
                                      .keep_allocated = (wire.flags & kNoHole) != 0,
                                      .fast_only = (wire.flags & kFastZero) != 0};
@@ -219,7 +225,7 @@ io::Task<Result<void>> Transmission::zero_blocks(Range range, const WireRequest&
         result = co_await device_->write_zeroes(Range{at, bytes}, options);
         at += bytes;
     }
-    shared_->order.end(change);
+    shared_->changes.remove(change);
     co_return result;
 }
 
@@ -228,8 +234,9 @@ io::Task<Result<void>> Transmission::zero_edge(Range range, bool fua) {
     const Range block = blocks_of(range);
     const AlignedMemory old(block.length_bytes);
     if (!old) co_return fail(Errc::kExhausted, "memory for a read-modify-write");
-    ChangeOrder::Change change{.range = block, .modifies = true};
-    if (!shared_->order.start(&change)) co_await shared_->order.wait_turn(&change);
+    io::QueuedChange change{.range = block, .exclusive = true};
+    shared_->changes.add(&change);
+    while (must_wait(change)) co_await shared_->changes.one_ended();
     Result<void> result = co_await device_->read(block.offset_bytes, old.span());
     if (result) {
         std::memset(old.span().data() + (range.offset_bytes - block.offset_bytes), 0,
@@ -237,7 +244,7 @@ io::Task<Result<void>> Transmission::zero_edge(Range range, bool fua) {
         const block::WriteOptions options{.fua = fua};
         result = co_await device_->write(block.offset_bytes, old.span(), options);
     }
-    shared_->order.end(&change);
+    shared_->changes.remove(&change);
     co_return result;
 }
 

@@ -22,7 +22,6 @@
 #include <span>
 #include <vector>
 
-#include "ublkd/front/nbd/change_order.h"
 #include "ublkd/front/nbd/handshake.h"
 #include "ublkd/front/nbd/request.h"
 #include "ublkd/io/buffer_pool.h"
@@ -44,7 +43,10 @@ struct SharedExport {
     block::BlockDevice* device = nullptr;
     io::Reactor* reactor = nullptr;
     io::BufferPool* buffers = nullptr;
-    ChangeOrder order;
+    /// Changes of whole logical blocks, on any connection. NBD clients that did not ask for block
+    /// sizes may write single bytes: a read-modify-write here, exclusive, so that no write beside
+    /// it is lost.
+    io::ChangeQueue changes;
     /// Memory for reads of more than 512 KiB, which must be whole before their reply begins.
     static constexpr std::uint64_t kLargeReadBytes = 2ULL * kMaxPayloadBytes;
     io::Semaphore large_reads{kLargeReadBytes};
@@ -113,7 +115,8 @@ class Transmission {
     io::Task<Result<void>> fill_edges(std::span<std::byte> blocks, Range covered, Range payload);
     io::Task<Result<void>> zero_edge(Range range, bool fua);
     io::Task<Result<void>> zero_blocks(Range range, const WireRequest& wire,
-                                       ChangeOrder::Change* change);
+                                       io::QueuedChange* change);
+    bool must_wait(const io::QueuedChange& change) const;
 
     // reply.cc: bytes out
     void finish(Request* request, const Result<void>& result, std::span<const std::byte> data = {});

@@ -1,8 +1,7 @@
-// The changes (writes, zeroing) that are under way on a replica, in order of arrival. Most run side
-// by side; an exclusive one (a read-modify-write of a page, a hole) waits for earlier ones that it
-// overlaps, and later ones wait for it. Without O_DIRECT each change is exclusive and reads queue
-// too: a page cache copies sectors byte by byte. The nodes live in the requests' coroutine frames:
-// no heap. While nothing exclusive is under way a change costs two pointer updates.
+// Changes (writes, zeroing) of one device that are under way, in order of arrival. Most run side by
+// side; an exclusive one (a read-modify-write, a hole) waits for earlier ones that it overlaps, and
+// later ones wait for it, so nobody waits in a ring. The nodes live in the requests: no heap. While
+// nothing exclusive is under way a change costs two pointer updates.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +10,10 @@
 #include "ublkd/base/units.h"
 #include "ublkd/io/sync.h"
 
-namespace ublkd::store {
+namespace ublkd::io {
 
 struct QueuedChange {
-    Range range;  // whole pages
+    Range range;  // whole blocks
     bool exclusive = false;
     QueuedChange* earlier = nullptr;
     QueuedChange* later = nullptr;
@@ -25,13 +24,12 @@ class ChangeQueue {
     ChangeQueue() = default;
     ChangeQueue(const ChangeQueue&) = delete;
     ChangeQueue& operator=(const ChangeQueue&) = delete;
-    ~ChangeQueue() {
-        CHECK(newest_ == nullptr, "no request is under way when a store is destroyed");
-    }
+    ~ChangeQueue() { CHECK(newest_ == nullptr, "all changes have ended"); }
 
     bool empty() const { return newest_ == nullptr; }
     void add(QueuedChange* change) {
         change->earlier = newest_;
+        change->later = nullptr;
         if (newest_ != nullptr) newest_->later = change;
         newest_ = change;
         if (change->exclusive) ++exclusive_;
@@ -55,12 +53,12 @@ class ChangeQueue {
         }
         return false;
     }
-    io::Event::Awaiter one_ended() { return ended_.wait(); }
+    Event::Awaiter one_ended() { return ended_.wait(); }
 
   private:
     QueuedChange* newest_ = nullptr;
     std::uint64_t exclusive_ = 0;
-    io::Event ended_;
+    Event ended_;
 };
 
 /// A place in the queue for as long as it lives.
@@ -74,11 +72,11 @@ class Queued {
     Queued& operator=(const Queued&) = delete;
     ~Queued() { queue_->remove(&change_); }
     bool must_wait() const { return queue_->must_wait(change_); }
-    io::Event::Awaiter one_ended() { return queue_->one_ended(); }
+    Event::Awaiter one_ended() { return queue_->one_ended(); }
 
   private:
     ChangeQueue* queue_;
     QueuedChange change_;
 };
 
-}  // namespace ublkd::store
+}  // namespace ublkd::io
