@@ -186,6 +186,7 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
+    reader.number("resync", "rate_mib_s", into.resync_mib_s, 0, 1048576);
     reader.number("data", "reactors", into.reactors, 0, 64);
     reader.number("data", "buffer_mib", into.buffer_mib, 4, 65536);
     return reader.done();
@@ -247,6 +248,9 @@ enabled = {}               # /dev/ublkbN where the kernel has it
 boot_wait_s = {}           # seconds that volumes wait after a boot for pools that are missing
 replace_after_s = {}      # seconds; then a replica whose pool is missing or failed is replaced
 
+[resync]
+rate_mib_s = {}             # MiB a second of each copy to a new replica; 0: as fast as it goes
+
 [data]
 reactors = {}               # threads that serve volumes; 0: half the processors
 buffer_mib = {}             # memory for requests in flight, of each reactor
@@ -258,7 +262,7 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
                    ? ""
                    : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
         configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
-        configuration.reactors, configuration.buffer_mib);
+        configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

@@ -28,6 +28,7 @@ struct Configuration {
     unsigned boot_wait_s = 30;       // for pools that are missing, before volumes are started
     unsigned replace_after_s = 300;  // a volume in no use gets another replica for one whose pool
                                      // has been away for so long
+    std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
 
     std::string database() const { return state_dir + "/metadata.db"; }
     std::string host_file() const { return state_dir + "/host-id"; }

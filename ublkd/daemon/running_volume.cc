@@ -19,6 +19,7 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
     config.replicas = std::move(places);
     config.run_dir = core.configuration->run_dir;
     config.boot_id = core.boot_id;
+    config.copy_bytes_per_second = core.configuration->resync_mib_s * kMiB;
     std::shared_ptr<RunningVolume> made(new RunningVolume(&core.engine->lane_of(record.id)));
     Lane& lane = made->lane();
     auto started = io::run_on(lane.reactor(), [&] {
