@@ -91,7 +91,10 @@ std::vector<Command> volume_commands();
 std::vector<Command> attachment_commands();
 std::vector<Command> pool_commands();
 std::vector<Command> instance_commands();
-std::vector<Command> small_commands();
+std::vector<Command> permission_commands();
+std::vector<Command> event_commands();
+std::vector<Command> rescue_commands();
+std::vector<Command> tag_commands();
 /// Aliases of them.
 std::vector<Command> aws_commands(const std::vector<Command>& targets);
 

@@ -13,10 +13,12 @@
 #include "ublkd/api/server.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
+#include "ublkd/daemon/instances.h"
+#include "ublkd/daemon/permissions.h"
 #include "ublkd/daemon/repair.h"
-#include "ublkd/daemon/small_controls.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/daemon/system_control.h"
+#include "ublkd/daemon/tag_control.h"
 
 namespace ublkd::daemon {
 
