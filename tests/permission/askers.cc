@@ -1,5 +1,6 @@
 #include "tests/permission/askers.h"
 
+#include <gtest/gtest.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -153,6 +154,15 @@ Tally tally(const Board& board) {
         }
     }
     return sum;
+}
+
+void expect_one_grant_each(const Board& board) {
+    const Tally sum = tally(board);
+    EXPECT_EQ(sum.granted_once, board.questions());
+    EXPECT_EQ(sum.granted_twice, 0u);
+    EXPECT_EQ(sum.granted_never, 0u);
+    EXPECT_EQ(sum.odd, 0u);
+    EXPECT_EQ(sum.wrong_holder, 0u);
 }
 
 }  // namespace ublkd::permission_test

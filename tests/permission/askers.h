@@ -89,5 +89,6 @@ struct Tally {
     unsigned lost_answers = 0;
 };
 Tally tally(const Board& board);
+void expect_one_grant_each(const Board& board);
 
 }  // namespace ublkd::permission_test

@@ -33,15 +33,6 @@ void ask_all(const Board& board, const std::string& socket, const std::string& p
     }
 }
 
-void expect_one_grant_each(const Board& board) {
-    const Tally sum = tally(board);
-    EXPECT_EQ(sum.granted_once, board.questions());
-    EXPECT_EQ(sum.granted_twice, 0u);
-    EXPECT_EQ(sum.granted_never, 0u);
-    EXPECT_EQ(sum.odd, 0u);
-    EXPECT_EQ(sum.wrong_holder, 0u);
-}
-
 class Permission : public ::testing::Test {
   protected:
     void SetUp() override {
@@ -79,6 +70,15 @@ class Permission : public ::testing::Test {
             EXPECT_EQ(daemon_.ended_by(), SIGKILL);
             daemon_.launch(--left > 0 ? faults : "");  // it may die again at once: no waiting
         };
+    }
+    /// Eight askers of 200 resources; the daemon dies five times by `faults`.
+    Tally crowd_with_deaths_at(const std::string& faults) {
+        restart(faults);
+        const Board board(8, 200);
+        EXPECT_TRUE(run_askers(board, "vol-1", reviving(faults, 5), 180));
+        EXPECT_EQ(deaths_, 5);
+        expect_one_grant_each(board);
+        return tally(board);
     }
 
     Daemon daemon_;
@@ -143,32 +143,15 @@ TEST_F(Permission, P2_KilledBetweenStoreAndAnswerOnlyTheSameHostWins) {
 }
 
 TEST_F(Permission, P2_CrowdKilledBeforeTheStoreGetsOneGrantEach) {
-    const std::string faults = "permission.before_store=crash@7";
-    restart(faults);
-    const Board board(8, 200);
-    ASSERT_TRUE(run_askers(board, "vol-1", reviving(faults, 5), 180));
-    EXPECT_EQ(deaths_, 5);
-    EXPECT_GT(tally(board).lost_answers, 0u);
-    expect_one_grant_each(board);
+    EXPECT_GT(crowd_with_deaths_at("permission.before_store=crash@7").lost_answers, 0u);
 }
 
 TEST_F(Permission, P2_CrowdKilledInTheMiddleOfTheRecordGetsOneGrantEach) {
-    const std::string faults = "metadata.before_commit=crash@7";
-    restart(faults);
-    const Board board(8, 200);
-    ASSERT_TRUE(run_askers(board, "vol-1", reviving(faults, 5), 180));
-    EXPECT_EQ(deaths_, 5);
-    expect_one_grant_each(board);
+    crowd_with_deaths_at("metadata.before_commit=crash@7");
 }
 
 TEST_F(Permission, P2_CrowdKilledBetweenStoreAndAnswerGetsOneGrantEach) {
-    const std::string faults = "permission.after_store=crash@7";
-    restart(faults);
-    const Board board(8, 200);
-    ASSERT_TRUE(run_askers(board, "vol-1", reviving(faults, 5), 180));
-    EXPECT_EQ(deaths_, 5);
-    EXPECT_GT(tally(board).lost_answers, 0u);
-    expect_one_grant_each(board);
+    EXPECT_GT(crowd_with_deaths_at("permission.after_store=crash@7").lost_answers, 0u);
 }
 
 TEST_F(Permission, P2_KilledAtRandomMomentsOneGrantEach) {
