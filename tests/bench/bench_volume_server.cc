@@ -14,6 +14,7 @@
 #include <string>
 
 #include "tests/bench/ublk_export.h"
+#include "tests/suites/found_volume.h"
 #include "ublkd/front/nbd/nbd_server.h"
 #include "ublkd/volume/volume.h"
 
@@ -92,7 +93,7 @@ io::Task<Result<void>> serve(io::Reactor* reactor, io::BufferPool* front_buffers
                              int signals) {
     MemoryAuthority authority;
     const volume::VolumeConfig config = config_of(*arguments);
-    CO_TRY(co_await volume::Volume::create(reactor, store_buffers, config, &authority));
+    CO_TRY(co_await suites::found_volume(reactor, store_buffers, config, &authority));
     std::unique_ptr<volume::Volume> volume;
     CO_TRY_ASSIGN(volume, co_await volume::Volume::start(reactor, store_buffers, config, &authority,
                                                          nullptr));
@@ -143,8 +144,8 @@ int main(int argc, char** argv) {
     sigaddset(&stop_signals, SIGINT);
     sigprocmask(SIG_BLOCK, &stop_signals, nullptr);
     auto reactor = io::Reactor::create();
-    auto front_buffers = io::BufferPool::create(48 * kMiB, true);
-    auto store_buffers = io::BufferPool::create(16 * kMiB, true);
+    auto front_buffers = io::BufferPool::create(48 * kMiB);
+    auto store_buffers = io::BufferPool::create(16 * kMiB);
     if (!reactor || !front_buffers || !store_buffers) return 1;
     const auto served = (*reactor)->run_until_complete(
         serve(reactor->get(), front_buffers->get(), store_buffers->get(), &arguments,

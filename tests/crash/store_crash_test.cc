@@ -46,7 +46,7 @@ class StoreCrash : public ::testing::Test {
     }
 
     std::unique_ptr<io::Reactor> reactor_ = std::move(*io::Reactor::create());
-    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(4 * kMiB, false));
+    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(4 * kMiB));
 
   private:
     std::string search_moments(Search& search, RecordedDisk& disk, const StoreHistory& history,

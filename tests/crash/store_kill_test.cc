@@ -123,7 +123,7 @@ class Process {
     }
     std::string folder_;
     std::unique_ptr<io::Reactor> reactor_ = std::move(*io::Reactor::create());
-    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(kMiB, false));
+    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(kMiB));
     AlignedMemory memory_{kMaxIoBytes};
     std::unique_ptr<Pool> pool_;
     std::unique_ptr<ReplicaStore> store_;

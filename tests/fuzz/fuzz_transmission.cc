@@ -74,7 +74,7 @@ struct World {
 
     World() {
         auto made = io::Reactor::create({.entries = 128, .registered_files = 16});
-        auto pool = io::BufferPool::create(4 * kMiB, false);
+        auto pool = io::BufferPool::create(4 * kMiB);
         CHECK(made && pool, "a reactor and its buffers");
         reactor = std::move(*made);
         buffers = std::move(*pool);

@@ -98,7 +98,7 @@ io::Task<void> wait_for_signal(io::Reactor* reactor, int signals) {
 
 int serve(const Arguments& arguments, int signals) {
     auto reactor = io::Reactor::create();
-    auto buffers = io::BufferPool::create(64 * kMiB, false);
+    auto buffers = io::BufferPool::create(64 * kMiB);
     if (!reactor || !buffers) return 1;
     MemoryDirectory directory(reactor->get(), arguments);
     front::nbd::NbdServer server(reactor->get(), buffers->get(), &directory);

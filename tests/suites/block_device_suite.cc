@@ -19,7 +19,7 @@ void BlockDeviceSuite::SetUp() {
     auto reactor = io::Reactor::create(io::ReactorOptions{.entries = 256, .registered_files = 64});
     ASSERT_TRUE(reactor) << to_string(reactor.error());
     reactor_ = std::move(*reactor);
-    auto buffers = io::BufferPool::create(8 * kMiB, false);
+    auto buffers = io::BufferPool::create(8 * kMiB);
     ASSERT_TRUE(buffers) << to_string(buffers.error());
     buffers_ = std::move(*buffers);
     subject_ = GetParam().make();

@@ -183,13 +183,6 @@ std::string Json::as_string(std::string_view fallback) const {
     return value != nullptr ? *value : std::string(fallback);
 }
 
-double Json::as_double(double fallback) const {
-    if (const auto* value = std::get_if<double>(&value_)) return *value;
-    if (const auto* value = std::get_if<std::int64_t>(&value_)) return static_cast<double>(*value);
-    if (const auto* value = std::get_if<std::uint64_t>(&value_)) return static_cast<double>(*value);
-    return fallback;
-}
-
 std::optional<std::uint64_t> Json::as_u64() const {
     if (const auto* value = std::get_if<std::uint64_t>(&value_)) return *value;
     if (const auto* value = std::get_if<std::int64_t>(&value_)) {

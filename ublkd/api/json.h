@@ -56,7 +56,6 @@ class Json {
     // What is not of the type asked for gives the fallback.
     bool as_bool(bool fallback = false) const;
     std::string as_string(std::string_view fallback = "") const;
-    double as_double(double fallback = 0) const;
     /// Integers, and doubles that are one; nullopt for all else and for what does not fit.
     std::optional<std::uint64_t> as_u64() const;
     std::uint64_t u64(std::uint64_t fallback = 0) const { return as_u64().value_or(fallback); }

@@ -48,8 +48,8 @@ Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration
     for (unsigned i = 0; i < reactor_count(configuration); ++i) {
         auto lane = std::make_unique<Lane>();
         const auto half = static_cast<std::size_t>(configuration.buffer_mib * kMiB / 2);
-        TRY_ASSIGN(lane->front_buffers, io::BufferPool::create(half, false));
-        TRY_ASSIGN(lane->volume_buffers, io::BufferPool::create(half, false));
+        TRY_ASSIGN(lane->front_buffers, io::BufferPool::create(half));
+        TRY_ASSIGN(lane->volume_buffers, io::BufferPool::create(half));
         TRY_ASSIGN(lane->thread, io::ReactorThread::start(fmt::format("reactor-{}", i), {}));
         engine->lanes_.push_back(std::move(lane));
     }

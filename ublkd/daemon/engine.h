@@ -61,7 +61,6 @@ class Engine {
     ~Engine();
 
     Lane& lane_of(VolumeId volume) { return *lanes_[volume.value() % lanes_.size()]; }
-    NbdExports& exports() { return exports_; }
     /// Listens where the configuration says. Called when the volumes that were attached are back.
     /// A TCP port that is taken, say by a user of this machine, keeps nobody else's volume from
     /// being served: nbd_tcp_trouble() tells why, retry_nbd_tcp() tries again.

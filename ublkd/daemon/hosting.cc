@@ -4,39 +4,10 @@
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
-#include "ublkd/store/replica_store.h"
+#include "ublkd/volume/founding.h"
 
 namespace ublkd::daemon {
 namespace {
-
-using store::ReplicaStore;
-
-io::Task<Result<void>> make_replica(Lane* lane, const volume::ReplicaPlace* place,
-                                    store::ReplicaConfig config) {
-    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
-    auto making = ReplicaStore::create(&lane->reactor(), lane->volume_buffers.get(), place->folder,
-                                       config, options);
-    auto made = co_await making;
-    if (!made) co_return fail(made.error());
-    co_return Result<void>();  // made clean; closed here
-}
-
-io::Task<Result<void>> store_record(Lane* lane, const volume::ReplicaPlace* place,
-                                    const replication::Membership* record) {
-    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
-    auto opening =
-        ReplicaStore::open(&lane->reactor(), lane->volume_buffers.get(), place->folder, options);
-    auto opened = co_await opening;
-    if (!opened) co_return fail(opened.error());
-    const auto bytes = replication::encode(*record);
-    store::SuperblockChange change;
-    change.number = record->number;
-    change.record = store::RecordBytes(bytes);
-    auto updating = (*opened)->update_superblock(change);
-    CO_TRY(co_await updating);
-    auto marking = (*opened)->mark_clean();
-    co_return co_await marking;
-}
 
 /// Asks for the places one after the other, beginning with its own, until one is granted.
 void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places, std::size_t first,
@@ -57,15 +28,15 @@ void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places,
 }
 
 void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& candidate) {
-    store::ReplicaConfig config;
-    config.volume = volume.id;
-    config.incarnation = candidate.place.member.replica;
+    volume::VolumeConfig config;
+    config.id = volume.id;
     config.size_bytes = volume.size_bytes;
-    config.direct = candidate.place.direct;
     config.boot_id = core.boot_id;
     Lane& lane = core.engine->lane_of(volume.id);
-    const auto made =
-        io::run_on(lane.reactor(), [&] { return make_replica(&lane, &candidate.place, config); });
+    const auto made = io::run_on(lane.reactor(), [&] {
+        return volume::make_replica(&lane.reactor(), lane.volume_buffers.get(), &config,
+                                    &candidate.place);
+    });
     if (!made) candidate.error = made.error();
 }
 
@@ -121,7 +92,9 @@ void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {
 Result<void> seal_member(const Core& core, VolumeId volume, const volume::ReplicaPlace& place,
                          const replication::Membership& record) {
     Lane& lane = core.engine->lane_of(volume);
-    return io::run_on(lane.reactor(), [&] { return store_record(&lane, &place, &record); });
+    return io::run_on(lane.reactor(), [&] {
+        return volume::seal_member(&lane.reactor(), lane.volume_buffers.get(), &place, &record);
+    });
 }
 
 }  // namespace ublkd::daemon

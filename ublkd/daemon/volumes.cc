@@ -274,9 +274,6 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
     });
 }
 
-void Volumes::sync_progress(VolumeId, ReplicaId, std::uint64_t, std::uint64_t) {
-}  // status() tells it when asked
-
 void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
     core_.events->post("member.joined", volume.to_string(),
                        fmt::format("{} has been copied and is a member", replica.to_string()));

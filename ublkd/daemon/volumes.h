@@ -111,8 +111,6 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void membership_changed(VolumeId volume, const replication::Membership& record) override;
     void member_lost(VolumeId volume, const replication::Member& member,
                      const Error& cause) override;
-    void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes,
-                       std::uint64_t total_bytes) override;
     void sync_finished(VolumeId volume, ReplicaId replica) override;
     void trouble(VolumeId volume, const std::string& text) override;
 

@@ -35,7 +35,7 @@ void Buffer::release() noexcept {
     size_ = 0;
 }
 
-Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool prefault) {
+Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes) {
     std::unique_ptr<BufferPool> pool(new BufferPool());
     constexpr std::size_t kHuge = 2 * kMiB;
     pool->capacity_bytes_ = align_up(std::max<std::size_t>(bytes, kMiB), kMaxIoBytes);
@@ -48,10 +48,6 @@ Result<std::unique_ptr<BufferPool>> BufferPool::create(std::size_t bytes, bool p
     pool->arena_ =
         reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(memory), kHuge));
     (void)madvise(pool->arena_, pool->capacity_bytes_, MADV_HUGEPAGE);  // before the first touch
-    if (prefault) {
-        for (std::size_t at = 0; at < pool->capacity_bytes_; at += kPageBytes)
-            pool->arena_[at] = std::byte{0};
-    }
     const std::size_t pages = pool->capacity_bytes_ / kPageBytes;
     pool->free_order_.assign(pages, 0);
     pool->free_place_.assign(pages, 0);

@@ -45,9 +45,8 @@ class Buffer {
 
 class BufferPool {
   public:
-    /// `bytes`: size of the arena, rounded up to 512 KiB; at least 1 MiB. Pages are touched at once
-    /// where `prefault`.
-    static Result<std::unique_ptr<BufferPool>> create(std::size_t bytes, bool prefault);
+    /// `bytes`: size of the arena, rounded up to 512 KiB; at least 1 MiB.
+    static Result<std::unique_ptr<BufferPool>> create(std::size_t bytes);
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
     ~BufferPool();

@@ -394,13 +394,6 @@ Operation Reactor::accept(FdRef listener) {
     return prepared(sqe);
 }
 
-Operation Reactor::connect(FdRef socket, const sockaddr* address, socklen_t length) {
-    io_uring_sqe sqe = blank_sqe();
-    io_uring_prep_connect(&sqe, socket.fd, address, length);
-    fix_fd(sqe, socket);
-    return prepared(sqe);
-}
-
 Operation Reactor::receive(FdRef socket, std::span<std::byte> into, int flags) {
     io_uring_sqe sqe = blank_sqe();
     io_uring_prep_recv(&sqe, socket.fd, into.data(), into.size(), flags);
@@ -415,23 +408,10 @@ Operation Reactor::send(FdRef socket, std::span<const std::byte> from, int flags
     return prepared(sqe);
 }
 
-Operation Reactor::send_message(FdRef socket, const msghdr* message, int flags) {
-    io_uring_sqe sqe = blank_sqe();
-    io_uring_prep_sendmsg(&sqe, socket.fd, message, static_cast<unsigned>(flags | MSG_NOSIGNAL));
-    fix_fd(sqe, socket);
-    return prepared(sqe);
-}
-
 Operation Reactor::poll(FdRef file, unsigned events) {
     io_uring_sqe sqe = blank_sqe();
     io_uring_prep_poll_add(&sqe, file.fd, events);
     fix_fd(sqe, file);
-    return prepared(sqe);
-}
-
-Operation Reactor::close(int fd) {
-    io_uring_sqe sqe = blank_sqe();
-    io_uring_prep_close(&sqe, fd);
     return prepared(sqe);
 }
 

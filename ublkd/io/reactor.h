@@ -128,12 +128,9 @@ class Reactor {
     Operation fallocate(FdRef file, int mode, std::uint64_t offset_bytes,
                         std::uint64_t length_bytes);
     Operation accept(FdRef listener);
-    Operation connect(FdRef socket, const sockaddr* address, socklen_t length);
     Operation receive(FdRef socket, std::span<std::byte> into, int flags = 0);
     Operation send(FdRef socket, std::span<const std::byte> from, int flags = 0);
-    Operation send_message(FdRef socket, const msghdr* message, int flags = 0);
     Operation poll(FdRef file, unsigned events);
-    Operation close(int fd);
     /// Sees to it that the next `count` requests of this turn enter the kernel in one entry, with
     /// no signal in between. False: not so many fit (ReactorOptions::entries).
     bool make_room(unsigned count);
@@ -146,8 +143,7 @@ class Reactor {
     /// result.
     void cancel(Completion* operation);
 
-    /// Suspends until `when`. Not cancellable by itself: use Deadline (deadline.h) where that is
-    /// needed.
+    /// Suspends until `when`. Not cancellable.
     struct SleepAwaiter;
     SleepAwaiter sleep_until(Clock::time_point when);
     SleepAwaiter sleep_for(Clock::duration duration);

@@ -74,37 +74,6 @@ void Socket::shutdown() noexcept {
     if (ref_.fd >= 0) (void)::shutdown(ref_.fd, SHUT_RDWR);
 }
 
-void Socket::set_buffers(int bytes) noexcept {
-    (void)setsockopt(ref_.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-    (void)setsockopt(ref_.fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
-}
-
-Task<Result<Socket>> Socket::connect_unix(Reactor* reactor, std::string path) {
-    auto address = unix_address(path);
-    if (!address) co_return fail(address.error());
-    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) co_return fail_errno(errno, "socket");
-    Socket made(*reactor, fd);
-    const int result = co_await reactor->connect(made.ref_, reinterpret_cast<sockaddr*>(&*address),
-                                                 sizeof *address);
-    if (result < 0) co_return fail_errno(-result, "connect");
-    co_return made;
-}
-
-Task<Result<Socket>> Socket::connect_tcp(Reactor* reactor, std::string address_text,
-                                         std::uint16_t port) {
-    auto address = tcp_address(address_text, port);
-    if (!address) co_return fail(address.error());
-    const int fd =
-        ::socket(address->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) co_return fail_errno(errno, "socket");
-    Socket made(*reactor, fd);
-    const int result = co_await reactor->connect(
-        made.ref_, reinterpret_cast<sockaddr*>(&address->storage), address->length);
-    if (result < 0) co_return fail_errno(-result, "connect");
-    co_return made;
-}
-
 Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
     for (;;) {
         const int got = co_await reactor_->receive(ref_, into);
@@ -116,21 +85,6 @@ Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
         if (got < 0) co_return fail_errno(-got, "receive");
         co_return static_cast<std::size_t>(got);
     }
-}
-
-Task<Result<void>> Socket::receive_all(std::span<std::byte> into) {
-    while (!into.empty()) {
-        const int got = co_await reactor_->receive(ref_, into, MSG_WAITALL);
-        if (got == -EINTR) continue;
-        if (got == -EAGAIN) {
-            CO_TRY(co_await wait_readable());
-            continue;
-        }
-        if (got < 0) co_return fail_errno(-got, "receive");
-        if (got == 0) co_return fail(Errc::kClosed, "receive");
-        into = into.subspan(static_cast<std::size_t>(got));
-    }
-    co_return Result<void>{};
 }
 
 Task<Result<void>> Socket::send_all(std::span<const std::byte> from) {

@@ -26,15 +26,8 @@ class Socket {
     Socket& operator=(Socket&& other) noexcept;
     ~Socket();
 
-    static Task<Result<Socket>> connect_unix(Reactor* reactor, std::string path);
-    /// `address`: an IPv4 or IPv6 literal.
-    static Task<Result<Socket>> connect_tcp(Reactor* reactor, std::string address,
-                                            std::uint16_t port);
-
     /// At least one byte; 0 means that the other side has closed.
     Task<Result<std::size_t>> receive_some(std::span<std::byte> into);
-    /// All of `into`; kClosed where the other side closes before.
-    Task<Result<void>> receive_all(std::span<std::byte> into);
     Task<Result<void>> send_all(std::span<const std::byte> from);
     /// Until bytes, the end or an error can be taken by try_receive().
     Task<Result<void>> wait_readable();
@@ -52,7 +45,6 @@ class Socket {
     int fd() const { return ref_.fd; }
     FdRef ref() const { return ref_; }
     Reactor& reactor() const { return *reactor_; }
-    void set_buffers(int bytes) noexcept;  // SO_SNDBUF and SO_RCVBUF
 
   private:
     Reactor* reactor_ = nullptr;
@@ -64,7 +56,7 @@ class Listener {
     /// As base/unix_socket.h.
     static Result<Listener> listen_unix(Reactor& reactor, const std::string& path,
                                         const SocketAccess& access);
-    /// `port` 0: one is chosen, see port().
+    /// `address`: an IPv4 or IPv6 literal. `port` 0: one is chosen, see port().
     static Result<Listener> listen_tcp(Reactor& reactor, const std::string& address,
                                        std::uint16_t port);
     /// Takes over a listening socket, as given by socket activation (LISTEN_FDS).

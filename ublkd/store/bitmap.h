@@ -1,14 +1,12 @@
 // A plain bitmap in memory: one bit per region (activity) or 64 KiB unit (allocated). What
-// replication gets to see of a replica's activity map, and what it unites (R7). How a map gets to
-// disk is map_file.h's matter.
+// replication gets to see of a replica's activity map. How a map gets to disk is map_file.h's
+// matter.
 #pragma once
 
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
-
-#include "ublkd/base/check.h"
 
 namespace ublkd::store {
 
@@ -21,9 +19,6 @@ class Bitmap {
     bool test(std::uint64_t bit) const { return (words_[bit / 64] >> (bit % 64) & 1) != 0; }
     void set(std::uint64_t bit) { words_[bit / 64] |= std::uint64_t{1} << (bit % 64); }
     void clear(std::uint64_t bit) { words_[bit / 64] &= ~(std::uint64_t{1} << (bit % 64)); }
-    void set_all() {
-        for (std::uint64_t bit = 0; bit < bits_; ++bit) set(bit);
-    }
 
     std::uint64_t count() const {
         std::uint64_t total = 0;
@@ -46,12 +41,6 @@ class Bitmap {
     }
     std::uint64_t find_set(std::uint64_t from) const { return find(from, true); }
     std::uint64_t find_clear(std::uint64_t from) const { return find(from, false); }
-
-    /// Sets what `other` (of the same size) has set.
-    void unite(const Bitmap& other) {
-        CHECK(other.bits_ == bits_, "bitmaps of one size");
-        for (std::size_t i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
-    }
 
     /// Bit i of word w is bit 64 * w + i of the map.
     std::uint64_t word(std::uint64_t index) const { return words_[index]; }

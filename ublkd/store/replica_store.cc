@@ -16,8 +16,6 @@ Superblock first_superblock(const ReplicaConfig& config) {
     first.incarnation = config.incarnation;
     first.size_bytes = config.size_bytes;
     first.buffered = !config.direct;
-    first.number = config.number;
-    first.record = config.record;
     first.boot_id = config.boot_id;
     first.clean = true;
     return first;

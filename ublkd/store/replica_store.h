@@ -59,8 +59,6 @@ struct ReplicaConfig {
     std::uint64_t size_bytes = 0;  // multiple of 512
     bool direct = true;            // false in a pool of --buffered
     BootId boot_id{};
-    std::uint64_t number = 0;  // with `record`: what the first superblock holds
-    RecordBytes record{};
 };
 
 struct StoreOptions {

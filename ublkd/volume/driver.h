@@ -186,7 +186,6 @@ class Volume::Driver final : public replication::ClientEffects {
     };
     std::vector<Lost> lost_;  // why who left, for status
     std::size_t wanted_ = 0;  // members, when nothing is missing
-    std::uint64_t last_progress_ = 0;
     bool stopping_ = false;
     bool maintaining_ = false;
     bool woken_ = false;

@@ -29,8 +29,6 @@ class VolumeEvents {
     /// A replica left the members, or a joining one gave up. `cause`: its disk's error.
     virtual void member_lost(VolumeId volume, const replication::Member& member,
                              const Error& cause) = 0;
-    virtual void sync_progress(VolumeId volume, ReplicaId replica, std::uint64_t done_bytes,
-                               std::uint64_t total_bytes) = 0;
     /// The replica is a member now.
     virtual void sync_finished(VolumeId volume, ReplicaId replica) = 0;
     /// What an operator should know: text, one line.
@@ -42,12 +40,6 @@ class Volume final : public block::BlockDevice {
     /// `buffers` of all calls: the pool of the reactor's stores, not the one that front ends take
     /// requests' memory from, so that neither waits for the other. It outlives the volume.
     ///
-    /// Makes the folders of all replicas of `config` (empty volumes) and asks the authority for
-    /// number 1 with the first as primary. On an error the folders made are removed again. Errors:
-    /// kExists, kNoSpace, kConflict (there is a record).
-    static io::Task<Result<void>> create(io::Reactor* reactor, io::BufferPool* buffers,
-                                         VolumeConfig config,
-                                         replication::AuthorityClient* authority);
     /// Opens the members of the authority's record and starts as R7 and R9 say (a member of number
     /// 1 that was never written may lack a record of its own); ends when the volume serves (copies
     /// may still run behind it). `events` may be nullptr. Errors: kNotFound (no record), kIo (no

@@ -50,7 +50,7 @@ TestServer::~TestServer() {
 }
 
 io::Task<bool> TestServer::make_buffers() {
-    auto buffers = io::BufferPool::create(options_.buffer_bytes, false);
+    auto buffers = io::BufferPool::create(options_.buffer_bytes);
     buffers_ = std::move(*buffers);
     co_return true;
 }

@@ -225,7 +225,7 @@ TEST(UblkRequest, TenThousandRandomOnesGiveWhatTheModelGives) {
     block::Geometry geometry;
     geometry.size_bytes = 8 * kMiB;
     MemoryDevice memory(geometry);
-    rig.buffers = std::move(*io::BufferPool::create(1 * kMiB, false));
+    rig.buffers = std::move(*io::BufferPool::create(1 * kMiB));
     auto device = rig.attach(&memory);
     ASSERT_TRUE(device);
     suites::Random random(3);

@@ -101,7 +101,7 @@ class Rig {
         folder = mkdtemp(name);
         auto made = io::Reactor::create(io::ReactorOptions{.entries = 256, .registered_files = 16});
         reactor = std::move(*made);
-        buffers = std::move(*io::BufferPool::create(4 * kMiB, false));
+        buffers = std::move(*io::BufferPool::create(4 * kMiB));
         kernel = std::make_unique<SimulatedKernel>(reactor.get());
         environment.driver = kernel.get();
         environment.worker = &worker;
@@ -142,8 +142,7 @@ class Rig {
         corpses->push_back(std::move(device));
         // Its requests never end, so what they hold stays.
         static auto* const pools = new std::vector<std::unique_ptr<io::BufferPool>>();
-        pools->push_back(
-            std::exchange(buffers, std::move(*io::BufferPool::create(4 * kMiB, false))));
+        pools->push_back(std::exchange(buffers, std::move(*io::BufferPool::create(4 * kMiB))));
         kernel->kill_server(id);
     }
     /// The process ends that gave the device up: its ring gives back what it held.

@@ -10,7 +10,6 @@
 #include "tests/unit/io/io_fixture.h"
 #include "ublkd/block/memory_device.h"
 #include "ublkd/io/buffer_pool.h"
-#include "ublkd/io/deadline.h"
 #include "ublkd/io/socket.h"
 
 namespace {
@@ -37,9 +36,7 @@ Task<void> one_request(Reactor* reactor, BufferPool* pool, block::BlockDevice* d
     Buffer buffer = co_await pool->acquire(kPageBytes);
     const auto put = co_await left->send_all(buffer.span().first(64));
     EXPECT_TRUE(put);
-    Operation operation = reactor->receive(right->ref(), buffer.span());
-    const Deadline deadline(*reactor, operation, Clock::now() + std::chrono::seconds(10));
-    const int got = co_await operation;
+    const int got = co_await reactor->receive(right->ref(), buffer.span());
     EXPECT_EQ(got, 64);
     const auto written = co_await device->write(0, buffer.span(), block::WriteOptions{});
     EXPECT_TRUE(written);
@@ -58,7 +55,7 @@ Task<void> many_requests(Reactor* reactor, BufferPool* pool, block::BlockDevice*
 }
 
 TEST_F(AllocationTest, WarmRequestAllocatesNothing) {
-    const auto pool = std::move(*BufferPool::create(kMiB, false));
+    const auto pool = std::move(*BufferPool::create(kMiB));
     block::MemoryDevice device(block::Geometry{.size_bytes = kMiB});
     int ends[2];
     ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);

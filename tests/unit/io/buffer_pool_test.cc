@@ -12,7 +12,7 @@ namespace {
 
 class BufferPoolTest : public IoTest {
   protected:
-    std::unique_ptr<BufferPool> pool_ = std::move(*BufferPool::create(4 * kMiB, true));
+    std::unique_ptr<BufferPool> pool_ = std::move(*BufferPool::create(4 * kMiB));
 };
 
 TEST_F(BufferPoolTest, RandomUseNeverOverlapsAndAllComesBack) {

@@ -23,7 +23,7 @@ class FileTest : public IoTest {
         EXPECT_TRUE(file) << to_string(file.error());
         return std::move(*file);
     }
-    std::unique_ptr<BufferPool> pool_ = std::move(*BufferPool::create(2 * kMiB, false));
+    std::unique_ptr<BufferPool> pool_ = std::move(*BufferPool::create(2 * kMiB));
 };
 
 TEST_F(FileTest, WrittenBytesAreReadAndDurable) {

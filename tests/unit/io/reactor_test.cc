@@ -11,7 +11,6 @@
 #include <thread>
 
 #include "tests/unit/io/io_fixture.h"
-#include "ublkd/io/deadline.h"
 #include "ublkd/io/kernel_probe.h"
 
 namespace ublkd::io {
@@ -93,35 +92,6 @@ TEST_F(ReactorTest, CancelledTimerDoesNotFire) {
     run(cancel_one_of_two(reactor_.get(), &first, &second));
     EXPECT_EQ(first.fired, 0);
     EXPECT_EQ(second.fired, 1);
-}
-
-Task<int> poll_with_deadline(Reactor* reactor, int fd, Clock::time_point when, bool* expired) {
-    Operation operation = reactor->poll(FdRef{fd, -1}, POLLIN);
-    const Deadline deadline(*reactor, operation, when);
-    const int result = co_await operation;
-    *expired = deadline.expired();
-    co_return result;
-}
-
-TEST_F(ReactorTest, DeadlineCancelsAnOperationAndOnlyThatOne) {
-    const int quiet = eventfd(0, EFD_CLOEXEC);
-    const int loud = eventfd(1, EFD_CLOEXEC);
-    bool expired = false;
-    EXPECT_EQ(
-        run(poll_with_deadline(reactor_.get(), quiet, Clock::now() + milliseconds(10), &expired)),
-        -ECANCELED);
-    EXPECT_TRUE(expired);
-    EXPECT_EQ(
-        run(poll_with_deadline(reactor_.get(), quiet, Clock::now() - milliseconds(10), &expired)),
-        -ECANCELED);
-    EXPECT_TRUE(expired);
-    EXPECT_GT(run(poll_with_deadline(reactor_.get(), loud, Clock::now() + milliseconds(10'000),
-                                     &expired)),
-              0);
-    EXPECT_FALSE(expired);
-    EXPECT_EQ(run(yields(reactor_.get(), 3)), 3);
-    ::close(quiet);
-    ::close(loud);
 }
 
 Task<void> poll_once(Reactor* reactor, FdRef file, int* done) {

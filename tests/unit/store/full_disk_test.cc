@@ -29,7 +29,7 @@ void expect(bool condition, const char* what) {
     expect(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "private mounts");
     expect(mount("none", folder.c_str(), "tmpfs", 0, "size=1m") == 0, "a tmpfs of 1 MiB");
     const auto reactor = std::move(*io::Reactor::create());
-    const auto buffers = std::move(*io::BufferPool::create(kMiB, false));
+    const auto buffers = std::move(*io::BufferPool::create(kMiB));
     const auto pool = std::move(
         *Pool::create(folder + "/pool", PoolConfig{.id = {}, .domain = "", .buffered = true}));
     const ReplicaConfig config{.volume = VolumeId(1),

@@ -88,7 +88,7 @@ class ReplicaTest : public ::testing::Test {
 
     test::TemporaryFolder folder_;
     std::unique_ptr<io::Reactor> reactor_ = std::move(*io::Reactor::create());
-    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(4 * kMiB, false));
+    std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(4 * kMiB));
     AlignedMemory memory_{kMaxIoBytes};
     ReplicaId id_{42};
     std::unique_ptr<Pool> pool_;

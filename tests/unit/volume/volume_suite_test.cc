@@ -17,8 +17,9 @@ class VolumeSubject : public suites::DeviceSubject {
         reactor_ = reactor;
         buffers_ = buffers;
         world_.config.size_bytes = size_bytes;
-        auto creating = Volume::create(reactor_, buffers_, world_.config, world_.authority.get());
-        CO_TRY(co_await creating);
+        auto founding =
+            suites::found_volume(reactor_, buffers_, world_.config, world_.authority.get());
+        CO_TRY(co_await founding);
         auto starting =
             Volume::start(reactor_, buffers_, world_.config, world_.authority.get(), nullptr);
         CO_TRY_ASSIGN(volume_, co_await starting);

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/suites/found_volume.h"
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/io/buffer_pool.h"
@@ -130,7 +131,7 @@ class World : public volume::VolumeEvents {
             auto made = io::Reactor::create();
             CHECK(made.has_value(), "a reactor");
             reactor_ = std::move(*made);
-            auto pool = io::BufferPool::create(16 * kMiB, false);
+            auto pool = io::BufferPool::create(16 * kMiB);
             CHECK(pool.has_value(), "buffers");
             buffers_ = std::move(*pool);
         }
@@ -143,7 +144,7 @@ class World : public volume::VolumeEvents {
 
     Result<void> create() {
         reactor();
-        return run(volume::Volume::create(reactor_.get(), buffers_.get(), config, authority.get()));
+        return run(suites::found_volume(reactor_.get(), buffers_.get(), config, authority.get()));
     }
     Result<void> start() {
         reactor();
@@ -225,7 +226,6 @@ class World : public volume::VolumeEvents {
     void member_lost(VolumeId, const replication::Member& member, const Error& cause) override {
         lost.emplace_back(member.replica, cause);
     }
-    void sync_progress(VolumeId, ReplicaId, std::uint64_t, std::uint64_t) override { ++progress; }
     void sync_finished(VolumeId, ReplicaId replica) override { joined.push_back(replica); }
     void trouble(VolumeId, const std::string&) override { ++troubles; }
 
@@ -235,7 +235,6 @@ class World : public volume::VolumeEvents {
     std::vector<replication::Membership> records;
     std::vector<std::pair<ReplicaId, Error>> lost;
     std::vector<ReplicaId> joined;
-    int progress = 0;
     int troubles = 0;
     io::BufferPool* buffers() { return buffers_.get(); }
     const std::string& folder() const { return folder_; }

@@ -179,7 +179,7 @@ int serve(const std::string& path, std::uint64_t size_mib, std::uint32_t device_
     Machine machine;
     io::Reactor& reactor = machine.thread->reactor();
     MappedDevice backing(path, size_mib * kMiB, delay_us_max);
-    auto buffers = io::BufferPool::create(16 * kMiB, true);
+    auto buffers = io::BufferPool::create(16 * kMiB);
     if (!buffers) give_up("buffers", buffers.error());
     front::ublk::UblkOptions options;
     options.volume = kVolume;

@@ -26,7 +26,6 @@ class Session {
     void cancel_handshake();
     /// Answers what is in flight, then ends.
     void drain();
-    bool in_transmission() const { return in_transmission_; }
     /// ExportInfo::name once the export is open.
     const std::string& export_name() const { return opened_.info.name; }
 

@@ -1,0 +1,41 @@
+#include "ublkd/volume/founding.h"
+
+#include "ublkd/io/buffer_pool.h"
+#include "ublkd/io/reactor.h"
+#include "ublkd/store/replica_store.h"
+
+namespace ublkd::volume {
+
+using store::ReplicaStore;
+
+io::Task<Result<void>> make_replica(io::Reactor* reactor, io::BufferPool* buffers,
+                                    const VolumeConfig* volume, const ReplicaPlace* place) {
+    const store::ReplicaConfig config{.volume = volume->id,
+                                      .incarnation = place->member.replica,
+                                      .size_bytes = volume->size_bytes,
+                                      .direct = place->direct,
+                                      .boot_id = volume->boot_id};
+    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
+    auto making = ReplicaStore::create(reactor, buffers, place->folder, config, options);
+    auto made = co_await making;
+    if (!made) co_return fail(made.error());
+    co_return Result<void>();  // made clean; closed here
+}
+
+io::Task<Result<void>> seal_member(io::Reactor* reactor, io::BufferPool* buffers,
+                                   const ReplicaPlace* place,
+                                   const replication::Membership* record) {
+    store::StoreOptions options{.budget = place->budget, .worker = place->worker};
+    auto opening = ReplicaStore::open(reactor, buffers, place->folder, options);
+    auto opened = co_await opening;
+    if (!opened) co_return fail(opened.error());
+    store::SuperblockChange change;
+    change.number = record->number;
+    change.record = store::RecordBytes(replication::encode(*record));
+    auto updating = (*opened)->update_superblock(change);
+    CO_TRY(co_await updating);
+    auto marking = (*opened)->mark_clean();
+    co_return co_await marking;
+}
+
+}  // namespace ublkd::volume

@@ -1,0 +1,80 @@
+// Stopping a volume: what is flushed and marked, and in which order its stores are closed.
+#include <algorithm>
+
+#include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
+#include "ublkd/volume/host.h"
+
+namespace ublkd::volume {
+
+using replication::Membership;
+
+/// All nodes end before the first store is closed: they still answer each other.
+io::Task<void> Volume::Driver::quiesce_hosts() {
+    step([&] {
+        for (const auto& host : hosts_) host->node.stop();
+    });
+    const auto busy = [](const std::unique_ptr<Host>& host) { return host->node.open_ops() > 0; };
+    while (std::any_of(hosts_.begin(), hosts_.end(), busy))
+        co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+}
+
+io::Task<void> Volume::Driver::close_hosts() {
+    co_await quiesce_hosts();
+    while (!hosts_.empty()) co_await close_host(hosts_.back().get());
+}
+
+io::Task<Result<void>> Volume::Driver::flush_all() {
+    Waiting request;
+    request.kind = replication::OpKind::kFlush;
+    co_await submitted(request);
+    co_return request.result;
+}
+
+io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
+    CHECK(!stopping_, "a volume is stopped once");
+    co_await gate_.close();
+    stopping_ = true;
+    co_await background_.close();
+    Host* const primary = serving();
+    if (primary != nullptr && primary->node.joining()) {
+        const ReplicaId joining = primary->node.joining();
+        step([&] {
+            primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"});
+        });
+    }
+    Result<void> result = co_await flush_all();
+    faults::hit("volume.before_clean");
+    if (result) result = co_await mark_clean();
+    if (result && retries == Retries::kNone) {
+        for (const auto& host : hosts_) host->ids_file.remove();
+    }
+    co_await close_hosts();
+    co_return result;
+}
+
+/// Everything is durable on all members: their bits are cleared, unless a copy of R7 is still to be
+/// done, and they are marked, so that the next start finds them in sync in whatever boot.
+io::Task<Result<void>> Volume::Driver::mark_clean() {
+    Host* const primary = serving();
+    if (primary == nullptr || primary->node.self_failed())
+        co_return fail(Errc::kIo, "no primary to stop in order");
+    const Membership record = *primary->node.record();
+    const bool equal = primary->node.regions_to_copy() == 0 && !primary->node.proposing();
+    co_await quiesce_hosts();
+    Result<void> result;
+    for (const auto& host : hosts_) {
+        if (!record.has(host->place.member.replica)) continue;
+        if (equal) {
+            const replication::RegionSet regions = host->activity();
+            const auto cleared = co_await host->replica->clear_activity(regions);
+            if (!cleared) result = fail(cleared.error());
+        }
+        const auto marked = co_await host->replica->mark_clean();
+        if (!marked) result = fail(marked.error());
+        faults::hit("volume.marked_clean");
+    }
+    co_return result;
+}
+
+}  // namespace ublkd::volume
