@@ -48,12 +48,6 @@ void store_be(std::byte* to, T value) noexcept {
     store_le(to, byte_swapped(value));
 }
 
-template <class T>
-    requires std::is_trivially_copyable_v<T>
-std::span<const std::byte> bytes_of(const T& object) noexcept {
-    return std::as_bytes(std::span<const T, 1>(&object, 1));
-}
-
 inline bool is_all_zero(std::span<const std::byte> data) noexcept {
     return data.empty() || (data[0] == std::byte{0} &&
                             std::memcmp(data.data(), data.data() + 1, data.size() - 1) == 0);

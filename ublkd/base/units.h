@@ -14,7 +14,6 @@ inline constexpr std::uint64_t kTiB = 1024 * kGiB;
 inline constexpr std::uint32_t kSectorBytes = 512;  // the unit of guest addresses
 inline constexpr std::uint32_t kPageBytes = 4096;   // physical block: what a disk writes whole
 inline constexpr std::uint32_t kDirtyUnitBytes = 64 * 1024;     // dirty and allocated maps
-inline constexpr std::uint32_t kBlockBytes = 512 * 1024;        // snapshots, hydration, transform
 inline constexpr std::uint32_t kRegionBytes = 4 * 1024 * 1024;  // activity map
 inline constexpr std::uint32_t kMaxIoBytes =
     512 * 1024;  // largest data request below the front ends
