@@ -30,8 +30,8 @@ StoreWorkload::StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, Reco
 
 void StoreWorkload::run() {
     const bool direct = seed_ % 4 != 3;
-    auto made = reactor_->run_until_complete(
-        store::ReplicaStore::create_in(buffers_, disk_->folder(), config_of_test(direct), {}));
+    auto made = reactor_->run_until_complete(store::ReplicaStore::create_in(
+        reactor_, buffers_, disk_->folder(), config_of_test(direct), {}));
     CHECK(made, "a replica on a disk without faults");
     store_ = std::move(*made);
     disk_->start_recording();
@@ -42,6 +42,7 @@ void StoreWorkload::run() {
         if (seed_ % 2 == 1) reactor_->run_until_complete(mark());
     }
     reactor_->run_until_complete(flush());
+    reactor_->run_until_complete(store_->close());
     store_.reset();
 }
 
@@ -198,7 +199,7 @@ std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage
     disk.set_immediate();
     if (no_seek) disk.set_no_seek();
     auto opened = reactor->run_until_complete(
-        store::ReplicaStore::open_in(buffers, disk.folder(), kReplica, {}));
+        store::ReplicaStore::open_in(reactor, buffers, disk.folder(), kReplica, {}));
     if (!opened) return "the replica cannot be opened: " + to_string(opened.error());
     static const store::AlignedMemory memory(kMaxIoBytes);
     std::vector<std::byte> data;

@@ -23,7 +23,8 @@ struct ReplicaFiles {
 
 class ReplicaStore::Impl {
   public:
-    Impl(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder, StoreOptions options);
+    Impl(io::Reactor* reactor, io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
+         StoreOptions options);
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;
     ~Impl();
@@ -60,6 +61,8 @@ class ReplicaStore::Impl {
     /// What a request gets for `error` of a disk step that changes something, never success; puts
     /// the replica out unless the disk is full.
     io::Task<Result<void>> disk_failed(Error error);
+    /// What the store does by itself has ended.
+    io::Task<void> close() { return behind_.close(); }
 
     block::Geometry geometry_;
     std::optional<SuperblockFile> superblock_;
@@ -109,6 +112,7 @@ class ReplicaStore::Impl {
     static io::Task<Result<void>> sync_round(void* self);
     io::Task<Result<void>> sync_data();
     io::Task<Result<void>> remove_clean_mark();
+    io::Task<void> mark_out();
     bool may_clear(std::uint64_t region, std::uint64_t before_epoch) const;
 
     io::Task<Result<void>> make_active(Range range);
@@ -140,6 +144,7 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> write_zero_bytes(Range range);
     void drop_units(Range part);
 
+    io::Reactor* reactor_;
     io::BufferPool* buffers_;
     ReplicaFiles files_;
     StoreOptions options_;
@@ -158,6 +163,9 @@ class ReplicaStore::Impl {
     SharedRound syncing_;
     AlignedMemory reserve_;
     io::Semaphore reserve_turn_{1};
+    io::Event marked_out_;             // the superblock says that this replica is out, or cannot
+    io::Clock::time_point told_at_{};  // and then its requests are told
+    io::Gate behind_;
 };
 
 /// Registers a change for as long as it lives: its place in the queue and its regions.

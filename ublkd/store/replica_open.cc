@@ -23,9 +23,10 @@ std::uint64_t data_bytes(std::uint64_t size_bytes) { return align_up(size_bytes,
 
 }  // namespace
 
-ReplicaStore::Impl::Impl(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
-                         StoreOptions options)
-    : buffers_(buffers),
+ReplicaStore::Impl::Impl(io::Reactor* reactor, io::BufferPool* buffers,
+                         std::unique_ptr<DiskFolder> folder, StoreOptions options)
+    : reactor_(reactor),
+      buffers_(buffers),
       options_(std::move(options)),
       syncing_(&Impl::sync_round, this),
       reserve_(kMaxIoBytes + kPageBytes) {

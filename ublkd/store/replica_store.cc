@@ -1,6 +1,7 @@
 #include "ublkd/store/replica_store.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/store/file_system.h"
@@ -9,6 +10,8 @@
 
 namespace ublkd::store {
 namespace {
+
+constexpr std::chrono::seconds kMarkWait{1};
 
 Superblock first_superblock(const ReplicaConfig& config) {
     Superblock first;
@@ -75,10 +78,21 @@ io::Task<Result<void>> ReplicaStore::Impl::disk_failed(Error error) {
     if (error.code == Errc::kNoSpace) co_return fail(error);
     const Error why{error.code == Errc::kCorrupt ? Errc::kCorrupt : Errc::kIo, error.sys_errno,
                     error.where};
-    if (!failed_) failed_ = why;
-    writable_ = false;
-    // Out on disk as well, as far as the disk can still be written: what it acknowledged may be
-    // lost, and a process that is started again in this boot would take it for in sync.
+    if (!failed_) {
+        failed_ = why;
+        writable_ = false;
+        told_at_ = io::Clock::now() + kMarkWait;
+        io::spawn(behind_, mark_out());
+    }
+    // A disk may fail once and then hang: no longer, or the volume would wait with it instead of
+    // going on without it. Whoever leaves by a new number needs no mark.
+    (void)co_await reactor_->wait_until(&marked_out_, told_at_);
+    co_return fail(why);
+}
+
+/// Out on disk as well, as far as the disk can still be written: what it acknowledged may be lost,
+/// and a process that is started again in this boot would take it for in sync.
+io::Task<void> ReplicaStore::Impl::mark_out() {
     const Superblock& marked = superblock_->current();
     if ((marked.clean || marked.boot_id != BootId{}) && !faults::rule_off("rule.out_is_marked")) {
         SuperblockChange change;
@@ -86,7 +100,7 @@ io::Task<Result<void>> ReplicaStore::Impl::disk_failed(Error error) {
         change.boot_id = BootId{};
         (void)co_await superblock_->update(change);
     }
-    co_return fail(why);
+    marked_out_.set();
 }
 
 // ---- flush and maps
@@ -182,7 +196,8 @@ Result<std::vector<block::Extent>> ReplicaStore::Impl::block_status(Range range,
 io::Task<ReplicaStore::Opened> ReplicaStore::create(io::Reactor* reactor, io::BufferPool* buffers,
                                                     std::string folder, const ReplicaConfig& config,
                                                     StoreOptions options) {
-    return create_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), config,
+    return create_in(reactor, buffers,
+                     std::make_unique<RealDiskFolder>(*reactor, std::move(folder)), config,
                      std::move(options));
 }
 
@@ -192,7 +207,7 @@ io::Task<ReplicaStore::Opened> ReplicaStore::open(io::Reactor* reactor, io::Buff
     if (!incarnation)
         return ended_with(
             Error{Errc::kInvalidArgument, 0, "a replica's folder is named by its id"});
-    return open_in(buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)),
+    return open_in(reactor, buffers, std::make_unique<RealDiskFolder>(*reactor, std::move(folder)),
                    *incarnation, std::move(options));
 }
 
@@ -212,7 +227,8 @@ io::Task<ReplicaStore::Opened> ReplicaStore::load_and_take(ReplicaStore* made,
     co_return Opened(std::move(store));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers,
+io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::Reactor* reactor,
+                                                       io::BufferPool* buffers,
                                                        std::unique_ptr<DiskFolder> folder,
                                                        const ReplicaConfig& config,
                                                        StoreOptions options) {
@@ -220,14 +236,14 @@ io::Task<ReplicaStore::Opened> ReplicaStore::create_in(io::BufferPool* buffers,
         !is_aligned(config.size_bytes, kSectorBytes))
         return ended_with(
             Error{Errc::kInvalidArgument, 0, "a replica has a volume, an id and whole sectors"});
-    auto impl = std::make_unique<Impl>(buffers, std::move(folder), std::move(options));
+    auto impl = std::make_unique<Impl>(reactor, buffers, std::move(folder), std::move(options));
     return make_and_take(new ReplicaStore(std::move(impl)), first_superblock(config));
 }
 
-io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::BufferPool* buffers,
+io::Task<ReplicaStore::Opened> ReplicaStore::open_in(io::Reactor* reactor, io::BufferPool* buffers,
                                                      std::unique_ptr<DiskFolder> folder,
                                                      ReplicaId incarnation, StoreOptions options) {
-    auto impl = std::make_unique<Impl>(buffers, std::move(folder), std::move(options));
+    auto impl = std::make_unique<Impl>(reactor, buffers, std::move(folder), std::move(options));
     return load_and_take(new ReplicaStore(std::move(impl)), incarnation);
 }
 
@@ -246,6 +262,7 @@ io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_
 }
 const Bitmap& ReplicaStore::allocated() const { return impl_->allocated_->bits(); }
 const std::optional<Error>& ReplicaStore::failed() const { return impl_->failed_; }
+io::Task<void> ReplicaStore::close() { return impl_->close(); }
 StoreStats ReplicaStore::stats() const { return impl_->stats(); }
 
 io::Task<Result<void>> ReplicaStore::do_read(std::uint64_t offset_bytes,

@@ -17,11 +17,12 @@
 // - A failed write or fsync of any of the three files puts the replica out for good (R14): failed()
 //   says why, every later request ends at once with that error, nothing is tried again. Before the
 //   first request is told, the superblock loses its boot id and its clean mark, where it can still
-//   be written. A read error is returned and no more (replication reads the range from a peer and
-//   rewrites it). kNoSpace (disk or budget) does not put it out.
+//   be written; after a second the request is told and the mark goes on by itself. A read error is
+//   returned and no more (replication reads the range from a peer and rewrites it). kNoSpace (disk
+//   or budget) does not put it out.
 //
 // Owner: replication, on the volume's reactor; nothing here is thread-safe. Destroyed when no
-// request is under way.
+// request is under way, and after close().
 //
 // Fault points (`fail` makes the step fail with the errno; `crash` and `delay` work at each):
 //   store.data_read, .data_write, .data_sync, .zero, .map_write, .superblock_write: before the step
@@ -100,10 +101,12 @@ class ReplicaStore final : public block::BlockDevice {
     static io::Task<Opened> open(io::Reactor* reactor, io::BufferPool* buffers, std::string folder,
                                  StoreOptions options = {});
     /// The same over another kind of folder (tests/crash).
-    static io::Task<Opened> create_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
+    static io::Task<Opened> create_in(io::Reactor* reactor, io::BufferPool* buffers,
+                                      std::unique_ptr<DiskFolder> folder,
                                       const ReplicaConfig& config, StoreOptions options);
-    static io::Task<Opened> open_in(io::BufferPool* buffers, std::unique_ptr<DiskFolder> folder,
-                                    ReplicaId incarnation, StoreOptions options);
+    static io::Task<Opened> open_in(io::Reactor* reactor, io::BufferPool* buffers,
+                                    std::unique_ptr<DiskFolder> folder, ReplicaId incarnation,
+                                    StoreOptions options);
     ~ReplicaStore() override;
 
     const block::Geometry& geometry() const override;
@@ -132,6 +135,8 @@ class ReplicaStore final : public block::BlockDevice {
 
     /// Why the replica is out (R14); nullopt: it is in service.
     const std::optional<Error>& failed() const;
+    /// Before it is destroyed where failed(): ends when its mark in the superblock is written.
+    io::Task<void> close();
 
     StoreStats stats() const;
 

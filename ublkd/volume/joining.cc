@@ -109,6 +109,7 @@ io::Task<void> Volume::Driver::close_host(Host* host) {
     while (host->node.open_ops() > 0 || comparing_ > 0)
         co_await reactor_->sleep_for(std::chrono::milliseconds(2));
     co_await host->gate.close();
+    co_await host->replica->close();
     std::erase_if(hosts_, [&](const std::unique_ptr<Host>& known) { return known.get() == host; });
 }
 

@@ -27,7 +27,14 @@ class ReplicaTest : public ::testing::Test {
         store_ = create(id_);
         ASSERT_NE(store_, nullptr);
     }
-    void TearDown() override { faults::disarm_all(); }
+    void TearDown() override {
+        faults::disarm_all();
+        close_store();
+    }
+    void close_store() {
+        if (store_) run(store_->close());
+        store_.reset();
+    }
 
     template <class T>
     T run(io::Task<T> task) {
@@ -49,7 +56,7 @@ class ReplicaTest : public ::testing::Test {
         return made ? std::move(*made) : nullptr;
     }
     ReplicaStore::Opened try_open() {
-        store_.reset();
+        close_store();
         return run(ReplicaStore::open(reactor_.get(), buffers_.get(), path(), options()));
     }
     void reopen() {

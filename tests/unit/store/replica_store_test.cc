@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "tests/unit/store/replica_fixture.h"
+#include "ublkd/store/real_disk.h"
 
 namespace ublkd::store {
 namespace {
@@ -312,6 +313,81 @@ TEST_F(ReplicaStoreTest, WhatIsOutIsOutForTheNextProcessToo) {
         EXPECT_EQ(store_->superblock().boot_id == store::BootId{}, rule);
         EXPECT_FALSE(store_->superblock().clean);
     }
+}
+
+/// A replica's folder in which writes of the superblock wait while `hangs`.
+class HangingFolder final : public DiskFolder {
+  public:
+    struct Hang {
+        bool hangs = false;
+        io::Event ends;
+    };
+    HangingFolder(io::Reactor& reactor, std::string path, Hang* hang)
+        : real_(reactor, std::move(path)), hang_(hang) {}
+
+    Result<void> try_lock() override { return real_.try_lock(); }
+    Result<std::unique_ptr<DiskFile>> open(const char* name, OpenMode mode) override {
+        TRY_ASSIGN(auto file, real_.open(name, mode));
+        if (std::string_view(name) != "superblock") return file;
+        return std::unique_ptr<DiskFile>(std::make_unique<File>(std::move(file), hang_));
+    }
+    Result<void> begin_making() override { return real_.begin_making(); }
+    Result<void> publish() override { return real_.publish(); }
+    void abandon() noexcept override { real_.abandon(); }
+
+  private:
+    class File final : public DiskFile {
+      public:
+        File(std::unique_ptr<DiskFile> real, Hang* hang) : real_(std::move(real)), hang_(hang) {}
+        Result<void> try_lock() override { return real_->try_lock(); }
+        void start() override { real_->start(); }
+        std::uint32_t alignment_bytes() const override { return real_->alignment_bytes(); }
+        Result<std::uint64_t> size_bytes() const override { return real_->size_bytes(); }
+        Result<void> set_size(std::uint64_t bytes) override { return real_->set_size(bytes); }
+        Result<Range> next_data(std::uint64_t from) const override {
+            return real_->next_data(from);
+        }
+        io::Task<Result<void>> read(std::uint64_t at, std::span<std::byte> into) override {
+            return real_->read(at, into);
+        }
+        io::Task<Result<void>> write(std::uint64_t at, std::span<const std::byte> from,
+                                     Durability durability) override {
+            if (hang_->hangs) co_await hang_->ends.wait();
+            co_return co_await real_->write(at, from, durability);
+        }
+        io::Task<Result<void>> sync() override { return real_->sync(); }
+        io::Task<Result<void>> zero(ZeroMode mode, Range range) override {
+            return real_->zero(mode, range);
+        }
+
+      private:
+        std::unique_ptr<DiskFile> real_;
+        Hang* hang_;
+    };
+    RealDiskFolder real_;
+    Hang* hang_;
+};
+
+TEST_F(ReplicaStoreTest, AFailureIsToldThoughTheDiskThenHangs) {
+    store::SuperblockChange change;
+    change.boot_id = store::BootId{std::byte{7}};
+    ASSERT_TRUE(run(store_->update_superblock(change)));
+    close_store();
+    HangingFolder::Hang hang;
+    auto folder = std::make_unique<HangingFolder>(*reactor_, path(), &hang);
+    auto opened = run(
+        ReplicaStore::open_in(reactor_.get(), buffers_.get(), std::move(folder), id_, options()));
+    ASSERT_TRUE(opened) << to_string(opened.error());
+    store_ = std::move(*opened);
+    ASSERT_TRUE(write(0, kPageBytes, 1));
+    hang.hangs = true;
+    ASSERT_TRUE(faults::arm("store.data_sync=fail@1"));
+    EXPECT_EQ(run(store_->flush()).error().code, Errc::kIo);  // waited for the mark for ever
+    EXPECT_FALSE(write(0, kPageBytes, 2));
+    EXPECT_EQ(store_->superblock().boot_id, change.boot_id);
+    hang.ends.set();  // the disk goes on, and so does the mark
+    reopen();
+    EXPECT_EQ(store_->superblock().boot_id, store::BootId{});
 }
 
 // ---- activity and clean mark
