@@ -326,17 +326,40 @@ TEST(MountTable, FindsWhatIsMountedWhereAPathLies) {
 
 // ---- the guard, in a child of its own: it cannot be undone
 
+std::string first_line(const char* path) {
+    std::ifstream file(path);
+    std::string line;
+    std::getline(file, line);
+    return line;
+}
+
+std::uint64_t status_kib(const std::string& name) {
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;) {
+        std::uint64_t value = 0;
+        if (word == name && status >> value) return value;
+    }
+    return 0;
+}
+
 int guarded_child() {
     const pid_t child = fork();
     if (child == 0) {
         const auto missing = guard_process();
-        const bool said = std::any_of(missing.begin(), missing.end(), [](const std::string& line) {
-            return line.find("PR_SET_IO_FLUSHER") != std::string::npos;
-        });
+        const auto said = [&missing](const char* what) {
+            return std::any_of(missing.begin(), missing.end(), [what](const std::string& line) {
+                return line.find(what) != std::string::npos;
+            });
+        };
         bool inherited = false;
         std::thread([&inherited] { inherited = is_io_flusher(); }).join();
-        // Either it is in force, in threads made later too, or it is said that it is not.
-        _exit(is_io_flusher() == inherited && said != is_io_flusher() ? 0 : 1);
+        const std::string oom_score = first_line("/proc/self/oom_score_adj");
+        // Each is in force, in threads made later too, or it is said that it is not.
+        const bool flusher =
+            is_io_flusher() == inherited && said("PR_SET_IO_FLUSHER") != is_io_flusher();
+        const bool locked = said("mlockall") != (status_kib("VmLck:") > 0);
+        const bool kept = said("oom_score_adj") != (oom_score == "-1000");
+        _exit(flusher && locked && kept ? 0 : 1);
     }
     int status = 0;
     waitpid(child, &status, 0);
