@@ -22,6 +22,16 @@ io::Task<Result<void>> make_replica(io::Reactor* reactor, io::BufferPool* buffer
     co_return Result<void>();  // made clean; closed here
 }
 
+static io::Task<Result<void>> seal(ReplicaStore* replica, const replication::Membership* record) {
+    store::SuperblockChange change;
+    change.number = record->number;
+    change.record = store::RecordBytes(replication::encode(*record));
+    auto updating = replica->update_superblock(change);
+    CO_TRY(co_await updating);
+    auto marking = replica->mark_clean();
+    co_return co_await marking;
+}
+
 io::Task<Result<void>> seal_member(io::Reactor* reactor, io::BufferPool* buffers,
                                    const ReplicaPlace* place,
                                    const replication::Membership* record) {
@@ -29,13 +39,11 @@ io::Task<Result<void>> seal_member(io::Reactor* reactor, io::BufferPool* buffers
     auto opening = ReplicaStore::open(reactor, buffers, place->folder, options);
     auto opened = co_await opening;
     if (!opened) co_return fail(opened.error());
-    store::SuperblockChange change;
-    change.number = record->number;
-    change.record = store::RecordBytes(replication::encode(*record));
-    auto updating = (*opened)->update_superblock(change);
-    CO_TRY(co_await updating);
-    auto marking = (*opened)->mark_clean();
-    co_return co_await marking;
+    auto sealing = seal(opened->get(), record);
+    const Result<void> sealed = co_await sealing;
+    auto closing = (*opened)->close();
+    co_await closing;
+    co_return sealed;
 }
 
 }  // namespace ublkd::volume
