@@ -3,7 +3,7 @@
 // a mutex, so any thread may call. A sync that the disk fails puts the store out for good (kIo
 // until the daemon is started again on good storage): what such a sync left behind cannot be known.
 // A lock file beside the database keeps a second daemon out. Fault points: metadata.before_commit,
-// metadata.after_commit; rule.metadata_synchronous. docs/metadata.md.
+// metadata.after_commit; rule.metadata_synchronous, rule.metadata_out. docs/metadata.md.
 #pragma once
 
 #include <memory>

@@ -33,7 +33,7 @@
 // Rules that tests switch off: rule.activity_bit_first, .allocated_before_clear,
 //   .clear_after_flush, .clean_mark_first, .page_lock, .zero_lock, .flush_starts_after,
 //   .superblock_alternate, .flush_to_disk, .fsync_once, .own_location, .files_locked,
-//   .out_is_marked, .discard_is_zero.
+//   .out_is_marked, .discard_is_zero; .pool_cap (allocation_budget.h).
 #pragma once
 
 #include <cstdint>
