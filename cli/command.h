@@ -142,6 +142,9 @@ class Context {
     Outcome<int> print_answer(const api::Json& answer) const;
     /// What a dry run answered: a line per step for a person, else the answer.
     Outcome<int> print_plan(const api::Json& answer) const;
+    /// That `what` was done to `id`: a sentence for a person, the id alone (-q), else the answer.
+    Outcome<int> print_done(const api::Json& answer, const std::string& id,
+                            const std::string& what) const;
     /// Asks on a terminal; elsewhere --yes is needed.
     Outcome<void> confirm(const std::string& question) const;
     /// --timeout, or `fallback`.

@@ -52,13 +52,7 @@ Outcome<int> remove(Context& context) {
     }
     const std::string id = shown["InstanceId"].as_string();
     CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id)));
-    if (context.quiet())
-        context.print(id + "\n");
-    else if (!context.for_person())
-        return context.print_answer(answer);
-    else
-        context.print(fmt::format("{}  deleted\n", id));
-    return 0;
+    return context.print_done(answer, id, "deleted");
 }
 
 Outcome<int> list_hosts(Context& context) {

@@ -18,9 +18,7 @@ Outcome<int> revoke(Context& context) {
         fmt::format("Take {} from its holder, which deletes what it has of it?", resource)));
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("DELETE", "/v1/permissions/" + percent_encoded(resource)));
-    if (!context.for_person() && !context.quiet()) return context.print_answer(answer);
-    context.print(resource + (context.quiet() ? "\n" : "  revoked\n"));
-    return 0;
+    return context.print_done(answer, resource, "revoked");
 }
 
 }  // namespace

@@ -87,13 +87,7 @@ Outcome<int> remove(Context& context) {
     const bool dry_run = context.has("dry-run");
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("DELETE", path_of(id) + (dry_run ? "?dry_run=true" : "")));
-    if (context.quiet())
-        context.print(id + "\n");
-    else if (!context.for_person())
-        return context.print_answer(answer);
-    else
-        context.print(fmt::format("{}  {}\n", id, dry_run ? "would be removed" : "removed"));
-    return 0;
+    return context.print_done(answer, id, dry_run ? "would be removed" : "removed");
 }
 
 }  // namespace

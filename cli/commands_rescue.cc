@@ -24,9 +24,7 @@ Outcome<int> recover_orphan(Context& context) {
         const auto answer,
         context.client().call("POST", fmt::format("/v1/rescue/{}/recover", percent_encoded(device)),
                               Json::object()));
-    if (!context.for_person() && !context.quiet()) return context.print_answer(answer);
-    context.print(device + (context.quiet() ? "\n" : "  recovered\n"));
-    return 0;
+    return context.print_done(answer, device, "recovered");
 }
 
 Outcome<int> remove_orphan(Context& context) {
@@ -34,9 +32,7 @@ Outcome<int> remove_orphan(Context& context) {
     CLI_TRY(context.confirm(fmt::format("Fail what waits for {} and remove it?", device)));
     CLI_TRY_ASSIGN(const auto answer,
                    context.client().call("DELETE", "/v1/rescue/" + percent_encoded(device)));
-    if (!context.for_person() && !context.quiet()) return context.print_answer(answer);
-    context.print(device + (context.quiet() ? "\n" : "  removed\n"));
-    return 0;
+    return context.print_done(answer, device, "removed");
 }
 
 }  // namespace

@@ -215,12 +215,7 @@ Outcome<int> remove(Context& context) {
         if (!dry_run) {
             CLI_TRY_ASSIGN(answer, context.client().call("DELETE", path_of(id)));
         }
-        if (context.quiet())
-            context.print(id + "\n");
-        else if (!context.for_person())
-            (void)context.print_answer(answer);
-        else
-            context.print(fmt::format("{}  {}\n", id, dry_run ? "would be deleted" : "deleted"));
+        (void)context.print_done(answer, id, dry_run ? "would be deleted" : "deleted");
     }
     return 0;
 }

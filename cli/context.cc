@@ -106,6 +106,13 @@ Outcome<int> Context::print_plan(const api::Json& answer) const {
     return 0;
 }
 
+Outcome<int> Context::print_done(const api::Json& answer, const std::string& id,
+                                 const std::string& what) const {
+    if (!quiet() && !for_person()) return print_answer(answer);
+    print(quiet() ? id + "\n" : fmt::format("{}  {}\n", id, what));
+    return 0;
+}
+
 Outcome<void> Context::confirm(const std::string& question) const {
     if (has("yes")) return {};
     if (isatty(STDIN_FILENO) == 0 || isatty(STDERR_FILENO) == 0) {

@@ -110,7 +110,7 @@ Measured Progress::measured(const Look& look) {
 
 void Progress::tell(const Look& look) {
     const Measured now = measured(look);
-    if (form_ == Form::kNone || Clock::now() < due_) return;
+    if (Clock::now() < due_) return;
     while (due_ <= Clock::now()) due_ += every_;
     if (form_ == Form::kJson) {
         fmt::print(stderr, "{}\n", now.json().dump());
@@ -146,6 +146,7 @@ Outcome<Json> call_and_tell(Context& context, const std::string& what, const std
                             const Json& body, std::chrono::milliseconds timeout,
                             const std::string& volume, Look (*look)(const Json&)) {
     Progress progress(context, what);
+    if (!progress.is_wanted()) return context.client().call("POST", path, body, timeout);
     Client looker = context.client();
     return context.client().call("POST", path, body, timeout, [&] {
         Look seen;

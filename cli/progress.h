@@ -42,7 +42,8 @@ class Progress {
     Progress& operator=(const Progress&) = delete;
     ~Progress();
 
-    /// Tells what is due; to be called as often as one likes.
+    bool is_wanted() const { return form_ != Form::kNone; }
+    /// Tells what is due; to be called as often as one likes, where it is wanted.
     void tell(const Look& look);
 
   private:

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/base/units.h"
 
 namespace ublkd::metadata {
@@ -17,13 +18,12 @@ constexpr off_t kReserveBytes = 64 * kStepBytes;  // what the log may add to the
 void keep_reserve(const std::string& path) {
     struct stat info{};
     if (stat(path.c_str(), &info) == 0 && info.st_size >= kReserveBytes) return;
-    const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return;
+    const Fd file(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (!file) return;
     off_t bytes = kReserveBytes;
-    while (bytes > 0 && posix_fallocate(fd, 0, bytes) != 0) bytes -= kStepBytes;
+    while (bytes > 0 && posix_fallocate(file.get(), 0, bytes) != 0) bytes -= kStepBytes;
     // What a try that failed has allocated goes back.
-    if (ftruncate(fd, bytes) != 0 || bytes == 0) (void)unlink(path.c_str());
-    close(fd);
+    if (ftruncate(file.get(), bytes) != 0 || bytes == 0) (void)unlink(path.c_str());
 }
 
 bool release_reserve(const std::string& path) { return unlink(path.c_str()) == 0; }

@@ -33,7 +33,6 @@ Json health_json(const HealthView& view) {
 Json volume_json(const VolumeView& view) {
     Json json = Json::object();
     json.set("VolumeId", view.id).set("Name", view.name).set("State", view.state);
-    if (!view.message.empty()) json.set("StateMessage", view.message);
     json.set("Size", divide_up(view.size_bytes, kGiB)).set("SizeBytes", view.size_bytes);
     json.set("UsedBytes", view.used_bytes).set("BlockSize", view.block_bytes);
     json.set("CreateTime", iso_time(view.create_time_ms));

@@ -177,13 +177,11 @@ Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes,
                                               const ServerOptions& options) {
     auto impl = std::make_unique<Impl>(routes, options);
     impl->group = group_id(options.group);
-    TRY_ASSIGN(const int fd, listen_unix(options.socket_path, {.group = impl->group}));
+    TRY_ASSIGN(Fd listening, listen_unix(options.socket_path, {.group = impl->group}));
     beast::error_code error;
-    impl->acceptor.assign(Protocol(), fd, error);
-    if (error) {
-        close(fd);
-        return fail(Errc::kIo, "take over the API's socket", error.value());
-    }
+    impl->acceptor.assign(Protocol(), listening.get(), error);
+    if (error) return fail(Errc::kIo, "take over the API's socket", error.value());
+    (void)listening.release();
     impl->accept_next();
     impl->thread = std::thread([io = &impl->io] {
         (void)pthread_setname_np(pthread_self(), "api-io");

@@ -1,9 +1,8 @@
 // The HTTP/1.1 server of the API: JSON on a unix socket, and nothing else. One thread moves bytes,
 // others run handlers, which may block without holding up each other (handler_threads.h); none is a
-// reactor's. Keep-alive, a bound on connections,
-// headers, bodies and time; a caller is known by SO_PEERCRED and allowed if it is root, the
-// daemon's own user or in group ublkd (api/route_table.h refuses others). server.cc is the one user
-// of Boost.Beast.
+// reactor's. Keep-alive, a bound on connections, headers, bodies and time; a caller is known by
+// SO_PEERCRED and allowed if it is root, the daemon's own user or in group ublkd
+// (api/route_table.h refuses others). server.cc is the daemon's one user of Boost.Beast.
 //
 // Owner: main. stop() answers what is being handled, then ends; the destructor calls it. See
 // docs/api.md.

@@ -1,13 +1,15 @@
 // What routes see of the daemon: plain requests and answers, one struct per noun. The daemon
 // (ublkd/daemon) fills them, the routes (routes_<noun>.cc) turn them into JSON and back. Field
 // names follow the API's: AWS's where AWS has one. Times are milliseconds since 1970 (UTC). No
-// thread, no behaviour.
+// thread; no behaviour but the order of lists.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace ublkd::api {
@@ -16,7 +18,7 @@ using Tags = std::map<std::string, std::string>;
 
 struct AttachmentView {
     std::string id, volume_id, instance_id, host_id, host_name;
-    std::string state;     // attaching attached busy detaching detached
+    std::string state;     // attaching attached busy detaching; detached, in the answer
     std::string device;    // /dev/ublkbN, or the NBD URI
     std::string link;      // /dev/ebs/VOL; empty for NBD
     std::string label;     // --device, "" where none was given
@@ -43,8 +45,7 @@ struct HealthView {
 struct VolumeView {
     std::string id, name;
     Tags tags;
-    std::string state;    // creating available in-use deleting error
-    std::string message;  // with state error: why
+    std::string state;  // creating available in-use deleting
     std::uint64_t size_bytes = 0, used_bytes = 0, create_time_ms = 0;
     std::uint32_t block_bytes = 512;
     std::string durability;           // flush write
@@ -206,5 +207,12 @@ struct VersionView {
     std::int64_t pid = 0;
     std::string boot_id;
 };
+
+/// As lists are shown: the oldest first.
+template <class View>
+void sort_by_age(std::vector<View>& views) {
+    std::ranges::sort(views, {},
+                      [](const View& view) { return std::pair(view.create_time_ms, view.id); });
+}
 
 }  // namespace ublkd::api

@@ -25,6 +25,8 @@ class Fd {
 
     int get() const { return fd_; }
     explicit operator bool() const { return fd_ >= 0; }
+    /// To another owner.
+    int release() noexcept { return std::exchange(fd_, -1); }
     /// errno stays as it was.
     void close() noexcept {
         if (fd_ < 0) return;

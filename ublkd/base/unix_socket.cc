@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "ublkd/base/fd.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd {
@@ -55,16 +54,13 @@ Result<sockaddr_un> unix_address(const std::string& path) {
     return address;
 }
 
-Result<int> listen_unix(const std::string& path, const SocketAccess& access) {
+Result<Fd> listen_unix(const std::string& path, const SocketAccess& access) {
     TRY_ASSIGN(const sockaddr_un address, unix_address(path));
     TRY(clear_stale_socket(path, address));
-    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return fail_errno(errno, "socket");
-    if (const auto listening = bind_and_listen(fd, path, address, access); !listening) {
-        close(fd);
-        return fail(listening.error());
-    }
-    return fd;
+    Fd made(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!made) return fail_errno(errno, "socket");
+    TRY(bind_and_listen(made.get(), path, address, access));
+    return made;
 }
 
 }  // namespace ublkd

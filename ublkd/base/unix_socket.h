@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/base/result.h"
 
 namespace ublkd {
@@ -22,6 +23,6 @@ Result<sockaddr_un> unix_address(const std::string& path);
 
 /// A descriptor that listens and does not block. The socket of a dead process is replaced. Errors:
 /// kBusy (a process serves it, or may), kExists (`path` is something else, which is left alone).
-Result<int> listen_unix(const std::string& path, const SocketAccess& access);
+Result<Fd> listen_unix(const std::string& path, const SocketAccess& access);
 
 }  // namespace ublkd

@@ -68,9 +68,7 @@ ApiResult<std::vector<api::InstanceView>> Instances::instances() {
         API_TRY_ASSIGN(auto view, view_of(record));
         views.push_back(std::move(view));
     }
-    std::ranges::sort(views, {}, [](const api::InstanceView& view) {
-        return std::pair(view.create_time_ms, view.id);
-    });
+    api::sort_by_age(views);
     return views;
 }
 

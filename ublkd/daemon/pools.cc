@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <thread>
+#include <utility>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/files.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
-#include "ublkd/daemon/system.h"
 
 namespace ublkd::daemon {
 
@@ -50,6 +50,11 @@ Pools::EntryRef Pools::find(PoolId pool) {
 std::shared_ptr<store::Pool> Pools::pool_of(const EntryRef& entry) {
     const std::lock_guard lock(entry->mutex);
     return entry->pool;
+}
+
+std::shared_ptr<store::Pool> Pools::taken_from(const EntryRef& entry) {
+    const std::lock_guard lock(entry->mutex);
+    return std::exchange(entry->pool, nullptr);
 }
 
 Result<void> Pools::set_state(PoolId pool, PoolState state) {
@@ -317,9 +322,7 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
 ApiResult<std::vector<api::PoolView>> Pools::pools() {
     std::vector<api::PoolView> views;
     for (const EntryRef& entry : all()) views.push_back(view_of(entry));
-    std::ranges::sort(views, {}, [](const api::PoolView& view) {
-        return std::pair(view.create_time_ms, view.id);
-    });
+    api::sort_by_age(views);
     return views;
 }
 

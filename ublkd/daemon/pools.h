@@ -108,6 +108,7 @@ class Pools final : public api::PoolControl {
 
     Result<void> set_state(PoolId pool, metadata::PoolState state);
     static std::shared_ptr<store::Pool> pool_of(const EntryRef& entry);
+    static std::shared_ptr<store::Pool> taken_from(const EntryRef& entry);
     static Result<std::shared_ptr<store::Pool>> open_pool(const std::string& path);
     static void open_entry(const EntryRef& entry);
     bool comes_back(const EntryRef& entry);
@@ -125,6 +126,7 @@ class Pools final : public api::PoolControl {
     };
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
     EntryRef changing(const metadata::PoolRecord& record);
+    void put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> pool);
     Result<void> finish_adding(const metadata::PoolRecord& record);
     Result<void> finish_removing(const metadata::PoolRecord& record);
     api::ApiResult<void> carry_out_removal(const EntryRef& entry, bool dry_run);

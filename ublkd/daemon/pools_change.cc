@@ -163,6 +163,16 @@ Pools::EntryRef Pools::changing(const PoolRecord& record) {
     return found;
 }
 
+void Pools::put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> pool) {
+    {
+        const std::lock_guard state(entry->mutex);
+        entry->pool = std::move(pool);
+    }
+    const std::lock_guard lock(mutex_);
+    changing_.erase(entry->record.id);
+    entries_[entry->record.id] = entry;
+}
+
 Result<void> Pools::finish_adding(const PoolRecord& record) {
     const EntryRef entry = changing(record);
     auto opened = entry->work.ask(kMakeLimit, [path = record.path] { return open_pool(path); });
@@ -170,18 +180,16 @@ Result<void> Pools::finish_adding(const PoolRecord& record) {
     const bool is_it = opened && (*opened)->id() == record.id;
     if (is_it) {
         TRY(set_state(record.id, PoolState::kAvailable));
-        const std::lock_guard state(entry->mutex);
-        entry->pool = std::move(*opened);
-    } else {
-        TRY(store_->write([&](Transaction& tx) -> Result<void> {
-            TRY_ASSIGN(const auto stored, tx.get<PoolRecord>(record.id));
-            if (!stored) return {};
-            return tx.erase(*stored);
-        }));
+        put_in_service(entry, std::move(*opened));
+        return {};
     }
+    TRY(store_->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto stored, tx.get<PoolRecord>(record.id));
+        if (!stored) return {};
+        return tx.erase(*stored);
+    }));
     const std::lock_guard lock(mutex_);
     changing_.erase(record.id);
-    if (is_it) entries_[record.id] = entry;
     return {};
 }
 
@@ -322,15 +330,7 @@ ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolReque
             log::warn("pool {}: {}", path, to_string(undone.error()));
         return refuse(done.error(), "cannot store the pool");
     }
-    {
-        const std::lock_guard state(entry->mutex);
-        entry->pool = std::move(*made);
-    }
-    {
-        const std::lock_guard lock(mutex_);
-        changing_.erase(record.id);
-        entries_[record.id] = entry;
-    }
+    put_in_service(entry, std::move(*made));
     events_->add("pool.added", record.id.to_string(),
                  fmt::format("pool {} in the failure domain '{}'", path, record.domain));
     return view_of(entry);
@@ -378,12 +378,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
         changing_[found.id] = entry;
     }
     (void)faults::hit("daemon.pool_remove.after_intent");
-    std::shared_ptr<store::Pool> pool;
-    {
-        const std::lock_guard state(entry->mutex);
-        pool = std::move(entry->pool);
-    }
-    if (pool) {
+    if (auto pool = taken_from(entry)) {
         (void)entry->work.ask(kMakeLimit, [pool = std::move(pool)]() -> Result<void> {
             TRY_ASSIGN(const auto replicas, pool->replicas());
             for (const auto& replica : replicas) (void)pool->remove_replica(replica.id);
@@ -402,12 +397,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
 
 void Pools::forget_all() {
     for (const EntryRef& entry : all()) {
-        std::shared_ptr<store::Pool> pool;
-        {
-            const std::lock_guard state(entry->mutex);
-            pool = std::move(entry->pool);
-        }
-        if (pool)
+        if (auto pool = taken_from(entry))
             (void)entry->work.ask(kMakeLimit, [pool = std::move(pool)] { return pool->destroy(); });
     }
     const std::lock_guard lock(mutex_);

@@ -139,8 +139,8 @@ Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
 
 Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path,
                                        const SocketAccess& access) {
-    TRY_ASSIGN(const int fd, ublkd::listen_unix(path, access));
-    return adopt(reactor, fd);
+    TRY_ASSIGN(Fd listening, ublkd::listen_unix(path, access));
+    return adopt(reactor, listening.release());
 }
 
 Result<Listener> Listener::listen_tcp(Reactor& reactor, const std::string& address_text,

@@ -101,18 +101,22 @@ TEST(NodePair, R2_WriteIsAnsweredWhenTheOtherMemberHasItToo) {
     EXPECT_FALSE(pair.to_client[0].failed);
 }
 
+/// The first member's record of number 2, of which it stays the primary, for the second.
+Message number_two() {
+    Message adopt;
+    adopt.type = MessageType::kAdopt;
+    adopt.volume = VolumeId(1);
+    adopt.from = ReplicaId(1);
+    adopt.to = ReplicaId(2);
+    adopt.number = 2;
+    adopt.record = std::make_shared<const Membership>(record_of(2, 1));
+    return adopt;
+}
+
 TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
     for (const bool rule : {true, false}) {
         Pair pair;
-        // Number 2 with the same primary.
-        Message adopt;
-        adopt.type = MessageType::kAdopt;
-        adopt.volume = VolumeId(1);
-        adopt.from = ReplicaId(1);
-        adopt.to = ReplicaId(2);
-        adopt.number = 2;
-        adopt.record = std::make_shared<const Membership>(record_of(2, 1));
-        pair.second.node.on_message(adopt);
+        pair.second.node.on_message(number_two());
         pair.second.complete();
         ASSERT_EQ(pair.second.node.number(), 2U);
         pair.second.sent.clear();
@@ -137,14 +141,7 @@ TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
 
 TEST(NodePair, R1_RecordThatIsOvertakenWhileItIsStoredIsRefusedAndTheNewerOneCounts) {
     Pair pair;
-    Message adopt;
-    adopt.type = MessageType::kAdopt;
-    adopt.volume = VolumeId(1);
-    adopt.from = ReplicaId(1);
-    adopt.to = ReplicaId(2);
-    adopt.number = 2;
-    adopt.record = std::make_shared<const Membership>(record_of(2, 1));
-    pair.second.node.on_message(adopt);  // being stored
+    pair.second.node.on_message(number_two());  // being stored
     Membership newer = record_of(3, 2);
     newer.members.erase(newer.members.begin());
     pair.second.node.on_current(&newer);  // it is primary now, alone
