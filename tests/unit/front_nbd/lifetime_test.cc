@@ -102,6 +102,24 @@ TEST(NbdLifetime, RequestsOutliveTheConnectionThatMadeThem) {
     EXPECT_EQ(server.holders, 0);
 }
 
+TEST(NbdLifetime, ANewClientWaitsForThoseThatAreGone) {
+    TestServerOptions options;
+    options.server.max_connections = 1;
+    options.server.accept_patience = 20s;
+    TestServer server(options);
+    RawClient gone = server.connect();
+    ASSERT_TRUE(gone.enter("disk"));
+    server.disk().hold = true;
+    ASSERT_TRUE(gone.send(thirty_two_requests(1)));
+    while (server.disk().in_flight < 5) std::this_thread::sleep_for(1ms);
+    gone.close();
+    RawClient next = server.connect();
+    std::this_thread::sleep_for(50ms);
+    EXPECT_EQ(server.connections(), 1U);
+    server.disk().hold = false;
+    EXPECT_TRUE(next.enter("disk"));
+}
+
 /// A client closes while the device holds its request.
 void close_with_a_request_in_flight() {
     TestServer server;

@@ -116,7 +116,12 @@ io::Task<void> NbdServer::accept_loop(io::Listener* listener) {
     while (!stopping_) {
         Result<io::Socket> accepted = co_await listener->accept();
         if (accepted) {
-            if (!options_.admit || options_.admit(accepted->fd())) serve(std::move(*accepted));
+            if (options_.admit && !options_.admit(accepted->fd())) continue;
+            // Clients that are gone count until what they asked for is done; that passes.
+            const io::Clock::time_point patience_ends = io::Clock::now() + options_.accept_patience;
+            while (is_full() && !stopping_ && io::Clock::now() < patience_ends)
+                (void)co_await reactor_->wait_until(&session_ended_, patience_ends);
+            serve(std::move(*accepted));
             continue;
         }
         if (accepted.error().code == Errc::kCancelled) co_return;
@@ -128,7 +133,7 @@ io::Task<void> NbdServer::accept_loop(io::Listener* listener) {
 // ---- sessions
 
 void NbdServer::serve(io::Socket socket) {
-    if (stopping_ || sessions_.size() >= options_.max_connections) {
+    if (stopping_ || is_full()) {
         log::debug("nbd: connection refused, {}", stopping_ ? "shutting down" : "too many of them");
         return;
     }
@@ -161,6 +166,7 @@ std::shared_ptr<SharedExport> NbdServer::share(const Export& opened) {
 void NbdServer::begin_stop() {
     stopping_ = true;
     for (io::Listener& listener : listeners_) listener.shutdown();
+    session_ended_.pulse();
     for (const auto& session : sessions_) session->cancel_handshake();
     for (const auto& session : sessions_) session->drain();
 }

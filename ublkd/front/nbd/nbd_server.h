@@ -35,7 +35,8 @@ class Session;
 struct SharedExport;
 
 struct NbdServerOptions {
-    unsigned max_connections = 100;                                    // one more is closed at once
+    unsigned max_connections = 100;                                    // one more waits, and is closed
+    io::Clock::duration accept_patience = std::chrono::seconds(1);     // so long for one to end
     io::Clock::duration handshake_timeout = std::chrono::seconds(10);  // from accept to GO
     io::Clock::duration drain_timeout =
         std::chrono::seconds(10);                   // for a client to take its last replies
@@ -83,6 +84,7 @@ class NbdServer {
   private:
     friend class Session;
     io::Task<void> accept_loop(io::Listener* listener);
+    bool is_full() const { return sessions_.size() >= options_.max_connections; }
     void start_accepting(io::Listener listener);
     std::shared_ptr<SharedExport> share(const Export& opened);
     io::Task<void> run_session(Session* session);
