@@ -35,8 +35,8 @@ class Session;
 struct SharedExport;
 
 struct NbdServerOptions {
-    unsigned max_connections = 100;                                    // one more waits, and is closed
-    io::Clock::duration accept_patience = std::chrono::seconds(1);     // so long for one to end
+    unsigned max_connections = 100;                                 // one more waits, and is closed
+    io::Clock::duration accept_patience = std::chrono::seconds(1);  // so long for one to end
     io::Clock::duration handshake_timeout = std::chrono::seconds(10);  // from accept to GO
     io::Clock::duration drain_timeout =
         std::chrono::seconds(10);                   // for a client to take its last replies
