@@ -21,8 +21,7 @@ Outcome<int> create(Context& context) {
     if (!tags.items().empty()) body.set("Tags", std::move(tags));
     CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/instances", body));
     if (!context.for_person()) return context.print_item(instance_view(), answer);
-    context.print(
-        fmt::format("{}  {}\n", answer["InstanceId"].as_string(), answer["State"].as_string()));
+    context.print(fmt::format("{}  created\n", answer["InstanceId"].as_string()));
     return 0;
 }
 

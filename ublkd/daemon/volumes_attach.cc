@@ -273,7 +273,9 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
     }
     if (nbd) core_.engine->remove_export(attachment.volume.to_string());
     if (force) running->fail_when_full(false);  // for who else uses the volume
-    running->front_ended();
+    // Where a device could not be taken over the kernel still has its requests (R8).
+    if (ublk != nullptr || nbd || faults::rule_off("rule.failed_recovery_keeps_ids"))
+        running->front_ended();
     std::optional<Front> ended;
     {
         const std::lock_guard state(slot->state);

@@ -20,14 +20,18 @@ bool set_effective_admin(bool wanted) {
     return syscall(SYS_capset, &header, data) == 0;
 }
 
+/// Of this thread: several devices of one reactor may be in the middle of their start.
+thread_local unsigned holders = 0;
+thread_local bool dropped = false;
+
 }  // namespace
 
-WithoutAdmin::WithoutAdmin(bool wanted) noexcept {
-    if (wanted) dropped_ = set_effective_admin(false);
+WithoutAdmin::WithoutAdmin(bool wanted) noexcept : wanted_(wanted) {
+    if (wanted_ && holders++ == 0) dropped = set_effective_admin(false);
 }
 
 WithoutAdmin::~WithoutAdmin() {
-    if (dropped_) (void)set_effective_admin(true);
+    if (wanted_ && --holders == 0 && dropped) (void)set_effective_admin(true);
 }
 
 }  // namespace ublkd::front::ublk

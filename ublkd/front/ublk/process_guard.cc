@@ -82,6 +82,7 @@ void drop_ublk_mounts() {
 }
 
 bool enter_own_mount_namespace() {
+    if (faults::rule_off("rule.own_mounts")) return true;
     const bool hosts = shares_mounts_with_init();
     if (unshare(CLONE_NEWNS) != 0) return false;
     // A slave: later mounts and unmounts of the host (a new pool's disk) arrive here, ours do not
