@@ -17,11 +17,13 @@ using Protocol = asio::local::stream_protocol;
 using Request = http::request<http::string_body>;
 
 Failure unreachable(const std::string& socket, const std::string& cause) {
-    return {kExitUnreachable, "",
-            fmt::format(
-                "cannot reach the daemon at {} ({}): is ublkd running, and may you use its socket "
-                "(root, its own user, group ublkd)? --socket or UBLKD_SOCKET name another",
-                socket, cause)};
+    return {
+        kExitUnreachable, "",
+        fmt::format(
+            "cannot reach the daemon at {} ({}): is ublkd running ('systemctl start ublkd', or "
+            "'ublkd --state DIR'), and may you use its socket (root, its own user, group ublkd)? "
+            "--socket or UBLKD_SOCKET name another",
+            socket, cause)};
 }
 
 constexpr auto kMeanwhile = std::chrono::milliseconds(500);

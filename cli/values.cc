@@ -57,9 +57,9 @@ std::expected<std::uint64_t, std::string> parse_size(std::string_view text) {
     };
     if (error != std::errc() || !(number > 0))
         return wrong("give a number greater than 0 and a unit");
-    const auto shift = unit_shift(
-        std::string_view(end, static_cast<std::size_t>(text.data() + text.size() - end)));
-    if (!shift) return wrong("give a unit");
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    const auto shift = unit_shift(unit);
+    if (!shift) return wrong(unit.empty() ? "give a unit" : "there is no such unit");
     const double bytes = std::ldexp(number, static_cast<int>(*shift));
     if (bytes > 9e18) return wrong("that is too much");
     const auto whole = static_cast<std::uint64_t>(bytes);

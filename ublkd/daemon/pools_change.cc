@@ -60,8 +60,8 @@ std::string why_not_created(const Error& error, const std::string& path) {
                 path, to_string(error));
         case Errc::kExists:
             return fmt::format(
-                "{} holds a pool already, of another installation or of a former one: remove it or "
-                "give another folder",
+                "{} holds a pool that this daemon does not know, of another installation or of a "
+                "former one: give another folder, or, if nothing in it is needed, remove it first",
                 path);
         case Errc::kNotFound:
             return fmt::format("cannot make {}: its parent folder does not exist", path);
@@ -121,6 +121,11 @@ ApiResult<std::string> check_path(const std::string& given, const std::vector<Kn
             return refuse("InvalidParameterValue",
                           fmt::format("{} lies in the pool {}: a pool is a folder of its own", path,
                                       known.path));
+        if (known.path.starts_with(path + "/"))
+            return refuse(
+                "InvalidParameterValue",
+                fmt::format("the pool {} lies in {}: give another folder, for nothing else",
+                            known.path, path));
     }
     const std::string parent = std::filesystem::path(path).parent_path().string();
     if (stat(parent.c_str(), &status) != 0)

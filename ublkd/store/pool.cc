@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 #include "ublkd/base/bytes.h"
@@ -141,7 +142,9 @@ Pool::Pool(std::string folder, PoolConfig config, Fd lock)
 
 Result<void> Pool::check_free(const std::string& folder) {
     if (!fs::exists(folder)) return {};
-    if (fs::exists(pool_file(folder))) return fail(Errc::kExists, "there is a pool already");
+    std::error_code error;
+    if (std::filesystem::is_regular_file(pool_file(folder), error))
+        return fail(Errc::kExists, "there is a pool already");
     std::vector<std::string> names;
     TRY_ASSIGN(names, fs::list(folder));
     // mkfs leaves lost+found at the root of a file system of its own.
