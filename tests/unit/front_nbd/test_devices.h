@@ -24,6 +24,7 @@ class SwitchedDevice final : public block::BlockDevice {
     std::atomic<unsigned> delay_ms = 0;
     std::atomic<unsigned> yields = 0;  // turns that a request takes
     std::atomic<bool> hold = false;
+    std::atomic<std::int64_t> hold_from_offset = 0;  // only requests that reach this far are held
     std::atomic<unsigned> in_flight = 0;
     std::atomic<unsigned> most_in_flight = 0;
     std::atomic<std::uint64_t> writes = 0;
@@ -44,7 +45,8 @@ class SwitchedDevice final : public block::BlockDevice {
         if (in_flight > most_in_flight) most_in_flight = in_flight.load();
         io::Reactor* const reactor = io::Reactor::current();
         for (unsigned left = yields; left > 0; --left) co_await reactor->yield();
-        while (hold) co_await reactor->sleep_for(std::chrono::milliseconds(1));
+        while (hold && static_cast<std::int64_t>(end_bytes) >= hold_from_offset)
+            co_await reactor->sleep_for(std::chrono::milliseconds(1));
         if (delay_ms > 0) co_await reactor->sleep_for(std::chrono::milliseconds(delay_ms));
         --in_flight;
         if (fail_with != kNoError && static_cast<std::int64_t>(end_bytes) >= fail_from_offset)

@@ -159,6 +159,7 @@ std::shared_ptr<SharedExport> NbdServer::share(const Export& opened) {
     shared->device = opened.device;
     shared->reactor = opened.home;
     shared->buffers = buffers;
+    shared->name = opened.info.name;
     known = shared;
     return shared;
 }

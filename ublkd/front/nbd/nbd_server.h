@@ -39,7 +39,9 @@ struct NbdServerOptions {
     io::Clock::duration accept_patience = std::chrono::seconds(1);  // so long for one to end
     io::Clock::duration handshake_timeout = std::chrono::seconds(10);  // from accept to GO
     io::Clock::duration drain_timeout =
-        std::chrono::seconds(10);                   // for a client to take its last replies
+        std::chrono::seconds(10);  // for a client to take its last replies
+    io::Clock::duration old_connections_timeout =
+        std::chrono::seconds(10);                   // for requests of clients that are gone
     unsigned max_requests_in_flight = 128;          // of one connection; then it is not read from
     std::uint64_t max_bytes_in_flight = 16 * kMiB;  // the same, in data; one request always fits
     std::function<bool(int fd)> admit;              // asked at accept; false: closed at once

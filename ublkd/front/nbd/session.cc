@@ -147,7 +147,8 @@ io::Task<void> Session::serve(Control* control, int fd) {
     const NbdServerOptions& options = server_->options_;
     const TransmissionLimits limits{.requests = options.max_requests_in_flight,
                                     .bytes = options.max_bytes_in_flight,
-                                    .drain_timeout = options.drain_timeout};
+                                    .drain_timeout = options.drain_timeout,
+                                    .old_connections_timeout = options.old_connections_timeout};
     Transmission transmission(io::Socket(*shared_->reactor, fd), received(), shared_.get(),
                               handshake_.negotiated(), limits);
     std::vector<std::byte>().swap(input_);  // not needed any more

@@ -10,6 +10,7 @@
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
+#include "ublkd/io/hang_up.h"
 
 namespace ublkd::front::nbd {
 namespace {
@@ -55,7 +56,8 @@ Transmission::Transmission(io::Socket socket, std::span<const std::byte> receive
       geometry_(shared->device->geometry()),
       negotiated_(negotiated),
       limits_(limits),
-      received_(new std::byte[kReceiveBytes]) {
+      received_(new std::byte[kReceiveBytes]),
+      id_(shared->next_connection++) {
     CHECK(received.size() <= kReceiveBytes, "what came with the handshake fits the buffer");
     CHECK(geometry_.max_io_bytes >= kMaxIoBytes, "devices take requests of 512 KiB");
     std::ranges::copy(received, received_.get());
@@ -70,8 +72,14 @@ Transmission::~Transmission() {
 }
 
 io::Task<void> Transmission::run() {
-    co_await receive_loop();
+    shared_->connections.push_back(this);
+    if (buffered() == 0) co_await wait_readable();
+    const bool alone = co_await end_old_connections();
+    if (alone) co_await receive_loop();
+    input_over_ = true;
     if (!faults::rule_off("rule.nbd_waits_for_requests")) co_await requests_.close();
+    std::erase(shared_->connections, this);
+    for (Transmission* const other : shared_->connections) other->room_.pulse();
     struct DrainTimer : io::Reactor::Timer {
         Transmission* self = nullptr;
     } timer;
@@ -90,6 +98,43 @@ void Transmission::drain() {
     draining_ = true;
     room_.pulse();
     if (waiting_for_client_ != nullptr) reactor_->cancel(waiting_for_client_);
+}
+
+// ---- those who were here before
+
+/// Its client has nothing more to say, or is not listened to any more.
+bool Transmission::takes_no_more() const {
+    return over() || input_over_ || io::has_hung_up(socket_.fd());
+}
+
+/// What they have not taken yet is dropped: nobody was told that it was done. False: their requests
+/// do not end, so this connection cannot be served.
+io::Task<bool> Transmission::end_old_connections() {
+    if (faults::rule_off("rule.nbd_old_connections_first")) co_return true;
+    std::vector<std::uint64_t> old;
+    for (Transmission* const other : shared_->connections) {
+        if (other == this || !other->takes_no_more()) continue;
+        other->drain();
+        old.push_back(other->id_);
+    }
+    const auto has_ended = [this](std::uint64_t id) {
+        return std::ranges::none_of(shared_->connections,
+                                    [id](const Transmission* other) { return other->id_ == id; });
+    };
+    const io::Clock::time_point patience_ends = io::Clock::now() + limits_.old_connections_timeout;
+    while (!over()) {
+        std::erase_if(old, has_ended);
+        if (old.empty()) co_return true;
+        if (io::Clock::now() >= patience_ends) {
+            log::warn(
+                "nbd: a new connection of {} is closed: requests of {} older ones, whose clients "
+                "are gone, are still at the disk, and must not come after its own",
+                shared_->name, old.size());
+            co_return false;
+        }
+        (void)co_await reactor_->wait_until(&room_, patience_ends);
+    }
+    co_return false;
 }
 
 // ---- bytes in

@@ -7,7 +7,14 @@
 // buffer as far as it had not come with the header.
 //
 // Bounds: requests and bytes in flight (TransmissionLimits). A client beyond them is not read from
-// until replies have gone. Lifetime: run() ends when the connection is over, every request has left
+// until replies have gone.
+//
+// A client that lost its connection sends on a new one what was not answered, and then changes what
+// that wrote. So no request of an old connection, waiting in a socket or at the device, may come
+// after one of the new connection: before its first request a connection drains those of the same
+// export whose client has hung up, and waits until their last request has left the device.
+//
+// Lifetime: run() ends when the connection is over, every request has left
 // the device and every reply has been sent or given up; then the object may be destroyed. So
 // nothing ever answers into a closed descriptor. Owner: a Session, on the export's reactor. See
 // docs/nbd.md.
@@ -20,6 +27,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "ublkd/front/nbd/handshake.h"
@@ -36,7 +44,10 @@ struct TransmissionLimits {
     unsigned requests = 128;
     std::uint64_t bytes = 16 * kMiB;
     io::Clock::duration drain_timeout = std::chrono::seconds(10);
+    io::Clock::duration old_connections_timeout = std::chrono::seconds(10);
 };
+
+class Transmission;
 
 /// What the connections of one export share, on its reactor.
 struct SharedExport {
@@ -50,6 +61,10 @@ struct SharedExport {
     /// Memory for reads of more than 512 KiB, which must be whole before their reply begins.
     static constexpr std::uint64_t kLargeReadBytes = 2ULL * kMaxPayloadBytes;
     io::Semaphore large_reads{kLargeReadBytes};
+    /// Those that take requests or have some at the device.
+    std::vector<Transmission*> connections;
+    std::uint64_t next_connection = 0;
+    std::string name;  // for the log
 };
 
 class Transmission {
@@ -79,6 +94,8 @@ class Transmission {
     };
 
     // transmission.cc: bytes in
+    io::Task<bool> end_old_connections();
+    bool takes_no_more() const;
     io::Task<void> receive_loop();
     io::Task<bool> take_request(const WireRequest& wire);
     bool take_write_now(Request* request);
@@ -162,10 +179,12 @@ class Transmission {
     Hook hook_;
     io::Event replies_gone_;
 
-    io::Gate requests_;  // in the device
+    const std::uint64_t id_;  // in shared_
+    io::Gate requests_;       // in the device
     io::Gate senders_;
     bool draining_ = false;
-    bool broken_ = false;  // nothing can be sent any more
+    bool broken_ = false;      // nothing can be sent any more
+    bool input_over_ = false;  // no request will be taken
 };
 
 }  // namespace ublkd::front::nbd
