@@ -112,7 +112,9 @@ void World::fail_disk(const Fault& fault) {
     if (primary == nullptr || authority.record.number != primary->node.number()) return;
     std::vector<Disk*> healthy;
     for (const auto& disk : disks_) {
-        if (in_sync(*disk)) healthy.push_back(disk.get());
+        // For one that could not be read a proposal without it may be on its way.
+        const bool stays = disk->gives_up != authority.record.number;
+        if (in_sync(*disk) && stays) healthy.push_back(disk.get());
     }
     if (healthy.size() < 2) return;
     Disk& disk = *healthy[fault.which % healthy.size()];

@@ -59,6 +59,24 @@ void Node::union_copied(Op& op) {
     next_union_copy();
 }
 
+/// Whether a member is there to be made equal; one that failed leaves by the next number.
+bool Node::has_union_target() const {
+    return std::any_of(peers_.begin(), peers_.end(),
+                       [](const Peer& peer) { return peer.member && !peer.failed; });
+}
+
+/// No other member is left: nothing has to be copied before it is served, and what can't be read
+/// concerns those alone who ask for it.
+void Node::end_union_copies() {
+    if (role_ != Role::kServing || to_copy_.empty() || has_union_target()) return;
+    to_copy_.clear();
+    union_first_.reset();
+    if (Op* const op = ops_.find(union_op_); op != nullptr && op->own_failed) union_copied(*op);
+    ops_.for_each([&](Op& waiting) {
+        if (waiting.step == Step::kRegion) start_op(waiting);
+    });
+}
+
 // ---- R12
 
 bool Node::add(const Member& member) {

@@ -28,9 +28,8 @@ void Node::fail_peer(Peer& peer, const Error& cause) {
     peer.failed = cause;
     effects_->notice({.kind = Notice::Kind::kLost, .replica = peer.replica, .cause = cause});
     // Copies don't wait for it; acknowledgements do, until the number without it is stored.
-    ops_.for_each([&](Op& op) {
-        if (op.copy == Copy::kUnion) settle(op);
-    });
+    end_union_copies();
+    if (Op* const copy = ops_.find(union_op_); copy != nullptr) settle(*copy);
     reconsider();
 }
 
@@ -60,11 +59,6 @@ void Node::give_up_changes() {
             return;
         }
         if (!op.own_failed || (op.step != Step::kIssued && op.step != Step::kRepair)) return;
-        if (op.copy != Copy::kNone) {
-            union_op_ = op.copy == Copy::kUnion ? 0 : union_op_;
-            free_op(op);
-            return;
-        }
         op.failed = true;
         finish(op);
     });

@@ -295,6 +295,8 @@ class Node {
     // copying.cc
     void next_union_copy();
     void union_copied(Op& op);
+    bool has_union_target() const;
+    void end_union_copies();
     void next_join_copy();
     void join_probed(Op& op, const Result<block::Extent>& extent);
     void join_copied(Op& op);

@@ -268,6 +268,8 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
             read_failed(op, result.error());
         } else if (op.copy == Copy::kJoin) {
             abort_join(source_failed(result.error()));  // the volume goes on as it is
+        } else if (op.copy == Copy::kUnion && !has_union_target()) {
+            union_copied(op);
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;
             full(op);

@@ -331,6 +331,7 @@ void Node::record_stored() {
     round_running_ = 0;
     start_round();
     ops_.for_each([&](Op& op) { settle(op); });
+    end_union_copies();
     reconsider();
 }
 

@@ -48,11 +48,12 @@ class Slab {
     }
     std::size_t count() const { return count_; }
     /// Calls function(T&) for each object in use, oldest place first; it may free the object it is
-    /// given.
+    /// given, and make others.
     template <class Function>
     void for_each(Function function) {
-        for (auto& chunk : chunks_) {
-            for (T& object : *chunk) {
+        // By index: the function may make objects, and so move the list of chunks.
+        for (std::size_t chunk = 0; chunk < chunks_.size(); ++chunk) {
+            for (T& object : *chunks_[chunk]) {
                 if (object.token != 0) function(object);
             }
         }

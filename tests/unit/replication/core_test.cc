@@ -254,6 +254,20 @@ TEST(SlabTest, NoTokenComesTwice) {
     for (Numbered* const object : kept) EXPECT_EQ(slab.find(object->token), object);
 }
 
+/// A copy that ends begins the next one in such a loop, and the slab may be full.
+TEST(SlabTest, ObjectsAreMadeWhileAllAreLookedAt) {
+    Slab<Numbered, 5> slab;
+    constexpr int kObjects = 64 * 3;  // all places of some chunks
+    for (int i = 0; i < kObjects; ++i) slab.make();
+    int seen = 0;
+    slab.for_each([&](const Numbered& object) {
+        EXPECT_NE(object.token, 0U);
+        if (seen++ < kObjects) slab.make();
+    });
+    EXPECT_EQ(slab.count(), 2U * kObjects);
+    EXPECT_EQ(seen, 2 * kObjects);
+}
+
 // ---- the client
 
 struct Sent final : ClientEffects {

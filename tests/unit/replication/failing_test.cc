@@ -91,6 +91,74 @@ TEST(NodePair, R5_LostMemberLeavesBeforeAWriteIsAcknowledgedWithoutIt) {
     }
 }
 
+/// The first serves again after a death: its region is still to be copied, a read waits for that,
+/// and nothing of the copy has ended.
+struct Copying : Pair {
+    Copying() : Pair([](Pair& pair) { pair.first.active = {0}; }) {
+        second.complete();
+        first.complete();
+        for (const Message& message : std::exchange(first.sent, {})) second.node.on_message(message);
+        second.complete();
+        for (const Message& message : std::exchange(second.sent, {})) first.node.on_message(message);
+        CHECK(first.node.regions_to_copy() == 1, "nothing of the copy has ended");
+        first.node.on_message(request(OpKind::kRead, 1, 1, memory));
+        CHECK(first.sent.empty(), "the read waits");
+    }
+    const Message* answer() {
+        const auto found = std::find_if(first.sent.begin(), first.sent.end(),
+                                        [](const Message& message) { return !message.to; });
+        return found == first.sent.end() ? nullptr : &*found;
+    }
+};
+
+/// What can't be read is not copied to a member that is lost: the volume goes on with its last
+/// member, whole but for that range.
+TEST(NodePair, R7_UnreadableRegionIsServedWhenNobodyIsLeftToCopyItTo) {
+    Copying pair;
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kTimedOut});
+    pair.first.read_error = kUnreadable;
+    for (const auto& [token, bytes] : std::exchange(pair.first.buffers, {}))
+        pair.first.node.on_buffer(token, {.bytes = *bytes, .handle = 0});
+    for (const DiskRequest& request : std::exchange(pair.first.disks, {}))
+        pair.first.node.on_disk(request.token, pair.first.carry_out(request));
+    pair.first.read_error.reset();  // another range of it
+    pair.first.complete();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    EXPECT_EQ(pair.answer(), nullptr);  // the other one may take over until it has left
+    const Membership alone = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &alone);
+    pair.first.complete();
+    ASSERT_NE(pair.answer(), nullptr);
+    EXPECT_EQ(pair.answer()->type, MessageType::kAnswer);
+    EXPECT_FALSE(pair.answer()->failed);
+    EXPECT_FALSE(pair.first.node.self_failed());
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+    EXPECT_TRUE(pair.first.node.add({ReplicaId(3), HostId(1), PoolId(3)}));
+}
+
+/// Its copy can't be read, then its heir is lost before it could hand over: nobody is left, and
+/// what waits for the copy gets an error, as the rest does.
+TEST(NodePair, R7_NothingWaitsForACopyThatNobodyCanMake) {
+    Copying pair;
+    const Membership next = record_of(2, 1);
+    pair.first.node.on_current(&next);
+    for (const std::uint64_t token : std::exchange(pair.first.stores, {}))
+        pair.first.node.on_stored(token, {});
+    pair.first.read_error = kUnreadable;
+    pair.first.complete();
+    ASSERT_TRUE(pair.first.node.self_failed());
+    ASSERT_TRUE(pair.first.proposals.empty());  // the other one has not stored number 2 yet
+    EXPECT_EQ(pair.answer(), nullptr);
+    pair.first.read_error.reset();
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kTimedOut});
+    pair.first.complete();
+    ASSERT_NE(pair.answer(), nullptr);
+    EXPECT_EQ(pair.answer()->type, MessageType::kAnswer);
+    EXPECT_TRUE(pair.answer()->failed);
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+    EXPECT_EQ(pair.first.node.regions_to_copy(), 0U);
+}
+
 // ---- R14
 
 TEST(NodePair, R14_UnreadableRangeIsReadFromTheOtherMemberAndRewritten) {
