@@ -49,9 +49,6 @@ void Node::union_copied(Op& op) {
         std::erase(to_copy_, union_region_);
         faults::hit("repl.region_copied");
         union_first_.reset();
-        effects_->notice({.kind = Notice::Kind::kCopied,
-                          .done = (to_copy_total_ - to_copy_.size()) * config_.region_bytes,
-                          .total = to_copy_total_ * config_.region_bytes});
         ops_.for_each([&](Op& waiting) {
             if (waiting.step == Step::kRegion) start_op(waiting);
         });
@@ -176,10 +173,6 @@ void Node::join_copied(Op& op) {
     join_op_ = 0;
     free_op(op);
     faults::hit("repl.part_copied");
-    effects_->notice({.kind = Notice::Kind::kCopied,
-                      .replica = join_.replica,
-                      .done = join_.cursor,
-                      .total = config_.size_bytes});
     if (config_.copy_bytes_per_second != 0 && copied != 0) {
         const std::uint64_t wait_ms = copied * 1000 / config_.copy_bytes_per_second;
         start_timer(TimerKind::kCopy,

@@ -54,8 +54,6 @@ struct Notice {
         kRecord,   // a record was stored: `record`
         kServing,  // this node serves as primary
         kLost,     // `replica` leaves, or gave up joining: `cause`
-        kCopied,   // R7: regions left to be copied: `done` of `total` bytes; R12 the same with
-                   // `replica`
         kJoined,   // `replica` is a member now
         kTrouble,  // `text`
     };
@@ -63,8 +61,6 @@ struct Notice {
     ReplicaId replica{};
     Error cause{Errc::kIo};
     const Membership* record = nullptr;
-    std::uint64_t done = 0;
-    std::uint64_t total = 0;
     const char* text = "";
 };
 

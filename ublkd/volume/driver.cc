@@ -154,8 +154,6 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             wake_maintenance();
             break;
         }
-        case Kind::kCopied:  // status() tells it when asked
-            break;
         case Kind::kJoined:
             std::erase_if(
                 lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
