@@ -64,6 +64,9 @@ void Attachment::issue() {
     const Scenario& scenario = world_->scenario;
     if (dice < static_cast<std::uint64_t>(scenario.flush_percent)) {
         request.kind = OpKind::kFlush;
+    } else if (dice >= static_cast<std::uint64_t>(100 - scenario.equal_percent)) {
+        request.kind = OpKind::kMakeEqual;
+        request.range = {first * kSectorBytes, count * kSectorBytes};
     } else {
         request.kind = dice < 60 ? OpKind::kWrite : OpKind::kRead;
         // Zeroes look all alike, so they are left out where the order of values is checked.
@@ -129,7 +132,7 @@ void Attachment::answered(Request& request) {
         // Only a volume whose last disk is gone, or a full one that was told to fail, answers with
         // an error.
         const bool allowed = request.result.error().code == Errc::kNoSpace
-                                 ? !scenario.wait_on_full
+                                 ? !scenario.wait_on_full || request.kind == OpKind::kMakeEqual
                                  : scenario.disk_failures > 0 || scenario.unreadable;
         if (!allowed) world_->wrong("a request failed");
         return;

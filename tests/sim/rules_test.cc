@@ -33,6 +33,7 @@ constexpr Rule kRules[] = {
     {"rule.bits_durable", "R10: bits are cleared when their writes are durable", "power_cuts"},
     {"rule.copy_lock", "R12: a copy holds the range lock", "joining"},
     {"rule.join_flushes", "R12: who joins has flushed", "everything_power", 3000},
+    {"rule.repair_held", "R14: a repair holds the range", "repairs"},
     {"rule.private_copy", "R13: one private copy", "scribble"},
     {"rule.repair_full", "full pools: contents are made equal before a failure", "full_fail"},
 };

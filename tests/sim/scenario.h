@@ -19,6 +19,7 @@ struct Scenario {
     int milliseconds = 150;  // how long guests send requests
     int flush_percent = 8;   // of the guests' requests
     bool wait_on_full = true;
+    int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
     // How many faults of a kind befall a run, on the average.

@@ -82,6 +82,8 @@ const char* to_string(OpKind kind) {
             return "flush";
         case OpKind::kHold:
             return "hold";
+        case OpKind::kMakeEqual:
+            return "make equal";
     }
     return "?";
 }

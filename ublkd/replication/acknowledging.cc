@@ -31,9 +31,10 @@ void Node::settle(Op& op) {
         const Peer& peer = peers_[place];
         const bool proposed_counts =
             peer.member || !faults::rule_off("rule.joint_acknowledgement");  // R4
-        const bool needed = op.copy == Copy::kUnion  ? peer.member && !peer.failed
-                            : op.copy == Copy::kJoin ? peer.joining
-                                                     : peer.needed && proposed_counts;
+        const bool needed = op.copy == Copy::kUnion   ? peer.member && !peer.failed
+                            : op.copy == Copy::kJoin  ? peer.joining
+                            : op.copy == Copy::kAsked ? peer.member
+                                                      : peer.needed && proposed_counts;
         const Ack& ack = op.acks[place];
         // A joining member that is storing a new number is sent the change before anybody is told
         // of it.
@@ -51,7 +52,7 @@ void Node::settle(Op& op) {
         any_full = false;
     }
     if (!all) {
-        if (op.copy == Copy::kNone && nobody_left()) fail_op(op);
+        if (is_request(op) && nobody_left()) fail_op(op);
         return;
     }
     if (any_full) {
@@ -105,7 +106,7 @@ void Node::drop(Op& op) {
     op.dropped = true;
     if (op.own_sent) return;
     untouch(op);
-    if (op.copy == Copy::kNone && !op.internal && op.step != Step::kLingering) {
+    if (is_request(op) && !op.internal && op.step != Step::kLingering) {
         Message message = message_to(ReplicaId(), MessageType::kMoved);
         message.kind = op.kind;
         message.token = op.client_token;

@@ -1,6 +1,6 @@
-// Copies: regions of the union of the activity maps before they are served (R7), and all of a
-// volume to a joining member (R12). A copy holds the range lock from its read at the source to the
-// acknowledgement of its targets.
+// Copies: regions of the union of the activity maps before they are served (R7), all of a volume to
+// a joining member (R12), and a range that a client asks to be made equal (R14). A copy holds the
+// range lock from its read at the source to the acknowledgement of its targets.
 #include <algorithm>
 
 #include "ublkd/base/check.h"
@@ -155,6 +155,10 @@ void Node::on_copied(const Message& message) {
         if (!op->dropped) repair_done(*op);
         return;
     }
+    if (op->copy == Copy::kAsked) {
+        asked_copied(*op, message);
+        return;
+    }
     const bool checked =
         op->copy == Copy::kJoin && !op->zeroes && !message.failed && op->step == Step::kIssued;
     if (checked && !op->dropped &&
@@ -165,6 +169,33 @@ void Node::on_copied(const Message& message) {
         return;
     }
     on_replicated(message);
+}
+
+/// R14: a member holds the range durably, or says why not; whoever asked is told of the latter.
+void Node::asked_copied(Op& op, const Message& message) {
+    Ack* const ack = message_answered(op, message);
+    if (ack == nullptr) return;
+    if (message.failed && message.error.code == Errc::kStale) {
+        learn(message);  // sent again when it is ready
+        return;
+    }
+    const bool counts = message.number == ack->number && message.number == number_;
+    const auto content = op.buffer.bytes.first(op.range.length_bytes);
+    if (message.failed) {
+        op.failed = true;
+        op.error = message.error;
+        if (message.error.code != Errc::kNoSpace) {
+            fail_peer(*find_peer(message.from), message.error);
+            return;
+        }
+    } else if (message.value != crc32c(content) && !faults::rule_off("rule.copy_compared")) {
+        op.failed = true;
+        op.error = Error{Errc::kIo, 0, "a member's disk does not keep what is written to it"};
+    }
+    if (!counts) return;
+    ack->sent = false;
+    ack->done = true;
+    settle(op);
 }
 
 void Node::join_copied(Op& op) {

@@ -31,7 +31,8 @@ enum class OpKind : std::uint8_t {
     kDiscard,
     kZero,
     kFlush,
-    kHold,  // keeps writes off a range (a shared lock) until kRelease: for comparing members
+    kHold,       // keeps writes off a range (a shared lock) until kRelease: for comparing members
+    kMakeEqual,  // R14: writes the primary's content of a range to all other members, durably
 };
 constexpr bool is_change(OpKind kind) {
     return kind == OpKind::kWrite || kind == OpKind::kDiscard || kind == OpKind::kZero;

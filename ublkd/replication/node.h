@@ -123,7 +123,12 @@ class Node {
         std::optional<Error> failed{};
     };
 
-    enum class Copy : std::uint8_t { kNone, kUnion, kJoin };
+    enum class Copy : std::uint8_t {
+        kNone,
+        kUnion,
+        kJoin,
+        kAsked,  // kMakeEqual: a client waits for it
+    };
     enum class Step : std::uint8_t {
         kQueued,  // until this node serves
         kRegion,  // until its region was copied (R7)
@@ -189,6 +194,11 @@ class Node {
         Error error{Errc::kIo};
         bool failed = false;
     };
+
+    /// A request, no copy of the primary's own.
+    static bool is_request(const Op& op) {
+        return op.copy == Copy::kNone || op.copy == Copy::kAsked;
+    }
 
     /// A request of the primary being applied here, as secondary.
     struct Apply {
@@ -305,6 +315,7 @@ class Node {
     void abort_join(const Error& cause);
     static Error source_failed(const Error& error);
     void on_copied(const Message& message);
+    void asked_copied(Op& op, const Message& message);
 
     // failing.cc
     bool proposed(const Peer& peer) const;

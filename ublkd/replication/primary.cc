@@ -75,6 +75,11 @@ void Node::on_request(const Message& message) {
     op.client_route = message.route;
     op.data = message.data;
     op.into = message.into;
+    if (message.kind == OpKind::kMakeEqual) {
+        op.kind = OpKind::kWrite;
+        op.copy = Copy::kAsked;
+        op.fua = true;
+    }
     if (role_ == Role::kServing) {
         start_op(op);
     } else {
@@ -105,7 +110,9 @@ void Node::start_op(Op& op) {
     }
     op.step = Step::kLock;
     op.lock.owner = op.token;
-    if (locks_.acquire(op.lock, op.range, is_change(op.kind))) locked(op);
+    // Held from its read here to the last answer, so that it overwrites nothing newer there.
+    const bool held = op.copy != Copy::kAsked || !faults::rule_off("rule.repair_held");
+    if (locks_.acquire(op.lock, op.range, is_change(op.kind)) || !held) locked(op);
 }
 
 void Node::locked(Op& op) {
@@ -153,6 +160,7 @@ void Node::issue(Op& op) {
             round_reads_.push_back(op.token);
         }
     }
+    if (op.copy == Copy::kAsked) touch(op);
     if (is_change(op.kind) && op.copy == Copy::kNone && !op.mark_only) {
         touch(op);
         if (!faults::rule_off("rule.noted_first")) ids_->note_perhaps(op.id, op.range, op.pieces);
@@ -196,7 +204,7 @@ bool Node::wants(const Op& op, const Peer& peer) const {
     if (!peer.ready || peer.failed) return false;
     const Ack& ack = op.acks[static_cast<std::size_t>(&peer - peers_.data())];
     if (ack.number == number_ && (ack.sent || ack.done)) return false;
-    if (op.copy == Copy::kUnion) return peer.member && op.own_done;
+    if (op.copy == Copy::kUnion || op.copy == Copy::kAsked) return peer.member && op.own_done;
     if (op.copy == Copy::kJoin) return peer.joining && op.own_done;
     if (op.kind == OpKind::kFlush) return true;
     // A write without a private copy began when there was nobody else; a copy waits for its lock.
@@ -216,7 +224,7 @@ void Node::replicate(Op& op, Peer& peer) {
     message.fua = op.fua;
     message.keep_allocated = op.keep_allocated;
     message.mark_only = op.mark_only;
-    message.check = op.copy == Copy::kJoin && !op.zeroes;
+    message.check = op.copy == Copy::kAsked || (op.copy == Copy::kJoin && !op.zeroes);
     message.token = op.token;
     message.range = op.range;
     message.id = op.id;
@@ -270,6 +278,10 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
             abort_join(source_failed(result.error()));  // the volume goes on as it is
         } else if (op.copy == Copy::kUnion && !has_union_target()) {
             union_copied(op);
+        } else if (op.copy == Copy::kAsked) {
+            op.failed = true;
+            op.error = result.error();
+            finish(op);
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;
             full(op);

@@ -8,6 +8,7 @@
 
 #include <coroutine>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -152,9 +153,10 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> flush_all();
     std::vector<Host*> members_from_primary() const;
     const Host* hanging_member(const replication::Membership& record) const;
-    io::Task<Result<void>> compare(Range range, OnDifference on_difference, VerifyReport* report);
-    static io::Task<Result<void>> copy_over(Host* host, Range range,
-                                            std::span<const std::byte> content);
+    /// Pages that differ, by offset, and how many bytes of them on all members together.
+    using Differing = std::map<std::uint64_t, std::uint64_t>;
+    io::Task<Result<void>> compare(Range range, VerifyReport* report, Differing* differing);
+    io::Task<Result<void>> make_equal(const Differing* differing, std::uint64_t* repaired_bytes);
     bool look_after_hosts();
     io::Task<Result<void>> mark_clean();
     io::Task<void> quiesce_hosts();

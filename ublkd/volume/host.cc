@@ -82,6 +82,7 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
             done.result = co_await replica.flush();
             break;
         case OpKind::kHold:
+        case OpKind::kMakeEqual:
             break;
     }
     host->watch.end(begun);

@@ -1,6 +1,7 @@
 // Comparing the members of a volume, and repairing on an operator's word (R14). Each range is held
 // against writes (kHold) while it is read from every member's store, so the volume serves meanwhile
-// and no write under way is taken for a difference.
+// and no write under way is taken for a difference. Nothing is written here: what differs the
+// primary is asked to make equal (kMakeEqual).
 #include <algorithm>
 #include <cstring>
 
@@ -41,15 +42,20 @@ io::Task<Result<VerifyReport>> Volume::Driver::verify(OnDifference on_difference
         co_await submitted(hold);
         if (!hold.result) co_return fail(hold.result.error());
         VerifyReport part;
+        Differing differing;
         ++comparing_;
-        const Result<void> compared = co_await compare(range, on_difference, &part);
+        const Result<void> compared = co_await compare(range, &part, &differing);
         --comparing_;
         const bool held = !hold.lost;
+        const std::uint64_t number = client_->record()->number;
         client_->release(hold);
         pump();
-        report.repaired_bytes += part.repaired_bytes;
         if (!held) continue;  // the primary changed meanwhile: once more
         if (!compared) co_return fail(compared.error());
+        if (on_difference == OnDifference::kRepair) {
+            CO_TRY(co_await make_equal(&differing, &report.repaired_bytes));
+        }
+        if (client_->record()->number != number) continue;  // so did who was to be made equal
         report.members = part.members;
         report.compared_bytes += part.compared_bytes;
         report.differing_bytes += part.differing_bytes;
@@ -74,8 +80,8 @@ std::vector<Volume::Driver::Host*> Volume::Driver::members_from_primary() const 
 }
 
 /// Compares `range`, which no write changes meanwhile, between the primary and each other member.
-io::Task<Result<void>> Volume::Driver::compare(Range range, OnDifference on_difference,
-                                               VerifyReport* report) {
+io::Task<Result<void>> Volume::Driver::compare(Range range, VerifyReport* report,
+                                               Differing* differing) {
     const std::vector<Host*> members = members_from_primary();
     if (members.empty()) co_return fail(Errc::kBusy, "the volume does not serve");
     bool holes = true;
@@ -99,28 +105,27 @@ io::Task<Result<void>> Volume::Driver::compare(Range range, OnDifference on_diff
             const auto bytes = std::min<std::uint64_t>(kPageBytes, range.length_bytes - at);
             if (std::memcmp(first.data() + at, other.data() + at, bytes) == 0) continue;
             report->differing_bytes += bytes;
-            const Range page{range.offset_bytes + at, bytes};
-            if (!report->first_difference_bytes) report->first_difference_bytes = page.offset_bytes;
-            if (on_difference == OnDifference::kReport) continue;
-            CO_TRY(co_await copy_over(members[i], page, first.span().subspan(at, bytes)));
-            report->repaired_bytes += bytes;
+            (*differing)[range.offset_bytes + at] += bytes;
         }
     }
+    if (!differing->empty()) report->first_difference_bytes = differing->begin()->first;
     co_return Result<void>{};
 }
 
-/// Durable when it has ended, and read back: a disk that keeps other bytes than it was given is not
-/// called repaired.
-io::Task<Result<void>> Volume::Driver::copy_over(Host* host, Range range,
-                                                 std::span<const std::byte> content) {
-    faults::hit("volume.before_repair");
-    CO_TRY(co_await host->replica->write(range.offset_bytes, content, {.fua = true}));
-    const auto pool = host->driver->payloads();
-    if (!pool) co_return fail(pool.error());
-    const io::Buffer again = co_await (*pool)->acquire(range.length_bytes);
-    CO_TRY(co_await host->replica->read(range.offset_bytes, again.span()));
-    if (std::memcmp(again.data(), content.data(), content.size()) != 0)
-        co_return fail(Errc::kIo, "a member's disk does not keep what is written to it");
+/// The primary reads each page again under a lock of its own, and each other member has it durably,
+/// and has read it back, before that is given up: so it overwrites nothing newer, and who takes
+/// over meanwhile has ended it first (R7).
+io::Task<Result<void>> Volume::Driver::make_equal(const Differing* differing,
+                                                  std::uint64_t* repaired_bytes) {
+    for (const auto& [page, bytes] : *differing) {
+        faults::hit("volume.before_repair");
+        Waiting request;
+        request.kind = OpKind::kMakeEqual;
+        request.range = {page, std::min<std::uint64_t>(kPageBytes, config_.size_bytes - page)};
+        co_await submitted(request);
+        if (!request.result) co_return fail(request.result.error());
+        *repaired_bytes += bytes;
+    }
     co_return Result<void>{};
 }
 

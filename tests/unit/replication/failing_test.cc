@@ -97,9 +97,11 @@ struct Copying : Pair {
     Copying() : Pair([](Pair& pair) { pair.first.active = {0}; }) {
         second.complete();
         first.complete();
-        for (const Message& message : std::exchange(first.sent, {})) second.node.on_message(message);
+        for (const Message& message : std::exchange(first.sent, {}))
+            second.node.on_message(message);
         second.complete();
-        for (const Message& message : std::exchange(second.sent, {})) first.node.on_message(message);
+        for (const Message& message : std::exchange(second.sent, {}))
+            first.node.on_message(message);
         CHECK(first.node.regions_to_copy() == 1, "nothing of the copy has ended");
         first.node.on_message(request(OpKind::kRead, 1, 1, memory));
         CHECK(first.sent.empty(), "the read waits");
@@ -275,6 +277,104 @@ TEST(NodePair, R14_RangeThatNobodyCanReadFails) {
     EXPECT_TRUE(pair.to_client[0].failed);
     EXPECT_EQ(pair.to_client[0].error.code, Errc::kIo);
     EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+/// verify --repair: the primary's content of a range, durably and read back; a disk that does not
+/// keep it is told of, and one that fails leaves.
+TEST(NodePair, R14_RangeIsMadeEqualToThePrimarys) {
+    Pair pair;
+    fill(pair.first, 1);
+    fill(pair.second, 2);
+    const auto answer = [&] {
+        pair.first.node.on_message(Pair::request(OpKind::kMakeEqual, 1, 1, pair.memory));
+        pair.exchange();
+        CHECK(pair.to_client.size() == 1, "one answer");
+        return std::exchange(pair.to_client, {}).front();
+    };
+    EXPECT_FALSE(answer().failed);
+    EXPECT_TRUE(all_are(std::span(pair.second.content).first(4096), 1));
+    EXPECT_TRUE(all_are(std::span(pair.second.content).subspan(4096), 2));
+    EXPECT_TRUE(all_are(pair.first.content, 1));
+
+    pair.second.keeps_wrong = true;
+    EXPECT_EQ(answer().error.code, Errc::kIo);
+    pair.second.keeps_wrong = false;
+    pair.second.write_error = Error{Errc::kNoSpace};
+    EXPECT_EQ(answer().error.code, Errc::kNoSpace);
+    pair.second.write_error.reset();
+    pair.first.read_error = kUnreadable;
+    EXPECT_EQ(answer().error.code, Errc::kIo);
+    pair.first.read_error.reset();
+    EXPECT_FALSE(answer().failed);
+    EXPECT_TRUE(pair.first.lost.empty());
+
+    pair.second.write_error = Error{Errc::kIo};
+    pair.first.node.on_message(Pair::request(OpKind::kMakeEqual, 1, 1, pair.memory));
+    pair.exchange();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership alone = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &alone);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_TRUE(pair.to_client[0].failed);
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+TEST(NodePair, R14_RepairOverwritesNoWriteThatIsUnderWay) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.repair_held=off"));
+        }
+        std::array<std::byte, 4096> newer;
+        newer.fill(std::byte{2});
+        const auto give_buffers = [&] {
+            for (const auto& [token, bytes] : std::exchange(pair.first.buffers, {}))
+                pair.first.node.on_buffer(token, {.bytes = *bytes, .handle = 0});
+        };
+        pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, newer));
+        give_buffers();
+        pair.first.node.on_message(Pair::request(OpKind::kMakeEqual, 1, 1, pair.memory));
+        give_buffers();
+        // What it reads, where it does, is there first.
+        std::stable_partition(
+            pair.first.disks.begin(), pair.first.disks.end(),
+            [](const DiskRequest& request) { return request.kind == OpKind::kRead; });
+        pair.exchange();
+        EXPECT_EQ(pair.to_client.size(), 2U);
+        EXPECT_TRUE(all_are(std::span(pair.first.content).first(4096), 2));
+        EXPECT_EQ(all_are(std::span(pair.second.content).first(4096), 2), rule);
+    }
+}
+
+/// The member to which the primary sent its content becomes primary: what was sent has ended
+/// before it serves.
+TEST(NodePair, R14_RepairOfAnOlderNumberLandsOnNothingNewer) {
+    for (const bool rule : {true, false}) {
+        Pair pair;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.drain_first=off"));
+        }
+        pair.first.node.on_message(Pair::request(OpKind::kMakeEqual, 1, 1, pair.memory));
+        pair.first.complete();
+        ASSERT_EQ(pair.first.sent.size(), 1U);
+        pair.second.node.on_message(pair.first.sent[0]);
+        const std::vector<DiskRequest> late = std::exchange(pair.second.disks, {});
+        ASSERT_EQ(late.size(), 1U);
+        Membership alone = record_of(2, 2);
+        alone.members.erase(alone.members.begin());
+        pair.second.node.on_current(&alone);
+        pair.second.complete();
+        EXPECT_EQ(pair.second.node.role(), rule ? Role::kPreparing : Role::kServing);
+        std::array<std::byte, 4096> newer;
+        newer.fill(std::byte{9});
+        pair.second.node.on_message(Pair::request(OpKind::kWrite, 2, 2, newer));
+        pair.second.complete();
+        pair.second.node.on_disk(late[0].token, pair.second.carry_out(late[0]));
+        pair.second.complete();
+        EXPECT_EQ(all_are(std::span(pair.second.content).first(4096), 9), rule);
+        EXPECT_EQ(pair.second.node.open_ops(), 0U);
+    }
 }
 
 // ---- R10
