@@ -12,7 +12,7 @@
 
 #include "tests/unit/store/temporary_folder.h"
 #include "ublkd/base/fault_injection.h"
-#include "ublkd/store/aligned_memory.h"
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/store/file_system.h"
 #include "ublkd/store/pool.h"
 #include "ublkd/store/replica_store.h"
@@ -124,7 +124,7 @@ class Process {
     std::string folder_;
     std::unique_ptr<io::Reactor> reactor_ = std::move(*io::Reactor::create());
     std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(kMiB));
-    AlignedMemory memory_{kMaxIoBytes};
+    io::AlignedMemory memory_{kMaxIoBytes};
     std::unique_ptr<Pool> pool_;
     std::unique_ptr<ReplicaStore> store_;
 };
@@ -143,9 +143,13 @@ class Process {
 
 class StoreKill : public ::testing::TestWithParam<const char*> {
   protected:
+    ~StoreKill() override { munmap(shared_, kPageBytes); }
+
     test::TemporaryFolder folder_;
-    AlignedMemory shared_{kPageBytes, MAP_SHARED};
-    int* acknowledged_ = reinterpret_cast<int*>(shared_.data());
+    // With the processes that die.
+    void* shared_ =
+        mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int* acknowledged_ = static_cast<int*>(shared_);
 };
 
 TEST_P(StoreKill, LeavesEachAcknowledgedChange) {

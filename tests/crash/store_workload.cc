@@ -4,7 +4,7 @@
 #include <array>
 
 #include "ublkd/base/check.h"
-#include "ublkd/store/aligned_memory.h"
+#include "ublkd/io/aligned_memory.h"
 
 namespace ublkd::crash {
 namespace {
@@ -201,7 +201,7 @@ std::string check_image(io::Reactor* reactor, io::BufferPool* buffers, DiskImage
     auto opened = reactor->run_until_complete(
         store::ReplicaStore::open_in(reactor, buffers, disk.folder(), kReplica, {}));
     if (!opened) return "the replica cannot be opened: " + to_string(opened.error());
-    static const store::AlignedMemory memory(kMaxIoBytes);
+    static const io::AlignedMemory memory(kMaxIoBytes);
     std::vector<std::byte> data;
     for (const Range range : history.touched()) {
         const auto into = memory.span().first(range.length_bytes);

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ublkd/base/bytes.h"
+#include "ublkd/base/check.h"
 #include "ublkd/base/crc32c.h"
 #include "ublkd/base/fault_injection.h"
 
@@ -80,7 +81,9 @@ PersistentMap::PersistentMap(DiskFile* file, MapKind kind, ReplicaId incarnation
       on_disk_(bits),
       dirty_pages_(pages_),
       run_(kRunPages * kPageBytes),
-      writing_(&PersistentMap::round, this) {}
+      writing_(&PersistentMap::round, this) {
+    CHECK(run_, "memory for a map's pages");
+}
 
 void PersistentMap::encode_run(std::uint64_t first_page, std::uint64_t pages) {
     for (std::uint64_t i = 0; i < pages * kPageSectors; ++i) {

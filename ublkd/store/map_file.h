@@ -14,7 +14,7 @@
 #include <span>
 
 #include "ublkd/base/ids.h"
-#include "ublkd/store/aligned_memory.h"
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/store/bitmap.h"
 #include "ublkd/store/disk_file.h"
 #include "ublkd/store/shared_round.h"
@@ -109,7 +109,7 @@ class PersistentMap {
     Bitmap bits_;
     Bitmap on_disk_;
     Bitmap dirty_pages_;
-    AlignedMemory run_;
+    io::AlignedMemory run_;
     SharedRound writing_;
     std::optional<Error> failed_;  // R14: nothing is written any more
     std::uint64_t writes_ = 0;

@@ -161,7 +161,7 @@ class ReplicaStore::Impl {
     std::uint64_t epoch_ = 1;
     std::uint64_t flushed_epoch_ = 0;  // changes of lower epochs are durable
     SharedRound syncing_;
-    AlignedMemory reserve_;
+    io::AlignedMemory reserve_;
     io::Semaphore reserve_turn_{1};
     io::Event marked_out_;             // the superblock says that this replica is out, or cannot
     io::Clock::time_point told_at_{};  // and then its requests are told

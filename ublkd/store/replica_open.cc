@@ -3,6 +3,7 @@
 // the reactor.
 #include <algorithm>
 
+#include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/store/replica_impl.h"
 
@@ -30,6 +31,7 @@ ReplicaStore::Impl::Impl(io::Reactor* reactor, io::BufferPool* buffers,
       options_(std::move(options)),
       syncing_(&Impl::sync_round, this),
       reserve_(kMaxIoBytes + kPageBytes) {
+    CHECK(reserve_, "memory for bounced requests");
     files_.folder = std::move(folder);
 }
 

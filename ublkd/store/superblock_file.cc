@@ -1,5 +1,6 @@
 #include "ublkd/store/superblock_file.h"
 
+#include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 
 namespace ublkd::store {
@@ -19,7 +20,9 @@ Superblock changed(const Superblock& from, const SuperblockChange& change) {
 }  // namespace
 
 SuperblockFile::SuperblockFile(std::unique_ptr<DiskFile> file)
-    : file_(std::move(file)), page_(kSuperblockBytes) {}
+    : file_(std::move(file)), page_(kSuperblockBytes) {
+    CHECK(page_, "memory for a superblock");
+}
 
 io::Task<Result<void>> SuperblockFile::format(Superblock first) {
     // Copy 1 gets sequence 1, copy 0 gets 2: both are valid from the start.

@@ -6,8 +6,8 @@
 #include <memory>
 #include <optional>
 
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/io/sync.h"
-#include "ublkd/store/aligned_memory.h"
 #include "ublkd/store/disk_file.h"
 #include "ublkd/store/superblock.h"
 
@@ -41,7 +41,7 @@ class SuperblockFile {
     io::Task<Result<void>> write_copy(const SuperblockCopy* from, std::uint32_t copy);
 
     std::unique_ptr<DiskFile> file_;
-    AlignedMemory page_;
+    io::AlignedMemory page_;
     SuperblockCopy current_;
     io::Semaphore turn_{1};
     std::optional<Error> failed_;

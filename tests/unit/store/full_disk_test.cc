@@ -8,9 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/io/buffer_pool.h"
 #include "ublkd/io/reactor.h"
-#include "ublkd/store/aligned_memory.h"
 #include "ublkd/store/pool.h"
 #include "ublkd/store/replica_store.h"
 
@@ -40,7 +40,7 @@ void expect(bool condition, const char* what) {
         reactor.get(), buffers.get(), pool->replica_folder(ReplicaId(2)), config));
     expect(made.has_value(), "a replica, sparse");
     ReplicaStore& store = **made;
-    const AlignedMemory memory(kDirtyUnitBytes);
+    const io::AlignedMemory memory(kDirtyUnitBytes);
     std::uint64_t at = 0;
     Result<void> written;
     while (written && at < config.size_bytes) {

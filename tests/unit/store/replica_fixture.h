@@ -11,7 +11,7 @@
 
 #include "tests/unit/store/temporary_folder.h"
 #include "ublkd/base/fault_injection.h"
-#include "ublkd/store/aligned_memory.h"
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/store/pool.h"
 #include "ublkd/store/replica_store.h"
 
@@ -96,7 +96,7 @@ class ReplicaTest : public ::testing::Test {
     test::TemporaryFolder folder_;
     std::unique_ptr<io::Reactor> reactor_ = std::move(*io::Reactor::create());
     std::unique_ptr<io::BufferPool> buffers_ = std::move(*io::BufferPool::create(4 * kMiB));
-    AlignedMemory memory_{kMaxIoBytes};
+    io::AlignedMemory memory_{kMaxIoBytes};
     ReplicaId id_{42};
     std::unique_ptr<Pool> pool_;
     std::unique_ptr<ReplicaStore> store_;

@@ -97,7 +97,7 @@ TEST_F(ReplicaStoreTest, WithoutThePageLockSectorsAreLost) {
 }
 
 TEST_F(ReplicaStoreTest, MisalignedMemoryAndLargeRaggedWritesGoThroughABuffer) {
-    AlignedMemory odd(kMaxIoBytes + kPageBytes);
+    io::AlignedMemory odd(kMaxIoBytes + kPageBytes);
     const auto data = odd.span().subspan(3, kMaxIoBytes);
     for (std::size_t i = 0; i < data.size(); ++i)
         data[i] = static_cast<std::byte>(i * 7 + i / 4096);

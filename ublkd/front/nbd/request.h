@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "ublkd/base/result.h"
-#include "ublkd/front/nbd/aligned_memory.h"
 #include "ublkd/front/nbd/protocol.h"
+#include "ublkd/io/aligned_memory.h"
 #include "ublkd/io/buffer_pool.h"
 #include "ublkd/io/change_queue.h"
 #include "ublkd/io/sync.h"
@@ -25,7 +25,7 @@ struct Request {
     // Data. A WRITE's payload begins `skew_bytes` into the buffer, so that the buffer holds whole
     // logical blocks.
     io::Buffer buffer;
-    AlignedMemory large;                   // instead of `buffer`, for a READ of more than 512 KiB
+    io::AlignedMemory large;               // instead of `buffer`, for a READ of more than 512 KiB
     io::Semaphore* large_reads = nullptr;  // what `large` was counted against, given back with it
     std::uint64_t large_read_bytes = 0;
     std::uint32_t skew_bytes = 0;

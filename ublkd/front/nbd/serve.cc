@@ -93,7 +93,7 @@ io::Task<void> Transmission::serve_large_read(Request* request) {
     const std::uint64_t memory =
         std::min<std::uint64_t>(blocks.length_bytes, SharedExport::kLargeReadBytes);
     co_await shared_->large_reads.acquire(memory);
-    request->large = AlignedMemory(blocks.length_bytes);
+    request->large = io::AlignedMemory(blocks.length_bytes);
     request->large_reads = &shared_->large_reads;
     request->large_read_bytes = memory;
     if (!request->large) {
@@ -143,7 +143,7 @@ io::Task<void> Transmission::serve_write(Request* request) {
 io::Task<Result<void>> Transmission::fill_edges(std::span<std::byte> blocks, Range covered,
                                                 Range payload) {
     const std::uint64_t unit = geometry_.logical_block_bytes;
-    const AlignedMemory old(unit);
+    const io::AlignedMemory old(unit);
     if (!old) co_return fail(Errc::kExhausted, "memory for a read-modify-write");
     const std::uint64_t lead = payload.offset_bytes - covered.offset_bytes;
     const std::uint64_t tail = covered.end_bytes() - payload.end_bytes();
@@ -232,7 +232,7 @@ io::Task<Result<void>> Transmission::zero_blocks(Range range, const WireRequest&
 /// Zeroes bytes within one logical block.
 io::Task<Result<void>> Transmission::zero_edge(Range range, bool fua) {
     const Range block = blocks_of(range);
-    const AlignedMemory old(block.length_bytes);
+    const io::AlignedMemory old(block.length_bytes);
     if (!old) co_return fail(Errc::kExhausted, "memory for a read-modify-write");
     io::QueuedChange change{.range = block, .exclusive = true};
     shared_->changes.add(&change);

@@ -1,6 +1,7 @@
-// Page-aligned memory from the heap, for what is too large for the buffer pool or not worth a place
-// in it: one read of more than 512 KiB, and the block of a read-modify-write. Never on the path of
-// ordinary requests.
+// Page-aligned memory from the heap, for O_DIRECT, where the reactor's buffer pool does not fit: a
+// store's own pages and its reserve, which must not wait for a buffer that a request under way may
+// hold; one read of more than 512 KiB; the block of a read-modify-write. Not zeroed. Never on the
+// path of ordinary requests.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 
 #include "ublkd/base/units.h"
 
-namespace ublkd::front::nbd {
+namespace ublkd::io {
 
 class AlignedMemory {
   public:
@@ -21,6 +22,7 @@ class AlignedMemory {
               static_cast<std::byte*>(std::aligned_alloc(kPageBytes, align_up(bytes, kPageBytes)))),
           bytes_(memory_ == nullptr ? 0 : bytes) {}
     explicit operator bool() const { return memory_ != nullptr; }
+    std::byte* data() const { return memory_.get(); }
     std::span<std::byte> span() const { return {memory_.get(), bytes_}; }
     void release() { *this = AlignedMemory(); }
 
@@ -32,4 +34,4 @@ class AlignedMemory {
     std::size_t bytes_ = 0;
 };
 
-}  // namespace ublkd::front::nbd
+}  // namespace ublkd::io
