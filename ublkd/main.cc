@@ -84,6 +84,7 @@ int run(int argc, char** argv) {
     const auto configuration = ublkd::daemon::load_configuration(*options);
     if (!configuration) return fail_start(configuration.error());
     set_log_level(*configuration);
+    ublkd::daemon::raise_limit_of_open_files();
     if (!ublkd::front::ublk::check_not_on_ublk(configuration->state_dir))
         return fail_start(configuration->state_dir +
                           " is on a ublk device: the daemon could wait for itself");

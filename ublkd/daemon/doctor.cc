@@ -127,7 +127,7 @@ void examine_limits(Findings& findings) {
         findings.push_back({"open files", "warning",
                             fmt::format("limit {}: enough for about {} attached volumes",
                                         files.rlim_cur, files.rlim_cur / 16),
-                            "LimitNOFILE=65536 in the unit, or ulimit -n 65536"});
+                            "LimitNOFILE=65536 in the unit, or ulimit -Hn 65536"});
 }
 
 /// The module limits all devices, or, as Linux 6.15 and stable ones before it have it, those alone

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -19,6 +20,7 @@
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/fd.h"
 #include "ublkd/base/files.h"
+#include "ublkd/base/log.h"
 
 namespace ublkd::daemon {
 
@@ -80,6 +82,14 @@ Result<std::string> domain_of(const std::string& folder) {
     if (error) return "fs:" + device;
     if (std::filesystem::exists(place / "partition", error)) place = place.parent_path();
     return "disk:" + place.filename().string();
+}
+
+void raise_limit_of_open_files() {
+    rlimit files{};
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0)
+        log::warn("the limit of open files stays as it is: {}", std::strerror(errno));
 }
 
 void notify_service_manager(std::string_view state) {

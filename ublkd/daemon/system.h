@@ -25,6 +25,10 @@ Result<void> renew_run_folder(const std::string& path);
 /// ("disk:sda"), or the file system itself where no disk is known ("fs:0:45").
 Result<std::string> domain_of(const std::string& folder);
 
+/// As many open files as are permitted: the soft limit of 1024 is what old programs expect, and a
+/// volume has four to ten. Before any thread is made.
+void raise_limit_of_open_files();
+
 /// Tells the service manager (NOTIFY_SOCKET), where there is one: "READY=1", "STOPPING=1",
 /// "STATUS=...".
 void notify_service_manager(std::string_view state);

@@ -49,6 +49,9 @@ io::Task<Result<void>> ReplicaStore::Impl::blocking(const std::function<Result<v
 }
 
 Result<void> ReplicaStore::Impl::open_superblock(bool create) {
+    if (!create) {
+        if (const int error = faults::hit("store.open")) return fail_errno(error, "open replica");
+    }
     TRY_ASSIGN(auto file, files_.folder->open("superblock", {.create = create, .direct = false}));
     superblock_.emplace(std::move(file));
     return {};

@@ -29,7 +29,7 @@
 //   store.after_data_write, .after_data_sync, .after_zero, .after_map_write,
 //     .after_superblock_write: after it and before anybody is told
 //   store.create, store.publish: before the first file of a new replica is made; before its
-//     finished folder gets its name
+//     finished folder gets its name; store.open: before the first file of one is opened
 // Rules that tests switch off: rule.activity_bit_first, .allocated_before_clear,
 //   .clear_after_flush, .clean_mark_first, .page_lock, .zero_lock, .flush_starts_after,
 //   .superblock_alternate, .flush_to_disk, .fsync_once, .own_location, .files_locked,

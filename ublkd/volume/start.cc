@@ -30,6 +30,23 @@ replication::NodeStart node_start(const store::ReplicaStore& replica, const stor
     return start;
 }
 
+/// Whether a member that could not be opened is lost with its disk. What this process has too
+/// little of (open files, memory), may not do or does not know (a newer format) says nothing of
+/// the replica: the start fails, and a later one finds it in sync.
+bool is_lost(const Error& error) {
+    if (faults::rule_off("rule.shortage_is_no_loss")) return error.code != Errc::kBusy;
+    switch (error.code) {
+        case Errc::kNotFound:
+        case Errc::kIo:
+        case Errc::kCorrupt:
+        case Errc::kReadOnly:  // as ext4 becomes when its disk fails
+        case Errc::kTimedOut:
+            return true;
+        default:
+            return false;
+    }
+}
+
 }  // namespace
 
 io::Task<Result<void>> Volume::Driver::start() {
@@ -87,7 +104,7 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
         auto opening = store::ReplicaStore::open(reactor_, buffers_, place->folder, options);
         auto opened = co_await opening;
         if (!opened) {
-            if (opened.error().code == Errc::kBusy) co_return fail(opened.error());
+            if (!is_lost(opened.error())) co_return fail(opened.error());
             log::warn("volume {}: replica {}: {}", config_.id.to_string(),
                       member.replica.to_string(), to_string(opened.error()));
             missing->push_back(member.replica);

@@ -2,6 +2,7 @@
 // interrupted copy (R12) and at every named step. Method: a child process writes and dies (SIGKILL
 // at a fault point, or an end without a stop); another start over the same folders finds every
 // acknowledged write, and members that are equal byte for byte.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
@@ -243,6 +244,46 @@ TEST(VolumeRestart, MissingMemberIsProposedOutAndAMissingPrimaryReplaced) {
         EXPECT_EQ(world.authority->load()->number, 2U);
         EXPECT_EQ(world.authority->load()->primary, world.config.replicas[1 - gone].member.replica);
         EXPECT_EQ(world.volume->status().state, VolumeState::kDegraded);
+    }
+}
+
+TEST(VolumeRestart, MemberThatCannotBeOpenedForAShortageStaysAMember) {
+    const std::pair<int, Errc> shortages[] = {{EMFILE, Errc::kExhausted},
+                                              {ENOMEM, Errc::kExhausted},
+                                              {EACCES, Errc::kNotPermitted},
+                                              {EOPNOTSUPP, Errc::kUnsupported}};
+    for (const auto& [error, code] : shortages) {
+        for (const int nth : {1, 2}) {
+            World world(2);
+            create_and_write(world);
+            const auto before = *world.authority->load();
+            ASSERT_TRUE(faults::arm(fmt::format("store.open=fail:{}@{}", error, nth)));
+            const auto started = world.start();
+            ASSERT_FALSE(started);
+            EXPECT_EQ(started.error().code, code);
+            EXPECT_EQ(*world.authority->load(), before);
+            faults::disarm_all();
+            ASSERT_TRUE(world.start());
+            EXPECT_TRUE(world.members_equal(2));
+            EXPECT_EQ(*world.authority->load(), before);
+        }
+    }
+    World world(2);
+    create_and_write(world);
+    ASSERT_TRUE(
+        faults::arm(fmt::format("rule.shortage_is_no_loss=off;store.open=fail:{}@2", EMFILE)));
+    ASSERT_TRUE(world.start());
+    EXPECT_EQ(world.authority->load()->members.size(), 1U);
+}
+
+TEST(VolumeRestart, MemberWhoseDiskIsTheReasonLeaves) {
+    for (const int error : {EIO, EROFS, ETIMEDOUT}) {
+        World world(2);
+        create_and_write(world);
+        ASSERT_TRUE(faults::arm(fmt::format("store.open=fail:{}@2", error)));
+        ASSERT_TRUE(world.start());
+        EXPECT_EQ(world.authority->load()->members.size(), 1U);
+        EXPECT_EQ(world.read(0), 1_b);
     }
 }
 
