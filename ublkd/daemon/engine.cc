@@ -43,8 +43,11 @@ Result<void> again_while_dying(std::chrono::seconds limit, F listen) {
 
 }  // namespace
 
-Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration) {
-    std::unique_ptr<Engine> engine(new Engine(&configuration));
+Engine::Driver Engine::linux_driver() { return front::ublk::LinuxDriver::create(); }
+
+Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration,
+                                              std::function<Driver()> driver) {
+    std::unique_ptr<Engine> engine(new Engine(&configuration, std::move(driver)));
     for (unsigned i = 0; i < reactor_count(configuration); ++i) {
         auto lane = std::make_unique<Lane>();
         const auto half = static_cast<std::size_t>(configuration.buffer_mib * kMiB / 2);
@@ -66,23 +69,40 @@ Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration
     return engine;
 }
 
-void Engine::start_ublk() {
-    auto driver = front::ublk::LinuxDriver::create();
-    if (!driver) {
-        no_ublk_reason_ = driver.error();
-        return;
-    }
-    ublk_driver_ = std::move(*driver);
-    ublk_worker_ = std::make_unique<io::Worker>("ublk-control");
+Result<void> Engine::look_for_ublk() {
+    TRY_ASSIGN(ublk_driver_, make_driver_());
+    if (!ublk_worker_) ublk_worker_ = std::make_unique<io::Worker>("ublk-control");
     ublk_environment_.driver = ublk_driver_.get();
     ublk_environment_.worker = ublk_worker_.get();
     ublk_environment_.run_folder = configuration_->run_dir;
     const auto* environment = &ublk_environment_;
-    const auto features = io::run_on(first(), [environment] { return ask_features(environment); });
-    if (features) return;
-    log::warn("ublk is not used: {}", to_string(features.error()));
-    no_ublk_reason_ = features.error();
+    TRY(io::run_on(first(), [environment] { return ask_features(environment); }));
+    ublk_ = environment;
+    return {};
+}
+
+void Engine::start_ublk() {
+    const auto found = look_for_ublk();
+    if (found) return;
+    const bool was_asked = ublk_driver_ != nullptr;
     ublk_driver_.reset();
+    const std::lock_guard lock(no_ublk_mutex_);
+    if (was_asked && no_ublk_reason_ != found.error())
+        log::warn("ublk is not used: {}; this is tried again", to_string(found.error()));
+    no_ublk_reason_ = found.error();
+}
+
+bool Engine::retry_ublk() {
+    if (!configuration_->ublk || ublk() != nullptr) return false;
+    start_ublk();
+    if (ublk() == nullptr) return false;
+    log::info("ublk is there now: volumes can be /dev/ublkbN");
+    return true;
+}
+
+Error Engine::no_ublk_reason() const {
+    const std::lock_guard lock(no_ublk_mutex_);
+    return no_ublk_reason_;
 }
 
 Engine::~Engine() {

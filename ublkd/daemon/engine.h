@@ -7,6 +7,8 @@
 // of the order of the members.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <future>
 #include <memory>
 #include <mutex>
@@ -53,8 +55,11 @@ auto call_on(io::Reactor& reactor, F function) {
 
 class Engine {
   public:
-    /// `configuration` outlives it.
-    static Result<std::unique_ptr<Engine>> start(const Configuration& configuration);
+    using Driver = Result<std::unique_ptr<front::ublk::KernelDriver>>;
+    static Driver linux_driver();
+    /// `configuration` outlives it. `driver`: of ublk.
+    static Result<std::unique_ptr<Engine>> start(const Configuration& configuration,
+                                                 std::function<Driver()> driver = linux_driver);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;
     /// All volumes have been stopped.
@@ -79,18 +84,22 @@ class Engine {
     void stop_nbd();
 
     /// nullptr where this kernel (or the configuration) has no ublk; no_ublk_reason() says why.
-    const front::ublk::UblkEnvironment* ublk() const {
-        return ublk_driver_ ? &ublk_environment_ : nullptr;
-    }
-    const Error& no_ublk_reason() const { return no_ublk_reason_; }
+    const front::ublk::UblkEnvironment* ublk() const { return ublk_; }
+    Error no_ublk_reason() const;
+    /// Looks again where there was none: its module may be loaded late. True where it is there now.
+    /// One call at a time.
+    bool retry_ublk();
 
   private:
-    explicit Engine(const Configuration* configuration) : configuration_(configuration) {}
+    Engine(const Configuration* configuration, std::function<Driver()> driver)
+        : configuration_(configuration), make_driver_(std::move(driver)) {}
     void start_ublk();
+    Result<void> look_for_ublk();
     Result<void> listen_nbd_tcp();
     io::Reactor& first() { return lanes_[0]->reactor(); }
 
     const Configuration* configuration_;
+    std::function<Driver()> make_driver_;
     std::vector<std::unique_ptr<Lane>> lanes_;
     NbdExports exports_;                          // on the first reactor alone
     std::unique_ptr<front::nbd::NbdServer> nbd_;  // the same
@@ -100,6 +109,8 @@ class Engine {
     std::unique_ptr<io::Worker> ublk_worker_;
     std::unique_ptr<front::ublk::KernelDriver> ublk_driver_;
     front::ublk::UblkEnvironment ublk_environment_;
+    std::atomic<const front::ublk::UblkEnvironment*> ublk_ = nullptr;  // once it has answered
+    mutable std::mutex no_ublk_mutex_;
     Error no_ublk_reason_{Errc::kUnsupported, 0, "switched off by the configuration"};
 };
 

@@ -95,6 +95,11 @@ void Repair::look_at_pools() {
 
 void Repair::round() {
     steps_.run("nbd", [this] { core_.engine->retry_nbd_tcp(); });
+    steps_.run("ublk", [this] {
+        if (!core_.engine->retry_ublk()) return;
+        volumes_->forget_failures();
+        wake();
+    });
     steps_.run("pools", [this] { look_at_pools(); });
     steps_.run("replicas", [this] { remove_lost_replicas(); });
     for (const VolumeId volume : volumes_->due()) {
