@@ -4,6 +4,7 @@
 
 #include <chrono>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd::daemon {
@@ -63,8 +64,10 @@ void Repair::remove_lost_replicas() {
     for (const auto& replica : removing ? *removing : std::vector<ReplicaRecord>()) {
         const auto membership = core_.authority->current(replica.volume);
         if (!membership) continue;
-        if (*membership && (*membership)->has(replica.id)) {
-            volumes_->reconcile(replica.volume);  // a member's folder is never deleted
+        // Its record may be behind: a proposal that was under way made it a member.
+        if (*membership && (*membership)->has(replica.id) &&
+            !faults::rule_off("rule.members_folder_kept")) {
+            volumes_->reconcile(replica.volume);
             continue;
         }
         if (!core_.pools->remove_replica(replica.pool, replica.id))
