@@ -26,7 +26,8 @@ namespace {
 // How long one waits for a disk.
 constexpr auto kLookLimit = std::chrono::seconds(1);
 constexpr auto kProbeLimit = std::chrono::seconds(2);
-constexpr auto kOpenLimit = std::chrono::seconds(8);  // another daemon may be dying for 5 of them
+constexpr auto kOpenLimit = std::chrono::seconds(8);   // another daemon may be dying for 5 of them
+constexpr auto kStartLimit = std::chrono::seconds(2);  // of all changes, before volumes come back
 constexpr auto kRemoveLimit = std::chrono::seconds(10);  // of a replica's files, which may be large
 
 }  // namespace
@@ -99,7 +100,7 @@ Result<void> Pools::open_all(HostId host) {
         opened.back()->failed = record.state == PoolState::kFailed;
         threads.emplace_back([entry = opened.back()] { open_entry(entry); });
     }
-    finish_changes();
+    finish_changes_within(kStartLimit);  // the rest is Repair's
     threads.clear();
     for (const EntryRef& entry : opened) {
         if (!pool_of(entry))

@@ -3,12 +3,13 @@
 // folders and space, not volumes. Parts: pools.cc, pools_change.cc (add, remove).
 //
 // Crash safety: the intent is in the metadata before the disk is touched (PoolState adding,
-// removing); open_all() finishes or rolls back. A disk that hangs holds up nobody for longer than a
-// call's limit: each pool has threads for the calls of its disk (disk_thread.h), and no lock is
-// held over one. Thread-safe; calls wait for disks all the same, so none is made on a reactor.
-// Owner: Daemon. Fault points: daemon.pool_add.after_intent, daemon.pool_add.after_folder,
-// daemon.pool_remove.after_intent, daemon.pool_remove.after_folder; in the disk's threads:
-// daemon.pool.look, daemon.pool.probe, daemon.pool.create, daemon.pool.remove_replica.
+// removing); open_all() and finish_changes() finish or roll back. A disk that hangs holds up nobody
+// for longer than a call's limit: each pool has threads for the calls of its disk (disk_thread.h),
+// and no lock is held over one. Thread-safe; calls wait for disks all the same, so none is made on
+// a reactor. Owner: Daemon. Fault points: daemon.pool_add.after_intent,
+// daemon.pool_add.after_folder, daemon.pool_remove.after_intent, daemon.pool_remove.after_folder;
+// in the disk's threads: daemon.pool.look, daemon.pool.probe, daemon.pool.create,
+// daemon.pool.remove_replica.
 #pragma once
 
 #include <chrono>
@@ -49,7 +50,7 @@ class Pools final : public api::PoolControl {
     Pools(metadata::MetadataStore* store, EventLog* events, Identity* identity)
         : store_(store), events_(events), identity_(identity) {}
 
-    /// Opens all pools of `host`; finishes what a crash left.
+    /// Opens all pools of `host`; finishes what a crash left, where that takes no time.
     Result<void> open_all(HostId host);
     /// Tries the missing ones again, probes the failed ones whose time has come, looks at the
     /// others. True where one came back.
@@ -127,8 +128,10 @@ class Pools final : public api::PoolControl {
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
     EntryRef changing(const metadata::PoolRecord& record);
     void put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> pool);
-    Result<void> finish_adding(const metadata::PoolRecord& record);
-    Result<void> finish_removing(const metadata::PoolRecord& record);
+    void finish_changes_within(std::chrono::milliseconds limit);
+    Result<void> finish_adding(const metadata::PoolRecord& record, std::chrono::milliseconds limit);
+    Result<void> finish_removing(const metadata::PoolRecord& record,
+                                 std::chrono::milliseconds limit);
     api::ApiResult<void> carry_out_removal(const EntryRef& entry, bool dry_run);
 
     metadata::MetadataStore* store_;

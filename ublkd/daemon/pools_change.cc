@@ -178,9 +178,9 @@ void Pools::put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> p
     entries_[entry->record.id] = entry;
 }
 
-Result<void> Pools::finish_adding(const PoolRecord& record) {
+Result<void> Pools::finish_adding(const PoolRecord& record, std::chrono::milliseconds limit) {
     const EntryRef entry = changing(record);
-    auto opened = entry->work.ask(kMakeLimit, [path = record.path] { return open_pool(path); });
+    auto opened = entry->work.ask(limit, [path = record.path] { return open_pool(path); });
     if (!opened && opened.error().code == Errc::kTimedOut) return fail(opened.error());
     const bool is_it = opened && (*opened)->id() == record.id;
     if (is_it) {
@@ -198,9 +198,9 @@ Result<void> Pools::finish_adding(const PoolRecord& record) {
     return {};
 }
 
-Result<void> Pools::finish_removing(const PoolRecord& record) {
+Result<void> Pools::finish_removing(const PoolRecord& record, std::chrono::milliseconds limit) {
     const EntryRef entry = changing(record);
-    TRY(entry->work.ask(kMakeLimit, [path = record.path, id = record.id]() -> Result<void> {
+    TRY(entry->work.ask(limit, [path = record.path, id = record.id]() -> Result<void> {
         const auto opened = store::Pool::open(path);
         if (!opened || (*opened)->id() != id) return {};
         const auto destroyed = (*opened)->destroy();
@@ -224,14 +224,22 @@ Result<void> Pools::finish_removing(const PoolRecord& record) {
     return {};
 }
 
-void Pools::finish_changes() {
+void Pools::finish_changes() { finish_changes_within(kMakeLimit); }
+
+/// `limit`: of all together. What has been begun goes on at its disk after that.
+void Pools::finish_changes_within(std::chrono::milliseconds limit) {
+    using std::chrono::duration_cast;
+    using std::chrono::milliseconds;
+    const auto deadline = Clock::now() + limit;
     const auto records = store_->list<PoolRecord>();
     for (const PoolRecord& record : records ? *records : std::vector<PoolRecord>()) {
         const bool adding = record.state == PoolState::kAdding;
         if (!adding && record.state != PoolState::kRemoving) continue;
         const Change change(this, record.id);
         if (!change.is_mine()) continue;
-        const auto done = adding ? finish_adding(record) : finish_removing(record);
+        const auto left = duration_cast<milliseconds>(deadline - Clock::now());
+        if (left <= milliseconds::zero()) return;
+        const auto done = adding ? finish_adding(record, left) : finish_removing(record, left);
         if (!done) log::warn("pool {}: {}", record.path, to_string(done.error()));
     }
 }
@@ -324,14 +332,14 @@ ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolReque
                       fmt::format("the disk of {} does not answer: the pool is not added", path));
     }
     if (!made) {
-        if (const auto undone = finish_adding(record); !undone)
+        if (const auto undone = finish_adding(record, kMakeLimit); !undone)
             log::warn("pool {}: {}", path, to_string(undone.error()));
         return refuse(code_not_created(made.error()), why_not_created(made.error(), path));
     }
     (void)faults::hit("daemon.pool_add.after_folder");
     if (const auto done = set_state(record.id, PoolState::kAvailable); !done) {
         made->reset();
-        if (const auto undone = finish_removing(record); !undone)
+        if (const auto undone = finish_removing(record, kMakeLimit); !undone)
             log::warn("pool {}: {}", path, to_string(undone.error()));
         return refuse(done.error(), "cannot store the pool");
     }
@@ -391,7 +399,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
         });
     }
     (void)faults::hit("daemon.pool_remove.after_folder");
-    if (const auto done = finish_removing(found); !done)
+    if (const auto done = finish_removing(found, kMakeLimit); !done)
         return refuse(
             done.error(),
             fmt::format("pool {} is removed, but not all of it could be done; that is tried again",
