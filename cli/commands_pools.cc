@@ -45,6 +45,12 @@ std::string pool_line(const Json& pool) {
                        long_size(pool["FreeBytes"].u64()));
 }
 
+void note_pool(const Context& context, const Json& pool) {
+    if (pool["Warning"].is_null()) return;
+    context.note(
+        fmt::format("note: {} is {}", pool["Path"].as_string(), pool["Warning"].as_string()));
+}
+
 namespace {
 
 std::string path_of(const std::string& pool) { return "/v1/pools/" + percent_encoded(pool); }
@@ -66,6 +72,7 @@ Outcome<int> add(Context& context) {
     if (context.has("dry-run")) return context.print_plan(answer);
     if (!context.for_person()) return context.print_item(pool_view(), answer);
     context.print(pool_line(answer));
+    note_pool(context, answer);
     return 0;
 }
 

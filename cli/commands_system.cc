@@ -31,10 +31,12 @@ Outcome<int> init(Context& context) {
         return 0;
     }
     context.print("initialized\n");
-    if (!answer["Pool"].is_null())
-        context.print(pool_line(answer["Pool"]));
-    else
+    if (answer["Pool"].is_null()) {
         context.note("next: ebs-cli pool add DIR --domain NAME");
+        return 0;
+    }
+    context.print(pool_line(answer["Pool"]));
+    note_pool(context, answer["Pool"]);
     return 0;
 }
 

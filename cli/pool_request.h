@@ -11,5 +11,7 @@ namespace ublkd::cli {
 std::vector<Option> pool_options();
 Outcome<api::Json> pool_request(const Context& context, const std::string& folder);
 std::string pool_line(const api::Json& pool);
+/// On stderr what the daemon warns of, say how the pool is mounted.
+void note_pool(const Context& context, const api::Json& pool);
 
 }  // namespace ublkd::cli

@@ -16,6 +16,7 @@ Json pool_json(const PoolView& view) {
         .set("Domain", view.domain);
     json.set("State", view.state);
     if (!view.message.empty()) json.set("StateMessage", view.message);
+    if (!view.warning.empty()) json.set("Warning", view.warning);
     if (view.limit_bytes != 0) json.set("LimitBytes", view.limit_bytes);
     json.set("UsedBytes", view.used_bytes)
         .set("FreeBytes", view.free_bytes)

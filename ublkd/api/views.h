@@ -109,6 +109,7 @@ struct PoolView {
     std::string id, host_id, path, domain;
     std::string state;  // ok failed missing
     std::string message;
+    std::string warning;            // of how it is mounted
     std::uint64_t limit_bytes = 0;  // --size; 0: none
     std::uint64_t used_bytes = 0, free_bytes = 0, total_bytes = 0;
     unsigned replicas = 0;

@@ -110,6 +110,25 @@ void examine_nbd(const Core& core, Findings& findings) {
     }
 }
 
+void examine_reactors(const Core& core, Findings& findings) {
+    core.engine->look_at_reactors();
+    const auto in_use = core.store->list<metadata::VolumeRecord>(
+        metadata::where("state", metadata::VolumeState::kInUse));
+    std::string waiting;
+    for (const auto& volume : in_use ? *in_use : std::vector<metadata::VolumeRecord>()) {
+        if (!core.engine->answers(volume.id))
+            waiting += (waiting.empty() ? "" : ", ") + volume.id.to_string();
+    }
+    if (waiting.empty())
+        findings.push_back({"reactors", "ok", "those of all volumes in use answer", ""});
+    else
+        findings.push_back(
+            {"reactors", "problem",
+             "a reactor does not answer: the I/O of these volumes waits: " + waiting,
+             "the kernel's log says which disk hangs; mount pools on ext4 with "
+             "lazytime, or use XFS, so that one disk holds up its own volumes alone"});
+}
+
 void examine_limits(Findings& findings) {
     const std::string disabled = first_line("/proc/sys/kernel/io_uring_disabled");
     if (disabled.empty() || disabled == "0")
@@ -201,6 +220,10 @@ void examine_pools(const Core& core, Findings& findings) {
     for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
         if (pool.state == "ok") {
             ++usable;
+            if (!pool.warning.empty())
+                findings.push_back({"pool", "warning",
+                                    fmt::format("{} is {}", pool.path, pool.warning),
+                                    "mount it so, or make pools on XFS"});
             continue;
         }
         findings.push_back({"pool", "problem",
@@ -229,6 +252,7 @@ std::vector<api::FindingView> examine(const Core& core) {
     examine_kernel(core, findings);
     examine_names(core, findings);
     examine_nbd(core, findings);
+    examine_reactors(core, findings);
     examine_limits(findings);
     examine_device_limit(core, findings);
     examine_folders(core, findings);

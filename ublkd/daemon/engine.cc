@@ -112,6 +112,14 @@ Engine::~Engine() {
     for (auto& lane : lanes_) lane->thread.reset();
 }
 
+void Engine::look_at_reactors() {
+    std::vector<Questions::Asked<bool>> asked;
+    for (const auto& lane : lanes_)
+        asked.push_back(lane->questions.begin(lane->reactor(), [] { return true; }));
+    const auto deadline = Questions::Clock::now() + Questions::kLimit;
+    for (auto& one : asked) (void)one.wait_until(deadline);
+}
+
 Result<void> Engine::listen_nbd() {
     TRY_ASSIGN(const unsigned activated,
                call_on(first(), [this] { return nbd_->listen_activated(); }));

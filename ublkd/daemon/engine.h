@@ -3,8 +3,8 @@
 // to it) by its id and stays there.
 //
 // Owner: Daemon. Started before any volume, ended after the last one has stopped. call_on() and
-// io::run_on() are how threads that may block reach a lane. The order of destruction is the reverse
-// of the order of the members.
+// io::run_on() are how threads that may block reach a lane; Lane::ask() those that may not block
+// for long. The order of destruction is the reverse of the order of the members.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,7 @@
 #include "ublkd/base/result.h"
 #include "ublkd/daemon/configuration.h"
 #include "ublkd/daemon/nbd_exports.h"
+#include "ublkd/daemon/questions.h"
 #include "ublkd/front/nbd/nbd_server.h"
 #include "ublkd/front/ublk/ublk_device.h"
 #include "ublkd/io/buffer_pool.h"
@@ -32,7 +33,13 @@ struct Lane {
     std::unique_ptr<io::BufferPool> front_buffers;
     std::unique_ptr<io::BufferPool> volume_buffers;
     std::unique_ptr<io::ReactorThread> thread;
+    Questions questions;
     io::Reactor& reactor() { return thread->reactor(); }
+    /// What `function` gives on the reactor's thread; kTimedOut (questions.h).
+    template <class F>
+    auto ask(F function) {
+        return questions.ask(reactor(), std::move(function));
+    }
 };
 
 /// Runs `function` on the reactor's thread and waits for what it gives. Not on a reactor's thread.
@@ -66,6 +73,11 @@ class Engine {
     ~Engine();
 
     Lane& lane_of(VolumeId volume) { return *lanes_[volume.value() % lanes_.size()]; }
+    /// Asks all reactors side by side whether they answer: after that no question to one that does
+    /// not waits for it.
+    void look_at_reactors();
+    /// By the last question to it.
+    bool answers(VolumeId volume) { return !lane_of(volume).questions.is_late(); }
     /// Listens where the configuration says. Called when the volumes that were attached are back.
     /// A TCP port that is taken, say by a user of this machine, keeps nobody else's volume from
     /// being served: nbd_tcp_trouble() tells why, retry_nbd_tcp() tries again.

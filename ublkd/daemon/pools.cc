@@ -12,6 +12,7 @@
 #include "ublkd/base/files.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
+#include "ublkd/daemon/system.h"
 
 namespace ublkd::daemon {
 
@@ -317,6 +318,7 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
         view.state = "failed";
         view.message = "its disk does not answer";
     }
+    view.warning = mount_warning_of(record.path);
     return view;
 }
 

@@ -89,11 +89,14 @@ void RunningVolume::end_verify() {
     });
 }
 
-std::optional<volume::VolumeStatus> RunningVolume::status() {
-    return call_on(lane_->reactor(), [this]() -> std::optional<volume::VolumeStatus> {
-        if (!volume_) return std::nullopt;
-        return volume_->status();
+Result<volume::VolumeStatus> RunningVolume::status() {
+    auto answer = lane_->ask([self = shared_from_this()]() -> std::optional<volume::VolumeStatus> {
+        if (!self->volume_) return std::nullopt;
+        return self->volume_->status();
     });
+    if (!answer) return fail(answer.error());
+    if (!*answer) return fail(Errc::kClosed, "the volume was stopped");
+    return std::move(**answer);
 }
 
 Result<void> RunningVolume::add_replica(volume::ReplicaPlace place) {

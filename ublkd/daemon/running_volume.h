@@ -2,7 +2,8 @@
 // block. Started for an attachment, a verify or a copy, stopped when nobody uses it (volumes.h
 // counts). Views may hold it a moment longer: after stop() they get nothing.
 //
-// Thread-safe; every call blocks until the lane has answered. stop() comes before the destructor.
+// Thread-safe; every call but status() blocks until the lane has answered. stop() comes before the
+// destructor.
 #pragma once
 
 #include <atomic>
@@ -14,7 +15,7 @@
 
 namespace ublkd::daemon {
 
-class RunningVolume {
+class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
   public:
     static Result<std::shared_ptr<RunningVolume>> start(const Core& core,
                                                         const metadata::VolumeRecord& record,
@@ -34,7 +35,8 @@ class RunningVolume {
     void set_on_full(volume::OnFull on_full);
     /// In force until the volume is stopped: its front end told the guest of a cache, or of none.
     metadata::Durability durability() const { return durability_; }
-    std::optional<volume::VolumeStatus> status();
+    /// kClosed: it was stopped. kTimedOut: its reactor does not answer (questions.h).
+    Result<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
     /// A verify that runs ends soon, with kCancelled; so does one that comes later.

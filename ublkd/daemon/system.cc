@@ -84,6 +84,21 @@ Result<std::string> domain_of(const std::string& folder) {
     return "disk:" + place.filename().string();
 }
 
+std::string mount_warning(const front::ublk::Mount& mount) {
+    if (mount.type != "ext4" || ("," + mount.options + ",").find(",lazytime,") != std::string::npos)
+        return "";
+    return fmt::format(
+        "on ext4 without lazytime: when its disk hangs, volumes that have no replica on it may "
+        "wait as well; 'mount -o remount,lazytime {}', and lazytime in /etc/fstab",
+        mount.place);
+}
+
+std::string mount_warning_of(const std::string& folder) {
+    const auto mounts = front::ublk::mounts_of("self");
+    const auto* mount = front::ublk::mount_at(mounts, folder);
+    return mount == nullptr ? "" : mount_warning(*mount);
+}
+
 void raise_limit_of_open_files() {
     rlimit files{};
     if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "ublkd/base/result.h"
+#include "ublkd/front/ublk/mount_table.h"
 
 namespace ublkd::daemon {
 
@@ -24,6 +25,12 @@ Result<void> renew_run_folder(const std::string& path);
 /// The failure domain of a pool for which none was given: the disk below its file system
 /// ("disk:sda"), or the file system itself where no disk is known ("fs:0:45").
 Result<std::string> domain_of(const std::string& folder);
+
+/// What is to be said of a pool on `mount`; "": nothing. On ext4 without lazytime a disk that hangs
+/// holds up its whole reactor (docs/volume.md).
+std::string mount_warning(const front::ublk::Mount& mount);
+/// Of the one below `folder`. Asks no disk.
+std::string mount_warning_of(const std::string& folder);
 
 /// As many open files as are permitted: the soft limit of 1024 is what old programs expect, and a
 /// volume has four to ten. Before any thread is made.

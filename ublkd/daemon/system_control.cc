@@ -165,8 +165,9 @@ void SystemControl::count_volumes(api::StatusView& view) {
                                                 what_comes(health.reason)));
         } else if (health.state == "blocked") {
             ++view.volumes_degraded;
-            view.problems.push_back(
-                fmt::format("{}: I/O waits ({}): {}", name, health.blocked_by, health.reason));
+            if (health.blocked_by != "attachment")  // told below
+                view.problems.push_back(
+                    fmt::format("{}: I/O waits ({}): {}", name, health.blocked_by, health.reason));
         }
         for (const auto& attachment : volume.attachments) {
             if (!attachment.message.empty())
@@ -266,6 +267,8 @@ ApiResult<std::vector<api::OrphanView>> SystemControl::orphans() {
     std::vector<api::OrphanView> views;
     if (environment == nullptr) return views;
     Lane& lane = core_.engine->lane_of(VolumeId(1));
+    if (const auto answers = lane.ask([] { return true; }); !answers)
+        return refuse(answers.error(), "cannot list the ublk devices");
     const auto found =
         io::run_on(lane.reactor(), [&] { return front::ublk::find_devices(environment); });
     if (!found) return refuse(found.error(), "cannot list the ublk devices");

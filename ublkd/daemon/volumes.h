@@ -35,6 +35,9 @@
 
 namespace ublkd::daemon {
 
+inline constexpr const char* kReactorTrouble =
+    "its reactor does not answer: a disk of one of the reactor's volumes may hang";
+
 /// The front end of an attachment.
 struct Front {
     std::unique_ptr<ReadOnlyDevice> read_only;
@@ -58,7 +61,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// own; ends when all have been tried once (the rest is look_after()'s), or soon after
     /// begin_stop(). The API and Repair may serve meanwhile.
     void recover();
-    /// The volumes for which something is to be done now. Asks no disk.
+    /// The volumes for which something is to be done now. Asks no disk,
+    /// and waits for no reactor that does not answer.
     std::vector<VolumeId> due();
     /// What is due for the volume: its attachment is brought back or its detach goes on, its
     /// creation or deletion is finished, it gets a replica. May block on a disk.
@@ -128,6 +132,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         PoolId failed_target;  // where the last copy failed by the disk that it went to
         bool deleting = false;
         std::string trouble;                                   // why the attachment is not served
+        bool reactor_told = false;                             // that it does not answer
         Backoff bring_back;                                    // of the attachment
         Backoff repair;                                        // of everything else
         std::optional<Backoff::Clock::time_point> lost_since;  // a member, at rest
@@ -206,6 +211,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     bool finish_one(const metadata::VolumeRecord& record);
     void recover_attachment(metadata::AttachmentRecord attachment);
     bool is_left(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
+    void look_at_reactors();
     void look_for_a_stop(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
     std::vector<std::shared_ptr<RunningVolume>> running_volumes(bool (*which)(const Slot&));
     void end_volume(const SlotRef& slot);
@@ -261,6 +267,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// Why the member cannot be used now: its pool, or its folder is not there; "": it can.
     std::string trouble_of(const replication::Member& member);
     void add_health(const metadata::VolumeRecord& record, api::VolumeView& view);
+    void add_health_of_attachment(const metadata::AttachmentRecord& record,
+                                  const api::AttachmentView& attachment, api::VolumeView& view);
     void add_health_at_rest(const replication::Membership& record, api::VolumeView& view);
     void add_health_running(const volume::VolumeStatus& status, api::VolumeView& view);
 

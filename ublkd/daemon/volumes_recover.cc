@@ -218,6 +218,7 @@ void Volumes::begin_stop() { ending_ = true; }
 
 std::vector<VolumeId> Volumes::due() {
     std::set<VolumeId> found;
+    look_at_reactors();
     const auto attachments = core_.store->list<AttachmentRecord>();
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
         look_for_a_stop(slot(attachment.volume), attachment);
@@ -314,6 +315,24 @@ bool Volumes::is_left(const SlotRef& slot, const AttachmentRecord& attachment) {
     return attachment.state != AttachmentState::kAttached || !has_front(slot);
 }
 
+/// The watches of its disks run on the reactor: they tell of a disk that holds up all of it no
+/// more.
+void Volumes::look_at_reactors() {
+    core_.engine->look_at_reactors();
+    std::vector<VolumeId> to_tell;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, ref] : slots_) {
+            const bool waits = !core_.engine->answers(id);
+            const std::lock_guard state(ref->state);
+            if (waits && ref->running && !ref->reactor_told) to_tell.push_back(id);
+            ref->reactor_told = waits && ref->running;
+        }
+    }
+    for (const VolumeId id : to_tell)
+        core_.events->add("volume.trouble", id.to_string(), kReactorTrouble);
+}
+
 /// Another program may stop a ublk device: then it is one no more, and `detach` is all that helps.
 void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attachment) {
     const Operation operation(slot->operation, std::try_to_lock);
@@ -325,8 +344,10 @@ void Volumes::look_for_a_stop(const SlotRef& slot, const AttachmentRecord& attac
         ublk = slot->front->ublk.get();
     }
     if (ublk == nullptr || ublk->is_stopping()) return;
-    Lane& lane = core_.engine->lane_of(attachment.volume);
-    if (!call_on(lane.reactor(), [ublk] { return ublk->status().gone; })) return;
+    // A late question is taken before the device can end, which is given to the reactor as well.
+    const auto gone =
+        core_.engine->lane_of(attachment.volume).ask([ublk] { return ublk->status().gone; });
+    if (!gone || !*gone) return;
     const std::string why = fmt::format("/dev/ublkb{} was stopped by another program: detach it",
                                         attachment.ublk_number.value_or(0));
     {

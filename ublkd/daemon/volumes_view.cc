@@ -30,6 +30,14 @@ MemberLook look_at(Pools* pools, const replication::Member& member) {
     return look;
 }
 
+/// Whether a guest was told of the attachment and nobody serves it.
+bool lacks_front(const AttachmentRecord& record, const std::optional<Front>& front) {
+    if (record.state != metadata::AttachmentState::kAttached &&
+        record.state != metadata::AttachmentState::kBusy)
+        return false;
+    return !front || front->stopped_by_others;
+}
+
 std::string role_of(const volume::MemberStatus& member) {
     if (member.is_primary) return "primary";
     if (member.is_member) return "secondary";
@@ -62,15 +70,31 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     const auto ref = slot(record.volume);
     const std::lock_guard state(ref->state);
     view.message = ref->trouble;
-    if (record.state == metadata::AttachmentState::kAttached && !ref->front) {
+    if (record.state == metadata::AttachmentState::kAttached && !ref->front)
         view.state = metadata::name_of(metadata::AttachmentState::kAttaching);
-        if (view.message.empty()) view.message = "it is being brought back";
-    }
     if (record.state == metadata::AttachmentState::kAttached && ref->front &&
         ref->front->stopped_by_others) {
         view.state = metadata::name_of(metadata::AttachmentState::kBusy);
     }
+    if (view.message.empty() && lacks_front(record, ref->front))
+        view.message = "it is being brought back";
     return view;
+}
+
+/// The volume's members may be in sync, but its guest waits. Not one that is attached for the first
+/// time: nobody knows of its device yet.
+void Volumes::add_health_of_attachment(const AttachmentRecord& record,
+                                       const api::AttachmentView& attachment,
+                                       api::VolumeView& view) {
+    const bool lacking = [&] {
+        const auto ref = slot(record.volume);
+        const std::lock_guard state(ref->state);
+        return lacks_front(record, ref->front);
+    }();
+    if (!lacking || view.health.state == "blocked") return;
+    view.health.state = "blocked";
+    view.health.blocked_by = "attachment";
+    view.health.reason = attachment.message;
 }
 
 std::string Volumes::trouble_of(const replication::Member& member) {
@@ -133,9 +157,12 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
         const std::lock_guard state(ref->state);
         return ref->running;
     }();
-    if (const auto status = running ? running->status() : std::nullopt) {
-        if (running->durability() != record.durability)
-            view.durability_in_force = metadata::name_of(running->durability());
+    const auto status = running
+                            ? running->status()
+                            : Result<volume::VolumeStatus>(fail(Errc::kClosed, "it does not run"));
+    if (running && running->durability() != record.durability)
+        view.durability_in_force = metadata::name_of(running->durability());
+    if (status) {
         add_health_running(*status, view);
         return;
     }
@@ -145,6 +172,10 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
     view.loss_count = (*stored)->loss_count;
     view.data_may_be_lost = (*stored)->data_may_be_lost;
     add_health_at_rest(**stored, view);
+    if (status.error().code != Errc::kTimedOut) return;
+    view.health.state = "blocked";
+    view.health.blocked_by = "reactor";
+    view.health.reason = kReactorTrouble;
 }
 
 ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
@@ -164,15 +195,18 @@ ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
     view.create_time_ms = record.created_ms;
     view.durability = metadata::name_of(record.durability);
     view.on_full = metadata::name_of(record.on_full);
-    for (const auto& attachment : attachments)
-        view.attachments.push_back(attachment_view(attachment));
     add_health(record, view);
+    for (const auto& attachment : attachments) {
+        view.attachments.push_back(attachment_view(attachment));
+        add_health_of_attachment(attachment, view.attachments.back(), view);
+    }
     return view;
 }
 
 ApiResult<std::vector<api::VolumeView>> Volumes::volumes() {
     const auto records = core_.store->list<VolumeRecord>();
     if (!records) return refuse(records.error(), "cannot list the volumes");
+    core_.engine->look_at_reactors();
     std::vector<api::VolumeView> views;
     for (const auto& record : *records) {
         API_TRY_ASSIGN(auto view, view_of(record));

@@ -33,6 +33,10 @@ std::vector<Mount> parse_mounts(std::istream& table) {
         if (!(fields >> mount.id >> mount.parent >> mount.numbers >> root >> place)) continue;
         mount.root = unescaped(root);
         mount.place = unescaped(place);
+        for (std::string word; fields >> word && word != "-";) {  // of the mount, and tags
+        }
+        std::string source;
+        fields >> mount.type >> source >> mount.options;
         mounts.push_back(std::move(mount));
     }
     return mounts;

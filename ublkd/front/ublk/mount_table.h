@@ -14,6 +14,8 @@ struct Mount {
     std::string numbers;  // of the device, "252:0"
     std::string root;     // what of its file system is mounted
     std::string place;
+    std::string type;     // of the file system, "ext4"
+    std::string options;  // of the file system: "rw,lazytime"
 };
 
 std::vector<Mount> parse_mounts(std::istream& table);
