@@ -100,7 +100,7 @@ class Process {
             }
             case Step::Kind::kClear: {
                 const std::vector<std::uint32_t> regions{0, 1, 2, 3, 4};
-                return run(store_->clear_activity(regions));
+                return run(store_->clear_activity(regions, 1));
             }
         }
         return {};

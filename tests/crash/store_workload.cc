@@ -156,7 +156,7 @@ io::Task<void> StoreWorkload::clear_regions() {
         regions.push_back(static_cast<std::uint32_t>(at));
     co_await flush();
     history_.allow_clear(regions, disk_->moment());
-    const Result<void> cleared = co_await store_->clear_activity(regions);
+    const Result<void> cleared = co_await store_->clear_activity(regions, 1);
     if (!cleared) ++failures_;
 }
 
@@ -164,7 +164,7 @@ io::Task<void> StoreWorkload::clear_regions() {
 io::Task<void> StoreWorkload::clear_at_random() {
     const std::vector<std::uint32_t> regions{0, 1, 2, 3};
     history_.allow_clear(regions, disk_->moment());
-    const Result<void> cleared = co_await store_->clear_activity(regions);
+    const Result<void> cleared = co_await store_->clear_activity(regions, 1);
     if (!cleared) ++failures_;
 }
 

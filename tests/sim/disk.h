@@ -3,6 +3,7 @@
 // no more: unflushed sectors are lost one by one, a write that was under way is torn at sectors.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -18,6 +19,7 @@ namespace ublkd::sim {
 inline constexpr std::size_t kSectors = 64;  // 8 pages, 4 regions of 2 pages
 inline constexpr std::uint64_t kVolumeBytes = kSectors * kSectorBytes;
 inline constexpr std::uint32_t kRegion = 8192;
+inline constexpr std::uint32_t kUnit = 4096;  // of the dirty maps
 
 struct Disk {
     replication::Member member;
@@ -34,6 +36,10 @@ struct Disk {
     std::uint64_t boot = 0;  // 0: none
     bool clean = false;
     std::set<std::uint32_t> activity;
+    std::uint64_t durable_through = 0;
+    std::uint64_t cleared_through = 0;
+    replication::LostMembers lost{};
+    std::map<ReplicaId, std::set<std::uint32_t>> dirty;  // units, of each lost member
     std::unique_ptr<replication::AppliedIds::Table> ids =
         std::make_unique<replication::AppliedIds::Table>();
 

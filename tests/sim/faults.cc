@@ -22,6 +22,10 @@ const char* to_string(FaultKind kind) {
             return "full disks";
         case FaultKind::kJoin:
             return "join";
+        case FaultKind::kKillWithoutDisk:
+            return "kill without a disk";
+        case FaultKind::kDiskReturn:
+            return "disk return";
     }
     return "?";
 }
@@ -44,6 +48,8 @@ std::vector<Fault> draw_faults(const Scenario& scenario, std::uint64_t seed) {
     draw(FaultKind::kDiskFailure, scenario.disk_failures);
     draw(FaultKind::kFill, scenario.fills);
     draw(FaultKind::kJoin, scenario.joins);
+    draw(FaultKind::kKillWithoutDisk, scenario.kills_without_disk);
+    draw(FaultKind::kDiskReturn, scenario.disk_returns);
     std::stable_sort(faults.begin(), faults.end(),
                      [](const Fault& a, const Fault& b) { return a.at_us < b.at_us; });
     return faults;
@@ -74,6 +80,16 @@ void World::happen(const Fault& fault) {
             break;
         case FaultKind::kJoin:
             join();
+            break;
+        case FaultKind::kKillWithoutDisk:
+            if (!process.running.up) break;
+            die(process, false);
+            fail_disk(fault);
+            process.running.up = true;
+            start(process);
+            break;
+        case FaultKind::kDiskReturn:
+            return_disk();
             break;
     }
 }
@@ -109,7 +125,8 @@ void World::cut_stop_short() {
 /// One of several members fails for good; never the last.
 void World::fail_disk(const Fault& fault) {
     const Replica* const primary = serving();
-    if (primary == nullptr || authority.record.number != primary->node.number()) return;
+    const bool fresh = primary != nullptr && authority.record.number == primary->node.number();
+    if (!fresh && fault.kind == FaultKind::kDiskFailure) return;
     std::vector<Disk*> healthy;
     for (const auto& disk : disks_) {
         // For one that could not be read a proposal without it may be on its way.
@@ -121,6 +138,18 @@ void World::fail_disk(const Fault& fault) {
     trace(clock.now_us(), "disk %llu FAILS",
           static_cast<unsigned long long>(disk.member.replica.value()));
     disk.failed = true;
+}
+
+/// What it holds is what it held when it failed.
+void World::return_disk() {
+    for (const auto& disk : disks_) {
+        const ReplicaId id = disk->member.replica;
+        if (!disk->failed || authority.record.has(id) || replica(id) != nullptr) continue;
+        trace(clock.now_us(), "disk %llu ANSWERS again",
+              static_cast<unsigned long long>(id.value()));
+        disk->failed = false;
+        return;
+    }
 }
 
 void World::fill_disks(const Fault& fault) {
@@ -139,7 +168,7 @@ void World::join() {
         if (disk->failed || !process.running.up || replica(id) != nullptr ||
             authority.record.has(id))
             continue;
-        open(process, *disk, {});
+        open(process, *disk, false);
         (void)primary->node.add(disk->member);
         return;
     }

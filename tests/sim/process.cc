@@ -11,9 +11,16 @@ namespace ublkd::sim {
 using replication::Member;
 using replication::Role;
 
-void World::open(Process& process, Disk& disk, const replication::NodeStart& start) {
+/// `may_be_in_sync`: not where it is to be copied.
+void World::open(Process& process, Disk& disk, bool may_be_in_sync) {
     process.replicas.push_back(std::make_unique<Replica>(this, &process, &disk));
-    process.replicas.back()->node.start(start);
+    process.replicas.back()->node.start(
+        {.record = disk.record,
+         .pending = disk.pending,
+         .in_sync = may_be_in_sync && disk.record && (disk.boot == process.boot || disk.clean),
+         .durable_through = disk.durable_through,
+         .cleared_through = disk.cleared_through,
+         .lost = disk.lost});
 }
 
 /// Opens the members that can be opened here, and tells their nodes the record.
@@ -34,10 +41,7 @@ void World::start(Process& process) {
             missing.push_back(disk->member.replica);
             continue;
         }
-        open(process, *disk,
-             {.record = disk->record,
-              .pending = disk->pending,
-              .in_sync = disk->record && (disk->boot == process.boot || disk->clean)});
+        open(process, *disk, true);
     }
     for (const auto& attachment : attachments_) {
         if (attachment->process == &process) attachment->start();

@@ -23,7 +23,9 @@ struct Replica final : replication::Effects {
     void store(const replication::StoreRequest& request) override;
     void extent(std::uint64_t token, Range range) override;
     replication::RegionSet activity() override;
-    void clear_activity(const replication::RegionSet& regions) override;
+    void clear_activity(const replication::RegionSet& regions, std::uint64_t through) override;
+    void mark(std::uint64_t through) override;
+    replication::UnitSet dirty(ReplicaId lost) override;
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override;
     void release_buffer(std::uint32_t handle) override;
     void propose(const replication::Proposal& proposal) override;
@@ -44,9 +46,13 @@ struct Replica final : replication::Effects {
     };
     struct StoreOp {
         std::uint64_t token = 0;
+        bool keep_record = false;
         std::optional<replication::Membership> record;
         std::optional<std::optional<replication::Proposal>> pending;
         std::uint64_t boot = 0;
+        std::uint64_t durable_through = 0;
+        replication::LostMembers lost{};
+        bool marks = false;  // the mark alone
     };
 
     World* world;
@@ -59,6 +65,7 @@ struct Replica final : replication::Effects {
     std::deque<StoreOp> store_ops;
     std::vector<std::vector<std::byte>*> buffers;
     std::uint64_t proposals = 0;
+    replication::LostMembers known_lost{};
 
   private:
     void end_disk_op(std::uint64_t id);

@@ -19,9 +19,16 @@ Replica::Replica(World* owner, Process* where, Disk* own)
             .self = own->member,
             .size_bytes = kVolumeBytes,
             .region_bytes = kRegion,
+            .unit_bytes = kUnit,
             .copy_bytes = kPageBytes,
             .wait_on_full = owner->scenario.wait_on_full},
-           this, &ids) {}
+           this, &ids),
+      known_lost(own->lost) {
+    std::erase_if(own->dirty, [&](const auto& map) {
+        return std::none_of(own->lost.begin(), own->lost.end(),
+                            [&](const auto& entry) { return entry.replica == map.first; });
+    });
+}
 
 void Replica::after(std::uint64_t microseconds, std::function<void()> function) {
     world->clock.after(microseconds, &process->running,
@@ -50,6 +57,11 @@ void Replica::disk(const replication::DiskRequest& request) {
         for (std::uint64_t at = request.range.offset_bytes / kRegion;
              at * kRegion < request.range.end_bytes(); ++at)
             place->activity.insert(static_cast<std::uint32_t>(at));
+        for (auto& [lost, units] : place->dirty) {
+            for (std::uint64_t at = request.range.offset_bytes / kUnit;
+                 at * kUnit < request.range.end_bytes(); ++at)
+                units.insert(static_cast<std::uint32_t>(at));
+        }
     }
     after(world->timing.spread(20, 3000), [this, id = op.id] { end_disk_op(id); });
     disk_ops.push_back(std::move(op));
@@ -92,13 +104,29 @@ void Replica::store(const replication::StoreRequest& request) {
     StoreOp op{.token = request.token, .record = {}, .pending = {}, .boot = 0};
     if (request.record != nullptr) op.record = *request.record;
     if (request.pending != nullptr) op.pending = *request.pending;
+    op.keep_record = request.keep_record;
     op.boot = request.in_sync ? process->boot : 0;
+    op.durable_through = request.durable_through.value_or(0);
+    op.lost = request.lost;
+    for (std::size_t i = 0; i < op.lost.size(); ++i) {
+        if (!op.lost[i].replica || op.lost[i] == known_lost[i]) continue;
+        auto& units = place->dirty[op.lost[i].replica];
+        units.clear();
+        for (const std::uint32_t region : place->activity) {
+            for (std::uint32_t unit = 0; unit < kRegion / kUnit; ++unit)
+                units.insert(region * (kRegion / kUnit) + unit);
+        }
+    }
+    known_lost = op.lost;
     store_ops.push_back(std::move(op));
     after(world->timing.spread(50, 5000), [this] { end_store_op(); });
 }
 
 void Replica::apply_store(const StoreOp& op) {
-    place->record = op.record;
+    place->durable_through = std::max(place->durable_through, op.durable_through);
+    if (op.marks) return;
+    if (!op.keep_record) place->record = op.record;
+    place->lost = op.lost;
     if (op.pending) place->pending = *op.pending;
     place->boot = op.boot;
     place->clean = false;
@@ -108,6 +136,11 @@ void Replica::end_store_op() {
     const StoreOp op = std::move(store_ops.front());
     store_ops.pop_front();
     if (!place->failed) apply_store(op);
+    if (op.marks) {
+        node.on_marked(op.durable_through,
+                       place->failed ? Result<void>(fail(Errc::kIo, "disk")) : Result<void>());
+        return;
+    }
     if (tracing)
         trace(world->clock.now_us(), "superblock %llu: number %llu%s: %s",
               static_cast<unsigned long long>(place->member.replica.value()),
@@ -144,7 +177,21 @@ replication::RegionSet Replica::activity() {
     return {place->activity.begin(), place->activity.end()};
 }
 
-void Replica::clear_activity(const replication::RegionSet& regions) {
+void Replica::mark(std::uint64_t through) {
+    StoreOp op{};
+    op.durable_through = through;
+    op.marks = true;
+    store_ops.push_back(std::move(op));
+    after(world->timing.spread(50, 5000), [this] { end_store_op(); });
+}
+
+replication::UnitSet Replica::dirty(ReplicaId lost) {
+    const auto& units = place->dirty[lost];
+    return {units.begin(), units.end()};
+}
+
+void Replica::clear_activity(const replication::RegionSet& regions, std::uint64_t through) {
+    place->cleared_through = through;
     for (const std::uint32_t region : regions) place->activity.erase(region);
 }
 

@@ -23,15 +23,26 @@ struct Scenario {
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
     // How many faults of a kind befall a run, on the average.
-    int kills = 0;            // a process dies and starts again in the same boot
-    int power_cuts = 0;       // all hosts lose their power
-    int stops_cut_short = 0;  // the power goes while the volume is being stopped
-    int disk_failures = 0;    // a disk answers with errors from then on
-    int fills = 0;            // disks become full, or have space again
-    int joins = 0;            // a spare, or a former member, is brought in
+    int kills = 0;               // a process dies and starts again in the same boot
+    int power_cuts = 0;          // all hosts lose their power
+    int stops_cut_short = 0;     // the power goes while the volume is being stopped
+    int disk_failures = 0;       // a disk answers with errors from then on
+    int kills_without_disk = 0;  // a process dies, and starts again without one of its disks
+    int disk_returns = 0;        // and a disk that did so answers again
+    int fills = 0;               // disks become full, or have space again
+    int joins = 0;               // a spare, or a former member, is brought in
 };
 
-enum class FaultKind : std::uint8_t { kKill, kPowerCut, kStopCutShort, kDiskFailure, kFill, kJoin };
+enum class FaultKind : std::uint8_t {
+    kKill,
+    kPowerCut,
+    kStopCutShort,
+    kDiskFailure,
+    kFill,
+    kJoin,
+    kKillWithoutDisk,
+    kDiskReturn
+};
 const char* to_string(FaultKind kind);
 
 struct Fault {

@@ -103,6 +103,7 @@ bool run(const Scenario& scenario, Arguments& arguments) {
         sum.lost += world.counts.lost;
         sum.joins += world.counts.joins;
         sum.gone += world.counts.gone;
+        sum.by_map += world.counts.by_map;
         if (wrong.empty()) continue;
         std::printf("WRONG: %s\nrepeat: sim_run %s --trace\n", wrong.c_str(),
                     arguments_of(options).c_str());
@@ -119,11 +120,11 @@ bool run(const Scenario& scenario, Arguments& arguments) {
     std::printf(
         "%s: %llu seeds clean in %.1f s of CPU: %llu answers, %llu events, %llu kills, %llu power "
         "cuts, "
-        "%llu losses, %llu members lost, %llu joined, %llu without a disk\n",
+        "%llu losses, %llu members lost, %llu joined (%llu by a map), %llu without a disk\n",
         std::string(scenario.name).c_str(), show(arguments.seeds),
         static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, show(sum.answered),
         show(sum.events), show(sum.kills), show(sum.power_cuts), show(sum.losses), show(sum.lost),
-        show(sum.joins), show(sum.gone));
+        show(sum.joins), show(sum.by_map), show(sum.gone));
     return true;
 }
 

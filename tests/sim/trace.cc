@@ -58,6 +58,14 @@ const char* to_string(MessageType type) {
             return "fetch";
         case MessageType::kFetched:
             return "fetched";
+        case MessageType::kMark:
+            return "mark";
+        case MessageType::kMarked:
+            return "marked";
+        case MessageType::kExamine:
+            return "examine";
+        case MessageType::kExamined:
+            return "examined";
         case MessageType::kClear:
             return "clear";
         case MessageType::kFinish:

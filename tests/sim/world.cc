@@ -125,8 +125,10 @@ void World::on_notice(Replica& from, const replication::Notice& notice) {
             break;
         case Kind::kJoined:
             ++counts.joins;
-            trace(clock.now_us(), "replica %llu finds %llu joined", id,
-                  static_cast<unsigned long long>(notice.replica.value()));
+            counts.by_map += notice.by_map ? 1 : 0;
+            trace(clock.now_us(), "replica %llu finds %llu joined%s", id,
+                  static_cast<unsigned long long>(notice.replica.value()),
+                  notice.by_map ? ", copied by a map" : "");
             break;
         default:
             break;

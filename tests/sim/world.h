@@ -25,8 +25,8 @@ namespace ublkd::sim {
 inline constexpr VolumeId kVolume{1};
 
 struct Counts {
-    std::uint64_t answered = 0, kills = 0, power_cuts = 0, joins = 0, lost = 0, records = 0,
-                  losses = 0, gone = 0, events = 0;
+    std::uint64_t answered = 0, kills = 0, power_cuts = 0, joins = 0, by_map = 0, lost = 0,
+                  records = 0, losses = 0, gone = 0, events = 0;
 };
 
 class World {
@@ -65,7 +65,7 @@ class World {
     void start(Process& process);
     void die(Process& process, bool power_cut);
     void look_after(Process& process);
-    void open(Process& process, Disk& disk, const replication::NodeStart& start);
+    void open(Process& process, Disk& disk, bool may_be_in_sync);
     Replica* serving() const;
 
     // faults.cc
@@ -73,6 +73,7 @@ class World {
     void cut_power();
     void cut_stop_short();
     void fail_disk(const Fault& fault);
+    void return_disk();
     void fill_disks(const Fault& fault);
     void join();
     void end_faults();

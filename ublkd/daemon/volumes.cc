@@ -274,9 +274,10 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
     });
 }
 
-void Volumes::sync_finished(VolumeId volume, ReplicaId replica) {
+void Volumes::sync_finished(VolumeId volume, ReplicaId replica, std::uint64_t copied_bytes) {
     core_.events->post("member.joined", volume.to_string(),
-                       fmt::format("{} has been copied and is a member", replica.to_string()));
+                       fmt::format("{} has been copied ({} bytes) and is a member",
+                                   replica.to_string(), copied_bytes));
     worker_->submit([this, volume, replica] {
         const auto ref = slot(volume);
         {

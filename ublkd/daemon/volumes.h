@@ -115,7 +115,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void membership_changed(VolumeId volume, const replication::Membership& record) override;
     void member_lost(VolumeId volume, const replication::Member& member,
                      const Error& cause) override;
-    void sync_finished(VolumeId volume, ReplicaId replica) override;
+    void sync_finished(VolumeId volume, ReplicaId replica, std::uint64_t copied_bytes) override;
     void trouble(VolumeId volume, const std::string& text) override;
 
   private:

@@ -86,7 +86,7 @@ void Node::finish(Op& op) {
     const bool for_bits = op.internal;
     if (!for_bits) answer(op);
     free_op(op);
-    if (for_bits) clear_bits();
+    if (for_bits) mark_bits();
 }
 
 void Node::answer(const Op& op) {
@@ -271,37 +271,99 @@ void Node::on_replicated(const Message& message) {
 
 // ---- R10
 
-/// Clears the activity bits of regions whose writes are durable on all members: completed before a
-/// flush that ended.
-void Node::clear_bits() {
+/// Regions whose writes are durable on all members (completed before a flush that ended): all
+/// members mark that in their superblocks, and then the bits are cleared. So a member that comes
+/// back with a smaller mark than the one for which bits were cleared is an older image of itself.
+void Node::mark_bits() {
     if (role_ != Role::kServing || regions_.empty()) return;
     start_timer(TimerKind::kBits, kClearBitsMs);
-    if (proposal_ || adopting_ || self_failed_) return;
+    if (marking_.through != 0) {
+        all_marked();
+        return;
+    }
+    if (proposal_ || adopting_ || self_failed_ || join_.asked) return;
     for (const Peer& peer : peers_) {
         if (peer.member && (!peer.ready || peer.failed)) return;
     }
-    auto clean = std::make_shared<RegionSet>();
-    for (auto at = regions_.begin(); at != regions_.end();) {
-        const Region& region = at->second;
+    RegionSet clean;
+    for (const auto& [index, region] : regions_) {
         const bool durable =
             region.last_tick <= durable_tick_ || faults::rule_off("rule.bits_durable");
-        const bool copied = !std::binary_search(to_copy_.begin(), to_copy_.end(), at->first);
-        if (region.in_flight == 0 && durable && copied) {
-            clean->push_back(at->first);
-            at = regions_.erase(at);
-        } else {
-            ++at;
-        }
+        const bool copied = !std::binary_search(to_copy_.begin(), to_copy_.end(), index);
+        if (region.in_flight == 0 && durable && copied) clean.push_back(index);
+    }
+    if (clean.empty()) return;
+    greatest_mark_ = std::max(greatest_mark_, durable_through_) + 1;
+    marking_ = Marking{.through = greatest_mark_, .tick = tick_, .regions = std::move(clean)};
+    for (const Peer& peer : peers_) {
+        if (!peer.member) continue;
+        Message message = message_to(peer.replica, MessageType::kMark);
+        message.value = marking_.through;
+        effects_->send(message);
+    }
+    effects_->mark(marking_.through);
+}
+
+void Node::on_mark(const Message& message) {
+    if (message.type == MessageType::kMark) {
+        if (!from_primary(message)) return;  // the next number begins anew
+        mark_request_ = message;
+        effects_->mark(message.value);
+        return;
+    }
+    const Peer* const peer = find_peer(message.from);
+    if (peer == nullptr || message.number != number_ || message.value != marking_.through) return;
+    if (message.failed) {
+        marking_ = Marking{};  // the bits stay for now: more is copied than needed
+        return;
+    }
+    marking_.done[place_of(*peer)] = true;
+    all_marked();
+}
+
+void Node::on_marked(std::uint64_t through, Result<void> result) {
+    if (result) durable_through_ = std::max(durable_through_, through);
+    if (mark_request_ && mark_request_->value == through) {
+        Message answer;
+        answer.value = through;
+        answer.failed = !result;
+        reply(*mark_request_, MessageType::kMarked, answer);
+        mark_request_.reset();
+    } else if (marking_.through == through && role_ == Role::kServing) {
+        marking_.own_done = true;
+        result ? all_marked() : void(marking_ = Marking{});
+    }
+    run();
+}
+
+void Node::all_marked() {
+    // Who is asked to finish joining gets the mark that is there (R12), and nothing is cleared for
+    // a greater one until it is a member.
+    if (!marking_.own_done || proposal_ || adopting_ || join_.asked) return;
+    for (const Peer& peer : peers_) {
+        if (peer.member && !marking_.done[place_of(peer)]) return;
+    }
+    const Marking marked = std::exchange(marking_, Marking{});
+    auto clean = std::make_shared<RegionSet>();
+    for (const std::uint32_t index : marked.regions) {
+        const auto region = regions_.find(index);
+        if (region == regions_.end() || region->second.in_flight != 0 ||
+            region->second.last_tick > marked.tick)
+            continue;  // it is active again
+        clean->push_back(index);
+        regions_.erase(region);
     }
     if (clean->empty()) return;
+    cleared_through_ = marked.through;
     faults::hit("repl.before_clear");
     for (const Peer& peer : peers_) {
         if (!peer.member) continue;
         Message message = message_to(peer.replica, MessageType::kClear);
+        message.through = marked.through;
         message.regions = clean;
         effects_->send(message);
     }
-    effects_->clear_activity(*clean);
+    effects_->clear_activity(*clean, marked.through);
 }
 
 /// Where each change is durable when it is answered, guests need not flush: the node does it for

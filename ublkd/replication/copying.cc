@@ -84,16 +84,80 @@ bool Node::add(const Member& member) {
         return false;
     join_ = Join{.replica = member.replica, .member = member};
     *free = Peer{.replica = member.replica, .joining = true};
-    invite(*free);
+    effects_->send(message_to(member.replica, MessageType::kExamine));
     run();
     return true;
+}
+
+void Node::on_examine(const Message& message) {
+    Message answer;
+    answer.value = member_number_;
+    answer.regions = std::make_shared<const RegionSet>(effects_->activity());
+    reply(message, MessageType::kExamined, answer);
+}
+
+/// R11: a map fits where it was begun at the loss of just what is there now: the replica was a
+/// member last under a smaller number than the one without it, and is no older image of itself.
+void Node::on_examined(const Message& message) {
+    Peer* const peer = find_peer(message.from);
+    if (role_ != Role::kServing || peer == nullptr || !peer->joining || join_.examined) return;
+    join_.examined = true;
+    const auto map = std::find_if(lost_.begin(), lost_.end(), [&](const LostMember& entry) {
+        return entry.replica == message.from;
+    });
+    const bool fits = map != lost_.end() && message.value != 0 &&
+                      (message.value < map->number || faults::rule_off("rule.map_is_bound")) &&
+                      (message.through >= map->through || faults::rule_off("rule.older_image"));
+    join_.by_map = fits;
+    join_.active = *message.regions;
+    if (!adopting_) invite(*peer);  // else with the record that is being stored
+}
+
+/// R12: what may differ by the map here, which has all changes that began before now (from now on
+/// it is sent them), and what was under way there.
+void Node::plan_join() {
+    join_.total_bytes = config_.size_bytes;
+    if (!join_.by_map) return;
+    UnitSet there;
+    const std::uint32_t per_region = config_.region_bytes / config_.unit_bytes;
+    const auto units =
+        static_cast<std::uint32_t>(divide_up(config_.size_bytes, config_.unit_bytes));
+    for (const std::uint32_t region : join_.active) {
+        for (std::uint32_t i = 0; i < per_region && region * per_region + i < units; ++i)
+            there.push_back(region * per_region + i);
+    }
+    if (faults::rule_off("rule.joining_activity")) there.clear();
+    const UnitSet here = effects_->dirty(join_.replica);
+    std::set_union(here.begin(), here.end(), there.begin(), there.end(),
+                   std::back_inserter(join_.units));
+    join_.total_bytes = std::uint64_t{config_.unit_bytes} * join_.units.size();
+}
+
+/// The next range of a copy by a map or of all; empty: none is left.
+Range Node::next_to_copy() {
+    if (!join_.by_map)
+        return Range{join_.cursor, std::min(kHoleBytesMax, config_.size_bytes - join_.cursor)};
+    const auto begin_of = [&](std::uint32_t unit) {
+        return std::uint64_t{unit} * config_.unit_bytes;
+    };
+    const UnitSet& units = join_.units;
+    while (join_.next_unit < units.size() && begin_of(units[join_.next_unit] + 1) <= join_.cursor)
+        ++join_.next_unit;
+    if (join_.next_unit == units.size()) return Range{};
+    std::size_t end = join_.next_unit + 1;
+    while (end < units.size() && units[end] == units[end - 1] + 1 &&
+           begin_of(units[end]) - begin_of(units[join_.next_unit]) < kHoleBytesMax)
+        ++end;
+    const std::uint64_t begin = std::max(join_.cursor, begin_of(units[join_.next_unit]));
+    return Range{begin, std::min(config_.size_bytes, begin_of(units[end - 1] + 1)) - begin};
 }
 
 void Node::next_join_copy() {
     if (role_ != Role::kServing || !join_.replica || join_op_ != 0 || join_.copied) return;
     const Peer* const peer = find_peer(join_.replica);
     if (peer == nullptr || !peer->ready) return;
-    if (join_.cursor >= config_.size_bytes) {
+    const Range range = next_to_copy();
+    if (range.length_bytes == 0) {
         join_.copied = true;
         finish_join();
         return;
@@ -102,7 +166,7 @@ void Node::next_join_copy() {
     op.kind = OpKind::kWrite;
     op.copy = Copy::kJoin;
     op.fua = !faults::rule_off("rule.copies_durable");
-    op.range = Range{join_.cursor, std::min(kHoleBytesMax, config_.size_bytes - join_.cursor)};
+    op.range = range;
     op.step = Step::kIssued;
     join_op_ = op.token;
     effects_->extent(op.token, op.range);
@@ -201,6 +265,7 @@ void Node::asked_copied(Op& op, const Message& message) {
 void Node::join_copied(Op& op) {
     const std::uint64_t copied = op.zeroes ? 0 : op.range.length_bytes;
     join_.cursor = op.range.end_bytes();
+    join_.done_bytes += op.range.length_bytes;
     join_op_ = 0;
     free_op(op);
     faults::hit("repl.part_copied");

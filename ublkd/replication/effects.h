@@ -3,6 +3,7 @@
 // is ublkd/volume, the tests' a simulation.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,6 +13,18 @@
 #include "ublkd/replication/message.h"
 
 namespace ublkd::replication {
+
+/// R11: a member that was lost, and what its replica must hold to be brought back by a map.
+struct LostMember {
+    ReplicaId replica;         // none: a free place
+    std::uint64_t number = 0;  // of the record without it
+    std::uint64_t through =
+        0;  // R10: activity bits were cleared for what this mark says is durable
+    friend bool operator==(const LostMember&, const LostMember&) = default;
+};
+inline constexpr std::size_t kMaxLost = kMaxMembers - 1;
+/// Those for which this replica keeps a map of all that may differ (64 KiB units).
+using LostMembers = std::array<LostMember, kMaxLost>;
 
 /// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush has no
 /// range.
@@ -28,11 +41,15 @@ struct DiskRequest {
 /// A change of the superblock, durable when Node::on_stored(token, ...) is called.
 struct StoreRequest {
     std::uint64_t token = 0;
-    const Membership* record =
-        nullptr;  // nullptr: forget number and record (the replica begins to join)
+    const Membership* record = nullptr;  // nullptr: forget it (the replica is copied as a whole)
+    bool keep_record = false;            // leave number and record as they are
     const std::optional<Proposal>* pending = nullptr;  // nullptr: as it is; an empty one clears it
     bool in_sync = false;  // write this boot's id; otherwise none, so that the replica counts as
                            // out of sync (R9)
+    std::optional<std::uint64_t> durable_through{};  // R10
+    /// Where an entry is another one than before, its map begins as a copy of the activity map at
+    /// this call, and gets each change that begins after it.
+    LostMembers lost{};
 };
 
 enum class TimerKind : std::uint8_t {
@@ -54,13 +71,15 @@ struct Notice {
         kRecord,   // a record was stored: `record`
         kServing,  // this node serves as primary
         kLost,     // `replica` leaves, or gave up joining: `cause`
-        kJoined,   // `replica` is a member now
+        kJoined,   // `replica` is a member now; `done` bytes were copied, `by_map` or all
         kTrouble,  // `text`
     };
     Kind kind{};
     ReplicaId replica{};
     Error cause{Errc::kIo};
     const Membership* record = nullptr;
+    bool by_map = false;
+    std::uint64_t done = 0;
     const char* text = "";
 };
 
@@ -72,9 +91,14 @@ class Effects {
     virtual void store(const StoreRequest& request) = 0;
     /// Whether `range` begins with data or with a hole, and how far: Node::on_extent.
     virtual void extent(std::uint64_t token, Range range) = 0;
-    /// The own activity map now, and clearing bits of it (R10; nobody waits for it).
+    /// The own activity map now, and clearing bits of it (R10; nobody waits for it): first the
+    /// superblock says that bits are cleared through the mark `through`.
     virtual RegionSet activity() = 0;
-    virtual void clear_activity(const RegionSet& regions) = 0;
+    virtual void clear_activity(const RegionSet& regions, std::uint64_t through) = 0;
+    /// R10: what was flushed is durable through `through`, in the superblock: Node::on_marked.
+    virtual void mark(std::uint64_t through) = 0;
+    /// R11: the map of a lost member that stands in the superblock.
+    virtual UnitSet dirty(ReplicaId lost) = 0;
     /// Memory for one payload of 1 to 512 KiB: Node::on_buffer.
     virtual void acquire_buffer(std::uint64_t token, std::size_t bytes) = 0;
     virtual void release_buffer(std::uint32_t handle) = 0;

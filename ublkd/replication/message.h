@@ -24,6 +24,8 @@ namespace ublkd::replication {
 
 /// Regions of the activity map (4 MiB each), by index, ascending.
 using RegionSet = std::vector<std::uint32_t>;
+/// Units of a dirty map (64 KiB each), the same way.
+using UnitSet = std::vector<std::uint32_t>;
 
 enum class OpKind : std::uint8_t {
     kRead,
@@ -59,7 +61,11 @@ enum class MessageType : std::uint8_t {
     kCopied,
     kFetch,  // R14: read `range` into `into`
     kFetched,
-    kClear,   // R10: regions whose writes are durable on all members
+    kMark,  // R10: what was flushed so far is durable through the mark `through`; store it
+    kMarked,
+    kClear,    // R10: regions whose writes are durable on all members, as all have marked
+    kExamine,  // R12: what does a replica hold that is to be brought back?
+    kExamined,
     kFinish,  // R12: all is copied: flush, note the ids, mark yourself in sync
     kFinished,
 };
@@ -73,6 +79,7 @@ struct Message {
     bool in_sync = false;
     bool takeover = false;
     bool joining = false;
+    bool by_map = false;  // with joining: what it holds stays, and the rest is copied
     bool check = false;
     bool failed = false;  // of an answer: `error` says why; kStale: refused under R1, `record` is
                           // the newer one
@@ -84,7 +91,10 @@ struct Message {
     RequestId id{};
     std::uint64_t token = 0;  // of the side that asks; echoed by the answer
     std::uint64_t route = 0;  // the driver's: where the answer goes; echoed by it
-    std::uint64_t value = 0;  // the round of a confirmation; the checksum of a copy
+    std::uint64_t value = 0;  // the round of a confirmation; the checksum of a copy; kExamined: the
+                              // number under which it was a member last
+    std::uint64_t through = 0;  // R10: the greatest mark in the sender's superblock
+    std::uint64_t cleared = 0;  // R10: and that for which it cleared activity bits
     Range range{};
     std::span<const std::byte> data{};
     std::span<std::byte> into{};

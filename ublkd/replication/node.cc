@@ -45,6 +45,11 @@ void Node::start(const NodeStart& start) {
     number_ = start.record ? start.record->number : 0;
     pending_ = start.pending;
     in_sync_ = start.in_sync || (start.record && faults::rule_off("rule.boot_check"));
+    const bool member = record_ && record_->has(config_.self.replica);
+    member_number_ = member ? number_ : 0;
+    durable_through_ = start.durable_through;
+    cleared_through_ = start.cleared_through;
+    lost_ = start.lost;
 }
 
 void Node::begin(const Membership& record, const std::vector<ReplicaId>& missing) {
@@ -156,8 +161,20 @@ void Node::on_message(const Message& message) {
         case MessageType::kFetched:
             on_fetched(message);
             break;
+        case MessageType::kMark:
+        case MessageType::kMarked:
+            on_mark(message);
+            break;
         case MessageType::kClear:
-            if (from_primary(message)) effects_->clear_activity(*message.regions);
+            if (!from_primary(message)) break;
+            cleared_through_ = message.through;
+            effects_->clear_activity(*message.regions, message.through);
+            break;
+        case MessageType::kExamine:
+            on_examine(message);
+            break;
+        case MessageType::kExamined:
+            on_examined(message);
             break;
         case MessageType::kFinish:
             on_finish(message);
@@ -222,7 +239,7 @@ void Node::on_timer(TimerKind kind) {
             retry_full();
             break;
         case TimerKind::kBits:
-            clear_bits();
+            mark_bits();
             flush_for_bits();
             break;
         case TimerKind::kCopy:
@@ -273,6 +290,8 @@ Message Node::message_to(ReplicaId to, MessageType type) const {
     message.from = config_.self.replica;
     message.to = to;
     message.number = number_;
+    message.through = durable_through_;
+    message.cleared = cleared_through_;
     return message;
 }
 
@@ -283,6 +302,8 @@ void Node::reply(const Message& request, MessageType type, Message& answer) cons
     answer.from = config_.self.replica;
     answer.to = request.from;
     answer.number = number_;
+    answer.through = durable_through_;
+    answer.cleared = cleared_through_;
     answer.token = request.token;
     answer.route = request.route;
     answer.id = request.id;

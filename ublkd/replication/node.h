@@ -34,9 +34,10 @@ struct NodeConfig {
     Member self;
     std::uint64_t size_bytes = 0;
     std::uint32_t lock_unit_bytes = kPageBytes;
-    std::uint32_t region_bytes = kRegionBytes;  // of the activity map
-    std::uint32_t copy_bytes = kMaxIoBytes;     // of one copy; divides a region
-    std::uint64_t copy_bytes_per_second = 0;    // R12; 0: no limit
+    std::uint32_t region_bytes = kRegionBytes;   // of the activity map
+    std::uint32_t unit_bytes = kDirtyUnitBytes;  // of a dirty map; divides a region
+    std::uint32_t copy_bytes = kMaxIoBytes;      // of one copy; divides a region
+    std::uint64_t copy_bytes_per_second = 0;     // R12; 0: no limit
     bool wait_on_full = true;
     /// Each change is durable on all members before it is answered: nobody else flushes, so the
     /// node does, for its activity bits (R10).
@@ -47,7 +48,10 @@ struct NodeConfig {
 struct NodeStart {
     std::optional<Membership> record;  // nullopt: was never a member
     std::optional<Proposal> pending;
-    bool in_sync = false;  // this boot's id or the clean mark (R9)
+    bool in_sync = false;               // this boot's id or the clean mark (R9)
+    std::uint64_t durable_through = 0;  // R10
+    std::uint64_t cleared_through = 0;
+    LostMembers lost{};  // R11
 };
 
 enum class Role : std::uint8_t {
@@ -72,12 +76,14 @@ class Node {
     /// The primary of `record` is among `missing`: propose this node, an in-sync member, in its
     /// place (R6 where both live in one process).
     void replace_primary(const Membership& record, const std::vector<ReplicaId>& missing);
-    /// R12: bring `member` in by a full copy; its node has been started. False: not now.
+    /// R12: bring `member` in; its node has been started. What differs is copied where it was a
+    /// member and there is a map that fits (R11), else all. False: not now.
     bool add(const Member& member);
     void on_message(const Message& message);
     void on_disk(std::uint64_t token, Result<void> result);
     void on_stored(std::uint64_t token, Result<void> result);
     void on_extent(std::uint64_t token, Result<block::Extent> extent);
+    void on_marked(std::uint64_t through, Result<void> result);
     void on_buffer(std::uint64_t token, BufferRef buffer);
     void on_outcome(Result<Verdict> verdict, const Membership* current);
     void on_current(Result<const Membership*> current);
@@ -101,7 +107,9 @@ class Node {
     std::uint64_t regions_to_copy() const { return to_copy_.size(); }
     ReplicaId joining() const { return join_.replica; }
     std::uint64_t union_total_regions() const { return to_copy_total_; }
-    std::uint64_t join_done_bytes() const { return join_.cursor; }
+    std::uint64_t join_done_bytes() const { return join_.done_bytes; }
+    std::uint64_t join_total_bytes() const { return join_.total_bytes; }
+    std::uint64_t durable_through() const { return durable_through_; }
     const std::optional<Error>& self_failed() const { return self_failed_; }
     /// Requests, and what is being applied here for a primary, which waits for the answer.
     std::uint64_t open_ops() const { return ops_.count() + applies_.count(); }
@@ -216,10 +224,26 @@ class Node {
     struct Join {
         ReplicaId replica;
         Member member{};
-        std::uint64_t cursor = 0;  // bytes copied
+        bool examined = false;
+        bool by_map = false;
+        RegionSet active{};         // there
+        UnitSet units{};            // by_map: what is to be copied
+        std::size_t next_unit = 0;  // of `units`
+        std::uint64_t cursor = 0;   // all before it is copied, as far as it is to be
+        std::uint64_t done_bytes = 0;
+        std::uint64_t total_bytes = 0;
         bool copied = false;
         bool asked = false;     // to finish, under this number
         bool finished = false;  // flushed and marked: may be proposed
+    };
+
+    /// R10: bits to be cleared when all members have marked.
+    struct Marking {
+        std::uint64_t through = 0;  // 0: none is under way
+        std::uint64_t tick = 0;
+        RegionSet regions{};
+        bool own_done = false;
+        std::array<bool, kMaxPeers> done{};
     };
 
     enum class Storing : std::uint8_t { kNothing, kPending, kRecord, kJoinBegin, kJoinFinish };
@@ -234,6 +258,7 @@ class Node {
     void learn(const Message& message);
     void store(Storing what);
     void store_now();
+    LostMembers lost_after(const Membership& next) const;
     void stored(Storing what);
     void store_failed(Storing what, const Error& error);
     void propose(Membership next);
@@ -299,7 +324,9 @@ class Node {
     std::uint32_t first_region(const Range& range) const;
     std::uint32_t end_region(const Range& range) const;
     bool wants(const Op& op, const Peer& peer) const;
-    void clear_bits();
+    void mark_bits();
+    void on_mark(const Message& message);
+    void all_marked();
     void flush_for_bits();
 
     // copying.cc
@@ -307,6 +334,10 @@ class Node {
     void union_copied(Op& op);
     bool has_union_target() const;
     void end_union_copies();
+    void on_examine(const Message& message);
+    void on_examined(const Message& message);
+    void plan_join();
+    Range next_to_copy();
     void next_join_copy();
     void join_probed(Op& op, const Result<block::Extent>& extent);
     void join_copied(Op& op);
@@ -356,6 +387,11 @@ class Node {
     std::optional<Membership> record_;
     std::vector<ReplicaId> missing_;
     std::optional<Error> self_failed_;
+    std::uint64_t member_number_ = 0;    // of the record in the superblock, which has this replica
+    std::uint64_t durable_through_ = 0;  // R10, as in the superblock
+    std::uint64_t cleared_through_ = 0;
+    std::uint64_t greatest_mark_ = 0;  // that a member has
+    LostMembers lost_{};               // R11, as in the superblock
 
     // A record on its way to the superblock.
     std::optional<Membership> adopting_;
@@ -367,6 +403,7 @@ class Node {
     std::uint64_t store_token_ = 0;
     std::uint64_t storing_number_ = 0;  // of the record that is being stored
     bool store_waits_ = false;          // found no space: retry_full() stores again
+    LostMembers storing_lost_{};
 
     // R4.
     std::optional<Proposal> proposal_;
@@ -374,6 +411,7 @@ class Node {
     bool loss_proposal_ = false;  // R9: made in this boot
     bool loss_takeover_ =
         false;  // and authorized: members that restarted too count, their regions are copied
+    bool came_late_ = false;  // another's proposal came before this node's
     bool resolving_ = false;  // the pending proposal found at the start is being sent again
     std::optional<Proposal> pending_;  // found at the start
     std::uint64_t authority_failures_ = 0;
@@ -387,9 +425,11 @@ class Node {
     std::map<std::uint32_t, Region> regions_;
     std::uint64_t tick_ = 0;
     std::uint64_t durable_tick_ = 0;
-    std::uint64_t bits_flush_ = 0;     // token of the flush for the activity bits; 0: none
-    std::uint64_t fetches_wait_ = 0;   // reads whose range nobody can give at this moment (R14)
-    std::uint64_t round_running_ = 0;  // 0: none
+    Marking marking_;
+    std::optional<Message> mark_request_;  // to be answered when its mark is stored (secondary)
+    std::uint64_t bits_flush_ = 0;         // token of the flush for the activity bits; 0: none
+    std::uint64_t fetches_wait_ = 0;       // reads whose range nobody can give at this moment (R14)
+    std::uint64_t round_running_ = 0;      // 0: none
     std::uint64_t round_done_ = 0;
     std::uint64_t round_started_ = 0;
     std::uint64_t round_wanted_ = 0;

@@ -60,6 +60,7 @@ void Node::on_request(const Message& message) {
         refuse(message, MessageType::kMoved);
         return;
     }
+    if (early) learn(message);
     if (role_ == Role::kServing && message.number != number_) {
         refuse(message, MessageType::kMoved);
         learn(message);

@@ -28,6 +28,7 @@ void Node::store_now() {
     StoreRequest request;
     request.token = ++store_token_;
     request.pending = &no_proposal;
+    request.lost = lost_;
     switch (storing_) {
         case Storing::kNothing:
             return;
@@ -40,19 +41,48 @@ void Node::store_now() {
             const bool member = adopting_->has(config_.self.replica);
             const bool by_loss = loss_takeover_ || (adopt_request_ && adopt_request_->in_sync);
             storing_number_ = adopting_->number;
-            request.record = &*adopting_;
             request.in_sync = member && (in_sync_ || by_loss);
+            if (member) {
+                request.record = &*adopting_;
+                request.lost = lost_after(*adopting_);
+            } else {  // by what it was last, it may be brought back (R11)
+                request.keep_record = true;
+            }
             break;
         }
         case Storing::kJoinBegin:
             storing_number_ = adopting_->number;
+            request.keep_record = adopt_request_->by_map;
+            request.lost = {};
             break;
         case Storing::kJoinFinish:
             request.record = &*record_;
             request.in_sync = true;
+            request.durable_through = std::max(durable_through_, finish_request_->through);
             break;
     }
+    storing_lost_ = request.lost;
     effects_->store(request);
+}
+
+/// R5, R11: who leaves gets a map, who is a member needs none. Where there is no place the one that
+/// was lost first gives it up: its replica is copied whole.
+LostMembers Node::lost_after(const Membership& next) const {
+    LostMembers lost = lost_;
+    for (LostMember& entry : lost) {
+        if (next.has(entry.replica)) entry = LostMember{};
+    }
+    if (!record_ || !record_->has(config_.self.replica)) return lost;
+    for (const Member& member : record_->members) {
+        const bool known = std::any_of(lost.begin(), lost.end(), [&](const LostMember& entry) {
+            return entry.replica == member.replica;
+        });
+        if (known || next.has(member.replica)) continue;
+        *std::min_element(lost.begin(), lost.end(), [](const LostMember& a, const LostMember& b) {
+            return a.number < b.number;
+        }) = LostMember{member.replica, next.number, cleared_through_};
+    }
+    return lost;
 }
 
 void Node::on_stored(std::uint64_t token, Result<void> result) {
@@ -76,6 +106,7 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
 }
 
 void Node::stored(Storing what) {
+    lost_ = storing_lost_;
     switch (what) {
         case Storing::kNothing:
             break;
@@ -93,6 +124,9 @@ void Node::stored(Storing what) {
         case Storing::kJoinFinish:
             faults::hit("repl.join_marked");
             in_sync_ = true;
+            member_number_ = number_;
+            if (finish_request_)
+                durable_through_ = std::max(durable_through_, finish_request_->through);
             if (finish_request_) {
                 Message answer;
                 reply(*finish_request_, MessageType::kFinished, answer);
@@ -200,6 +234,7 @@ void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
         begin(next, missing);
     } else {
         if (ours && std::exchange(loss_proposal_, false)) loss_takeover_ = true;
+        came_late_ = !ours;
         adopt(next);
     }
     run();
@@ -283,12 +318,16 @@ void Node::record_stored() {
     record_ = std::move(*adopting_);
     adopting_.reset();
     number_ = record_->number;
+    if (record_->has(config_.self.replica)) member_number_ = number_;
+    marking_ = Marking{};
+    mark_request_.reset();
     const bool joins = adopt_request_ && adopt_request_->joining;
     const bool joined = joining_here_ && !joins;
     joining_here_ = joins;
     if (joins) {
         role_ = Role::kSecondary;
         in_sync_ = false;
+        if (!adopt_request_->by_map) member_number_ = 0;
     } else if (loss_takeover_ || (adopt_request_ && adopt_request_->in_sync)) {
         in_sync_ = true;
     }
@@ -304,18 +343,23 @@ void Node::record_stored() {
     if (role_ == Role::kSecondary || role_ == Role::kOut) {
         ops_.for_each([&](Op& op) { drop(op); });
         // A primary that handed over tells its successor, after its own disk has become quiet.
-        if (before.primary == config_.self.replica && record_->primary != config_.self.replica) {
+        // So does one whose own proposal came too late: the new primary's may have died with it.
+        const bool tells =
+            std::exchange(came_late_, false) ||
+            (before.primary == config_.self.replica && record_->primary != config_.self.replica);
+        if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary)) {
+            propose_handover();  // another's proposal came first, and names a primary that is gone
+        } else if (tells) {
             Message message = message_to(record_->primary, MessageType::kAdopt);
             message.record = std::make_shared<const Membership>(*record_);
             effects_->send(message);
-        } else if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary)) {
-            propose_handover();  // another's proposal came first, and names a primary that is gone
         }
         return;
     }
     set_peers();
     for (Peer& peer : peers_) {
-        if (peer.replica && !peer.failed) invite(peer);
+        const bool examined = !peer.joining || join_.examined;
+        if (peer.replica && !peer.failed && examined) invite(peer);
     }
     if (role_ == Role::kPreparing) {
         prepared();
@@ -323,7 +367,10 @@ void Node::record_stored() {
     }
     if (join_.replica && record_->has(join_.replica)) {
         if (const Peer* const peer = find_peer(join_.replica); peer != nullptr && !peer->failed)
-            effects_->notice({.kind = Notice::Kind::kJoined, .replica = join_.replica});
+            effects_->notice({.kind = Notice::Kind::kJoined,
+                              .replica = join_.replica,
+                              .by_map = join_.by_map,
+                              .done = join_.done_bytes});
         join_ = Join{};
     }
     // Acknowledgements and confirmations were given under the old number: what is open is asked for
@@ -378,6 +425,7 @@ void Node::invite(Peer& peer) {
     message.record = std::make_shared<const Membership>(*record_);
     message.takeover = role_ == Role::kPreparing;
     message.joining = peer.joining;
+    message.by_map = peer.joining && join_.by_map;
     message.in_sync = message.takeover && loss_takeover_;
     if (message.takeover) message.ids = std::make_shared<const IdList>(ids_->list());
     effects_->send(message);

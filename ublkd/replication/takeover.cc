@@ -35,6 +35,20 @@ void Node::on_adopted(const Message& message) {
         if (role_ == Role::kPreparing) prepared();
         return;
     }
+    if (!peer->joining && !faults::rule_off("rule.older_image")) {
+        if (message.cleared > durable_through_ && !self_failed_) {
+            // R10: this replica lacks what others cleared their bits for; one of them goes on.
+            peer_ready(*peer);
+            fail_self(Error{Errc::kStale, 0, "an older image of the replica"});
+            return;
+        }
+        if (message.through < cleared_through_) {
+            fail_peer(*peer, Error{Errc::kStale, 0, "an older image of the replica"});
+            if (role_ == Role::kPreparing) prepared();
+            return;
+        }
+    }
+    greatest_mark_ = std::max(greatest_mark_, message.through);
     if (message.regions && role_ == Role::kServing) {
         // One that has joined: its bits go when what is in the regions is durable on all.
         ++tick_;
@@ -46,6 +60,7 @@ void Node::on_adopted(const Message& message) {
                        message.regions->end(), std::back_inserter(united));
         to_copy_ = std::move(united);
     }
+    if (peer->joining && !peer->begun) plan_join();
     peer_ready(*peer);
     if (peer->joining) {
         if (join_.copied) {
@@ -62,8 +77,13 @@ void Node::on_adopted(const Message& message) {
     }
 }
 
-/// Serves when every member has answered; those that failed are proposed out first.
+/// Serves when every member has answered; those that failed are proposed out first, and so is this
+/// node.
 void Node::prepared() {
+    if (self_failed_) {
+        reconsider();
+        return;
+    }
     bool all_ready = true;
     for (const Peer& peer : peers_) {
         if (!peer.replica || !peer.member) continue;

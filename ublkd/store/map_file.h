@@ -1,7 +1,7 @@
 // The maps of a replica on disk: file `maps`, first the activity map (a bit for each 4 MiB), then
-// the allocated map (a bit for each 64 KiB), in pages of eight 512-byte sectors, each of which
-// carries its own checksum, kind, place and owner. A sector is what a disk writes whole, so a torn
-// page is a mix of valid sectors, each old or new. Bytes: docs/format-replica.md.
+// the allocated map and two dirty maps (a bit for each 64 KiB), in pages of eight 512-byte sectors,
+// each of which carries its own checksum, kind, place and owner. A sector is what a disk writes
+// whole, so a torn page is a mix of valid sectors, each old or new. Bytes: docs/format-replica.md.
 //
 // A PersistentMap keeps two bitmaps: `bits`, what is wanted, and `on_disk`, what is certainly set
 // on disk. Whoever needs a bit on disk sets it and awaits make_durable(); all who do so while a
@@ -21,7 +21,7 @@
 
 namespace ublkd::store {
 
-enum class MapKind : std::uint8_t { kActivity = 1, kAllocated = 2 };
+enum class MapKind : std::uint8_t { kActivity = 1, kAllocated = 2, kDirty = 3, kDirtyToo = 4 };
 
 inline constexpr std::uint32_t kMapVersion = 1;
 inline constexpr std::size_t kMapSectorBytes = kSectorBytes;

@@ -37,7 +37,8 @@ class ReplicaStore::Impl {
     // ---- replica_store.cc
     io::Task<Result<void>> update_superblock(SuperblockChange change);
     io::Task<Result<void>> mark_clean();
-    io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions);
+    io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions,
+                                          std::uint64_t through);
     io::Task<Result<void>> flush();
     Result<std::vector<block::Extent>> block_status(Range range, std::size_t max_extents) const;
 
@@ -68,6 +69,7 @@ class ReplicaStore::Impl {
     std::optional<SuperblockFile> superblock_;
     std::optional<PersistentMap> activity_;
     std::optional<PersistentMap> allocated_;
+    std::array<std::optional<PersistentMap>, kDirtyMaps> dirty_;
     std::optional<Error> failed_;
     StoreStats stats_;
 
@@ -116,6 +118,9 @@ class ReplicaStore::Impl {
     bool may_clear(std::uint64_t region, std::uint64_t before_epoch) const;
 
     io::Task<Result<void>> make_active(Range range);
+    io::Task<Result<void>> begin_dirty_maps(LostReplicas lost);
+    void begin_dirty_map(PersistentMap& map);
+    io::Task<Result<void>> make_dirty(Range range);
     bool is_active(Range range) const {
         return activity_->on_disk(range.offset_bytes / kRegionBytes) &&
                activity_->on_disk((range.end_bytes() - 1) / kRegionBytes);
@@ -148,7 +153,9 @@ class ReplicaStore::Impl {
     io::BufferPool* buffers_;
     ReplicaFiles files_;
     StoreOptions options_;
-    bool buffered_ = false;  // no O_DIRECT: any alignment will do, but sectors are not atomic
+    bool buffered_ = false;   // no O_DIRECT: any alignment will do, but sectors are not atomic
+    LostReplicas tracked_{};  // whose maps get each change; no fewer than the superblock names
+    bool tracks_ = false;
     bool writable_ = false;  // in service and without clean mark: changes may begin at once
     bool marking_clean_ = false;
     bool can_punch_ = true;

@@ -16,7 +16,8 @@ std::uint64_t activity_bytes(std::uint64_t size_bytes) {
     return PersistentMap::bytes_for(regions_of(size_bytes));
 }
 std::uint64_t maps_bytes(std::uint64_t size_bytes) {
-    return activity_bytes(size_bytes) + PersistentMap::bytes_for(units_of(size_bytes));
+    return activity_bytes(size_bytes) +
+           (1 + kDirtyMaps) * PersistentMap::bytes_for(units_of(size_bytes));
 }
 /// The data file ends with a whole page, so that the last sectors of a volume are written like all
 /// others.
@@ -93,6 +94,14 @@ void ReplicaStore::Impl::make_parts(const Superblock& superblock) {
                       regions_of(size), 0);
     allocated_.emplace(files_.maps.get(), MapKind::kAllocated, superblock.incarnation,
                        units_of(size), activity_bytes(size));
+    for (std::size_t i = 0; i < kDirtyMaps; ++i)
+        dirty_[i].emplace(
+            files_.maps.get(), i == 0 ? MapKind::kDirty : MapKind::kDirtyToo,
+            superblock.incarnation, units_of(size),
+            activity_bytes(size) + (1 + i) * PersistentMap::bytes_for(units_of(size)));
+    tracked_ = superblock.lost;
+    tracks_ =
+        std::ranges::any_of(tracked_, [](const LostReplica& entry) { return bool(entry.replica); });
     changing_.assign(regions_of(size), 0);
     changed_.assign(regions_of(size), 0);
 }
@@ -126,6 +135,9 @@ io::Task<Result<void>> ReplicaStore::Impl::format(const Superblock& first) {
     make_parts(first);
     CO_TRY(co_await activity_->format());
     CO_TRY(co_await allocated_->format());
+    for (auto& map : dirty_) {
+        CO_TRY(co_await map->format());
+    }
     CO_TRY(co_await files_.data->sync());
     const std::function<Result<void>()> publish = [this] { return files_.folder->publish(); };
     CO_TRY(co_await blocking(&publish));
@@ -169,6 +181,9 @@ io::Task<Result<void>> ReplicaStore::Impl::load(ReplicaId incarnation) {
     make_parts(found);
     CO_TRY(co_await activity_->load());
     CO_TRY(co_await allocated_->load());
+    for (auto& map : dirty_) {
+        CO_TRY(co_await map->load());
+    }
     if (!found.clean) {
         const std::function<Result<void>()> find = [this] { return find_allocated(); };
         CO_TRY(co_await blocking(&find));

@@ -32,9 +32,51 @@ io::Task<ReplicaStore::Opened> ended_with(Error error) { co_return fail(error); 
 
 io::Task<Result<void>> ReplicaStore::Impl::update_superblock(SuperblockChange change) {
     if (failed_) co_return fail(*failed_);
+    if (change.lost) {
+        if (*change.lost != tracked_) {
+            CO_TRY(co_await begin_dirty_maps(*change.lost));
+        }
+        for (auto& map : dirty_) {
+            const Result<void> durable = co_await map->make_durable();
+            if (!durable) co_return co_await disk_failed(durable.error());
+        }
+    }
     const Result<void> written = co_await superblock_->update(change);
     if (!written) co_return co_await disk_failed(written.error());
     co_return Result<void>{};
+}
+
+/// Bound by the caller's update, and untied before it is changed: at no moment does the superblock
+/// name a replica whose map is not whole.
+io::Task<Result<void>> ReplicaStore::Impl::begin_dirty_maps(LostReplicas lost) {
+    LostReplicas kept = superblock_->current().lost;
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        if (lost[i] != tracked_[i]) kept[i] = LostReplica{};
+    }
+    if (kept != superblock_->current().lost) {
+        SuperblockChange change;
+        change.lost = kept;
+        const Result<void> untied = co_await superblock_->update(change);
+        if (!untied) co_return co_await disk_failed(untied.error());
+    }
+    // In one step: what began before is active, what begins later is marked.
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        if (lost[i] != tracked_[i] && lost[i].replica) begin_dirty_map(*dirty_[i]);
+    }
+    tracked_ = lost;
+    tracks_ =
+        std::ranges::any_of(lost, [](const LostReplica& entry) { return bool(entry.replica); });
+    co_return Result<void>{};
+}
+
+void ReplicaStore::Impl::begin_dirty_map(PersistentMap& map) {
+    const Bitmap& active = activity_->bits();
+    for (std::uint64_t unit = 0; unit < map.bits().size(); ++unit) {
+        const bool set = active.test(unit * kDirtyUnitBytes / kRegionBytes) &&
+                         !faults::rule_off("rule.map_begins_active");
+        if (set && !map.test(unit)) map.set(unit);
+        if (!set && map.test(unit)) map.clear(unit);
+    }
 }
 
 io::Task<Result<void>> ReplicaStore::Impl::remove_clean_mark() {
@@ -70,6 +112,7 @@ io::Task<Result<void>> ReplicaStore::Impl::mark_clean() {
 StoreStats ReplicaStore::Impl::stats() const {
     StoreStats all = stats_;
     all.map_writes = activity_->writes() + allocated_->writes();
+    for (const auto& map : dirty_) all.map_writes += map->writes();
     all.superblock_writes = superblock_->writes();
     return all;
 }
@@ -146,8 +189,14 @@ bool ReplicaStore::Impl::may_clear(std::uint64_t region, std::uint64_t before_ep
     return changed_[region] < flushed_epoch_ || faults::rule_off("rule.clear_after_flush");
 }
 
-io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions) {
+io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions,
+                                                          std::uint64_t through) {
     if (failed_) co_return fail(*failed_);
+    if (superblock_->current().cleared_through != through) {
+        SuperblockChange change;
+        change.cleared_through = through;
+        CO_TRY(co_await update_superblock(change));
+    }
     // A region is 64 units: one word of the allocated map, which counts on disk from the moment the
     // region is not active.
     static_assert(kRegionBytes / kDirtyUnitBytes == 64);
@@ -257,8 +306,16 @@ io::Task<Result<void>> ReplicaStore::update_superblock(SuperblockChange change) 
 }
 io::Task<Result<void>> ReplicaStore::mark_clean() { return impl_->mark_clean(); }
 const Bitmap& ReplicaStore::activity() const { return impl_->activity_->bits(); }
-io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_t> regions) {
-    return impl_->clear_activity(regions);
+io::Task<Result<void>> ReplicaStore::clear_activity(std::span<const std::uint32_t> regions,
+                                                    std::uint64_t through) {
+    return impl_->clear_activity(regions, through);
+}
+const Bitmap* ReplicaStore::dirty(ReplicaId lost) const {
+    const LostReplicas& known = superblock().lost;
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        if (lost && known[i].replica == lost) return &impl_->dirty_[i]->bits();
+    }
+    return nullptr;
 }
 const Bitmap& ReplicaStore::allocated() const { return impl_->allocated_->bits(); }
 const std::optional<Error>& ReplicaStore::failed() const { return impl_->failed_; }

@@ -117,7 +117,9 @@ class ReplicaStore final : public block::BlockDevice {
     /// a bad disk.
     bool both_superblocks_valid() const;
     /// Durable when it has ended; updates are made one after another. An error other than kNoSpace
-    /// puts the replica out; on kNoSpace nothing was changed.
+    /// puts the replica out; on kNoSpace nothing was changed. Where change.lost names a replica
+    /// that it did not, or under another number, that one's dirty map begins at this call, as a
+    /// copy of the activity map; each change that begins later is in it before it reaches the data.
     io::Task<Result<void>> update_superblock(SuperblockChange change);
     /// Flushes data, makes the maps exact on disk and sets the clean mark: the last step before an
     /// orderly close. kBusy while changes are under way. A later change removes the mark again.
@@ -127,9 +129,13 @@ class ReplicaStore final : public block::BlockDevice {
     /// R10).
     const Bitmap& activity() const;
     /// Clears the bits of `regions` (R10: their writes are durable on all members), on disk too
-    /// when it has ended. Skips those with a change that is under way or not flushed here.
-    /// `regions` lives until it has ended.
-    io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions);
+    /// when it has ended; first the superblock says that it is done for the mark `through`. Skips
+    /// those with a change that is under way or not flushed here. `regions` lives until it has
+    /// ended.
+    io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions,
+                                          std::uint64_t through);
+    /// R11: units (64 KiB) that may differ from the replica that was lost; nullptr: no map of it.
+    const Bitmap* dirty(ReplicaId lost) const;
     /// Units (64 KiB) that are not holes.
     const Bitmap& allocated() const;
 

@@ -40,6 +40,9 @@ io::Task<Result<void>> ReplicaStore::Impl::write(std::uint64_t offset_bytes,
     if (!is_active(range)) {
         CO_TRY(co_await make_active(range));
     }
+    if (tracks_) {
+        CO_TRY(co_await make_dirty(range));
+    }
     const Durability durability = fua ? Durability::kDurable : Durability::kCached;
     if (whole_pages && is_memory_aligned(data.data())) {
         CO_TRY(take_units(range));
@@ -78,6 +81,28 @@ io::Task<Result<void>> ReplicaStore::Impl::make_active(Range range) {
     if (all_on_disk || faults::rule_off("rule.activity_bit_first")) co_return Result<void>{};
     const Result<void> durable = co_await activity_->make_durable(all_being_written);
     if (!durable) co_return co_await disk_failed(durable.error());
+    co_return Result<void>{};
+}
+
+/// R11: the units of `range` are on disk in the dirty map of each lost replica when it has ended.
+io::Task<Result<void>> ReplicaStore::Impl::make_dirty(Range range) {
+    const std::uint64_t first = range.offset_bytes / kDirtyUnitBytes;
+    const std::uint64_t last = (range.end_bytes() - 1) / kDirtyUnitBytes;
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        if (!tracked_[i].replica) continue;
+        PersistentMap& map = *dirty_[i];
+        bool all_on_disk = true;
+        bool all_being_written = true;
+        for (std::uint64_t unit = first; unit <= last; ++unit) {
+            if (map.on_disk(unit)) continue;
+            all_on_disk = false;
+            if (!map.test(unit)) map.set(unit);
+            all_being_written = all_being_written && map.is_being_written(unit);
+        }
+        if (all_on_disk || faults::rule_off("rule.dirty_bit_first")) continue;
+        const Result<void> durable = co_await map.make_durable(all_being_written);
+        if (!durable) co_return co_await disk_failed(durable.error());
+    }
     co_return Result<void>{};
 }
 

@@ -48,6 +48,9 @@ io::Task<Result<void>> ReplicaStore::Impl::zero(ZeroRequest request) {
 /// `part`: of the request's range; within units that are allocated, unless these are to be kept.
 io::Task<Result<void>> ReplicaStore::Impl::zero_part(ZeroRequest request, Range part) {
     CO_TRY(co_await make_active(part));
+    if (tracks_) {
+        CO_TRY(co_await make_dirty(part));
+    }
     if (failed_) co_return fail(*failed_);
     if (request.keep_allocated) {
         CO_TRY(take_units(part));

@@ -25,7 +25,11 @@ constexpr std::size_t kDurableThroughAt = 64;
 constexpr std::size_t kBootIdAt = 72;
 constexpr std::size_t kRecordLengthAt = 88;
 constexpr std::size_t kPendingLengthAt = 90;
-constexpr std::size_t kRecordAt = 128;
+constexpr std::size_t kClearedThroughAt = 96;
+constexpr std::size_t kLostAt = 104;  // kDirtyMaps times replica, number, through
+constexpr std::size_t kLostBytes = 24;
+constexpr std::size_t kRecordAt = 256;
+static_assert(kLostAt + kDirtyMaps * kLostBytes <= kRecordAt);
 constexpr std::size_t kRecordCapacity = 512;
 constexpr std::size_t kPendingAt = kRecordAt + kRecordCapacity;
 constexpr std::size_t kPendingCapacity = 640;
@@ -60,6 +64,13 @@ void encode_superblock(const SuperblockCopy& from, std::uint32_t copy, Superbloc
     store_le<std::uint64_t>(at + kSizeAt, value.size_bytes);
     store_le<std::uint64_t>(at + kNumberAt, value.number);
     store_le<std::uint64_t>(at + kDurableThroughAt, value.durable_through);
+    store_le<std::uint64_t>(at + kClearedThroughAt, value.cleared_through);
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        std::byte* const entry = at + kLostAt + i * kLostBytes;
+        store_le<std::uint64_t>(entry, value.lost[i].replica.value());
+        store_le<std::uint64_t>(entry + 8, value.lost[i].number);
+        store_le<std::uint64_t>(entry + 16, value.lost[i].through);
+    }
     std::memcpy(at + kBootIdAt, value.boot_id.data(), value.boot_id.size());
     store_le<std::uint16_t>(at + kRecordLengthAt, static_cast<std::uint16_t>(value.record.size()));
     store_le<std::uint16_t>(at + kPendingLengthAt,
@@ -94,6 +105,12 @@ Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockB
     value.size_bytes = load_le<std::uint64_t>(at + kSizeAt);
     value.number = load_le<std::uint64_t>(at + kNumberAt);
     value.durable_through = load_le<std::uint64_t>(at + kDurableThroughAt);
+    value.cleared_through = load_le<std::uint64_t>(at + kClearedThroughAt);
+    for (std::size_t i = 0; i < kDirtyMaps; ++i) {
+        const std::byte* const entry = at + kLostAt + i * kLostBytes;
+        value.lost[i] = {ReplicaId(load_le<std::uint64_t>(entry)),
+                         load_le<std::uint64_t>(entry + 8), load_le<std::uint64_t>(entry + 16)};
+    }
     std::memcpy(value.boot_id.data(), at + kBootIdAt, value.boot_id.size());
     const std::size_t record_bytes = load_le<std::uint16_t>(at + kRecordLengthAt);
     const std::size_t pending_bytes = load_le<std::uint16_t>(at + kPendingLengthAt);

@@ -19,7 +19,7 @@
 
 namespace ublkd::store {
 
-inline constexpr std::uint32_t kSuperblockVersion = 1;
+inline constexpr std::uint32_t kSuperblockVersion = 2;
 inline constexpr std::size_t kSuperblockBytes = kPageBytes;  // of one copy
 using BootId = std::array<std::byte, 16>;
 
@@ -49,6 +49,17 @@ class OpaqueBytes {
 using RecordBytes = OpaqueBytes<512>;    // encoded replication::Membership (kMaxRecordBytes)
 using ProposalBytes = OpaqueBytes<640>;  // an encoded proposal: the record and its base
 
+/// R11: a member that was lost, for which a dirty map is kept: the map in place i of the file is
+/// that of entry i.
+struct LostReplica {
+    ReplicaId replica;          // none: a free place
+    std::uint64_t number = 0;   // of the record without it
+    std::uint64_t through = 0;  // R10: activity bits were cleared for this mark
+    friend bool operator==(const LostReplica&, const LostReplica&) = default;
+};
+inline constexpr std::size_t kDirtyMaps = 2;
+using LostReplicas = std::array<LostReplica, kDirtyMaps>;
+
 struct Superblock {
     VolumeId volume;
     ReplicaId incarnation;
@@ -59,7 +70,9 @@ struct Superblock {
     ProposalBytes pending;  // R4: stored before it is sent; empty: none
     BootId boot_id{};       // in which this replica was last used
     bool clean = false;     // closed in order: everything is durable, the allocated map is exact
-    std::uint64_t durable_through = 0;  // R10: writes up to this sequence are durable here
+    std::uint64_t durable_through = 0;  // R10: what all members had flushed at this mark is durable
+    std::uint64_t cleared_through = 0;  // R10: and the mark for which activity bits were cleared
+    LostReplicas lost{};
     friend bool operator==(const Superblock&, const Superblock&) = default;
 };
 
@@ -71,6 +84,8 @@ struct SuperblockChange {
     std::optional<BootId> boot_id{};
     std::optional<bool> clean{};
     std::optional<std::uint64_t> durable_through{};
+    std::optional<std::uint64_t> cleared_through{};
+    std::optional<LostReplicas> lost{};
 };
 
 /// One copy as read from disk.

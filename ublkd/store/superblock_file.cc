@@ -1,6 +1,9 @@
 #include "ublkd/store/superblock_file.h"
 
+#include <algorithm>
+
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/fault_injection.h"
 
 namespace ublkd::store {
@@ -13,7 +16,10 @@ Superblock changed(const Superblock& from, const SuperblockChange& change) {
     if (change.pending) next.pending = *change.pending;
     if (change.boot_id) next.boot_id = *change.boot_id;
     if (change.clean) next.clean = *change.clean;
-    if (change.durable_through) next.durable_through = *change.durable_through;
+    if (change.durable_through)
+        next.durable_through = std::max(next.durable_through, *change.durable_through);
+    if (change.cleared_through) next.cleared_through = *change.cleared_through;
+    if (change.lost) next.lost = *change.lost;
     return next;
 }
 

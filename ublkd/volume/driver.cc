@@ -103,6 +103,9 @@ void Volume::Driver::deliver(Done& done) {
             done.host->node.on_extent(done.token, extent);
             break;
         }
+        case Done::Kind::kMarked:
+            done.host->node.on_marked(done.token, done.result);
+            break;
         case Done::Kind::kBuffer:
             done.host->node.on_buffer(done.token, done.buffer);
             break;
@@ -157,7 +160,7 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
         case Kind::kJoined:
             std::erase_if(
                 lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
-            if (events_ != nullptr) events_->sync_finished(config_.id, notice.replica);
+            if (events_ != nullptr) events_->sync_finished(config_.id, notice.replica, notice.done);
             wake_maintenance();
             break;
         case Kind::kTrouble:

@@ -73,7 +73,7 @@ class Volume::Driver final : public replication::ClientEffects {
 
     /// A result for a node, or a message, until pump() hands it over.
     struct Done {
-        enum class Kind : std::uint8_t { kDisk, kStored, kExtent, kBuffer };
+        enum class Kind : std::uint8_t { kDisk, kStored, kExtent, kBuffer, kMarked };
         Kind kind{};
         Host* host = nullptr;
         std::uint64_t token = 0;
@@ -133,6 +133,7 @@ class Volume::Driver final : public replication::ClientEffects {
     void watch_disks();
     void look_at_disks();
     io::Task<void> run_store(Host* host, std::uint64_t token, store::SuperblockChange change);
+    io::Task<void> run_mark(Host* host, std::uint64_t through);
     io::Task<void> run_extent(Host* host, std::uint64_t token, Range range);
     io::Task<void> run_clear(Host* host);
     io::Task<void> run_buffer(Host* host, std::uint64_t token, std::size_t bytes);

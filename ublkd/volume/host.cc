@@ -14,6 +14,13 @@ using replication::OpKind;
 constexpr std::size_t kPayloadBytes = 16 * kMiB;  // of private copies under way, as address space
 constexpr std::chrono::seconds kWatchTick{1};
 
+std::vector<std::uint32_t> set_bits(const store::Bitmap& map) {
+    std::vector<std::uint32_t> bits;
+    for (std::uint64_t bit = map.find_set(0); bit < map.size(); bit = map.find_set(bit + 1))
+        bits.push_back(static_cast<std::uint32_t>(bit));
+    return bits;
+}
+
 }  // namespace
 
 Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where,
@@ -113,10 +120,17 @@ void Volume::Driver::look_at_disks() {
 void Volume::Driver::Host::store(const replication::StoreRequest& request) {
     store::SuperblockChange change;
     change.clean = false;
-    change.number = request.record == nullptr ? 0 : request.record->number;
-    change.record = store::RecordBytes();
+    if (!request.keep_record) {
+        change.number = request.record == nullptr ? 0 : request.record->number;
+        change.record = store::RecordBytes();
+    }
     if (request.record != nullptr)
         change.record = store::RecordBytes(replication::encode(*request.record));
+    change.durable_through = request.durable_through;
+    change.lost = store::LostReplicas();
+    for (std::size_t i = 0; i < request.lost.size(); ++i)
+        (*change.lost)[i] = {request.lost[i].replica, request.lost[i].number,
+                             request.lost[i].through};
     if (request.pending != nullptr) {
         change.pending = store::ProposalBytes();
         if (*request.pending)
@@ -137,6 +151,26 @@ io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token,
     push_done(std::move(done));
 }
 
+void Volume::Driver::Host::mark(std::uint64_t through) {
+    io::spawn(gate, driver->run_mark(this, through));
+}
+
+io::Task<void> Volume::Driver::run_mark(Host* host, std::uint64_t through) {
+    Done done{.kind = Done::Kind::kMarked, .host = host, .token = through};
+    store::SuperblockChange change;
+    change.durable_through = through;
+    const std::uint64_t begun = host->watch.begin();
+    watch_disks();
+    done.result = co_await host->replica->update_superblock(change);
+    host->watch.end(begun);
+    push_done(std::move(done));
+}
+
+replication::UnitSet Volume::Driver::Host::dirty(ReplicaId lost) {
+    const store::Bitmap* const map = replica->dirty(lost);
+    return map == nullptr ? replication::UnitSet() : set_bits(*map);
+}
+
 void Volume::Driver::Host::extent(std::uint64_t token, Range range) {
     io::spawn(gate, driver->run_extent(this, token, range));
 }
@@ -152,15 +186,11 @@ io::Task<void> Volume::Driver::run_extent(Host* host, std::uint64_t token, Range
     push_done(std::move(done));
 }
 
-replication::RegionSet Volume::Driver::Host::activity() {
-    replication::RegionSet regions;
-    const store::Bitmap& map = replica->activity();
-    for (std::uint64_t bit = map.find_set(0); bit < map.size(); bit = map.find_set(bit + 1))
-        regions.push_back(static_cast<std::uint32_t>(bit));
-    return regions;
-}
+replication::RegionSet Volume::Driver::Host::activity() { return set_bits(replica->activity()); }
 
-void Volume::Driver::Host::clear_activity(const replication::RegionSet& regions) {
+void Volume::Driver::Host::clear_activity(const replication::RegionSet& regions,
+                                          std::uint64_t through) {
+    clear_through = through;
     to_clear.insert(to_clear.end(), regions.begin(), regions.end());
     if (!std::exchange(clearing, true)) io::spawn(gate, driver->run_clear(this));
 }
@@ -170,7 +200,7 @@ io::Task<void> Volume::Driver::run_clear(Host* host) {
     watch_disks();
     while (!host->to_clear.empty()) {
         const replication::RegionSet regions = std::exchange(host->to_clear, {});
-        const auto cleared = co_await host->replica->clear_activity(regions);
+        const auto cleared = co_await host->replica->clear_activity(regions, host->clear_through);
         if (!cleared) break;  // the bits stay: more is copied than needed
     }
     host->watch.end(begun);

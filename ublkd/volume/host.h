@@ -22,7 +22,9 @@ struct Volume::Driver::Host final : replication::Effects {
     void store(const replication::StoreRequest& request) override;
     void extent(std::uint64_t token, Range range) override;
     replication::RegionSet activity() override;
-    void clear_activity(const replication::RegionSet& regions) override;
+    void clear_activity(const replication::RegionSet& regions, std::uint64_t through) override;
+    void mark(std::uint64_t through) override;
+    replication::UnitSet dirty(ReplicaId lost) override;
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override;
     void release_buffer(std::uint32_t handle) override;
     void propose(const replication::Proposal& proposal) override;
@@ -41,6 +43,7 @@ struct Volume::Driver::Host final : replication::Effects {
     std::optional<replication::Proposal> proposal;
     std::uint64_t proposals = 0;
     replication::RegionSet to_clear;
+    std::uint64_t clear_through = 0;
     bool clearing = false;
     DiskWatch watch;
     bool hangs = false;  // was told of as hanging

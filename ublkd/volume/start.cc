@@ -25,6 +25,11 @@ replication::NodeStart node_start(const store::ReplicaStore& replica, const stor
     // Made, named in the volume's first record, and never written: as empty as the others.
     const bool never_written = !record && superblock.clean && first_record;
     start.in_sync = known || never_written;
+    start.durable_through = superblock.durable_through;
+    start.cleared_through = superblock.cleared_through;
+    for (std::size_t i = 0; i < start.lost.size(); ++i)
+        start.lost[i] = {superblock.lost[i].replica, superblock.lost[i].number,
+                         superblock.lost[i].through};
     start.record = std::move(record);
     start.pending = std::move(pending);
     return start;

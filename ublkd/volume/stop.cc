@@ -63,11 +63,21 @@ io::Task<Result<void>> Volume::Driver::mark_clean() {
     const bool equal = primary->node.regions_to_copy() == 0 && !primary->node.proposing();
     co_await quiesce_hosts();
     Result<void> result;
+    // R10: all have the mark before the first bit is cleared for it.
+    std::uint64_t through = 0;
+    for (const auto& host : hosts_)
+        through = std::max(through, host->replica->superblock().durable_through + 1);
+    for (const auto& host : hosts_) {
+        if (!equal || !record.has(host->place.member.replica)) continue;
+        store::SuperblockChange change;
+        change.durable_through = through;
+        CO_TRY(co_await host->replica->update_superblock(change));
+    }
     for (const auto& host : hosts_) {
         if (!record.has(host->place.member.replica)) continue;
         if (equal) {
             const replication::RegionSet regions = host->activity();
-            const auto cleared = co_await host->replica->clear_activity(regions);
+            const auto cleared = co_await host->replica->clear_activity(regions, through);
             if (!cleared) result = fail(cleared.error());
         }
         const auto marked = co_await host->replica->mark_clean();

@@ -212,7 +212,7 @@ VolumeStatus Volume::Driver::status() const {
     if (node.joining()) {
         status.state = VolumeState::kSyncing;
         status.sync_done_bytes = node.join_done_bytes();
-        status.sync_total_bytes = config_.size_bytes;
+        status.sync_total_bytes = node.join_total_bytes();
     } else if (node.regions_to_copy() != 0) {
         status.state = VolumeState::kSyncing;
         status.sync_done_bytes =

@@ -29,8 +29,8 @@ class VolumeEvents {
     /// A replica left the members, or a joining one gave up. `cause`: its disk's error.
     virtual void member_lost(VolumeId volume, const replication::Member& member,
                              const Error& cause) = 0;
-    /// The replica is a member now.
-    virtual void sync_finished(VolumeId volume, ReplicaId replica) = 0;
+    /// The replica is a member now, after so many bytes were copied to it.
+    virtual void sync_finished(VolumeId volume, ReplicaId replica, std::uint64_t copied_bytes) = 0;
     /// What an operator should know: text, one line.
     virtual void trouble(VolumeId volume, const std::string& text) = 0;
 };

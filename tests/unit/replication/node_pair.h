@@ -45,11 +45,14 @@ struct Fake final : Effects {
     void disk(const DiskRequest& request) override { disks.push_back(request); }
     void store(const StoreRequest& request) override {
         stores.push_back(request.token);
+        lost_stored = request.lost;
         if (request.pending != nullptr) pending_stored = request.pending->has_value();
     }
     void extent(std::uint64_t token, Range) override { extents.push_back(token); }
     RegionSet activity() override { return active; }
-    void clear_activity(const RegionSet& regions) override { cleared = regions; }
+    void clear_activity(const RegionSet& regions, std::uint64_t) override { cleared = regions; }
+    void mark(std::uint64_t through) override { marks.push_back(through); }
+    UnitSet dirty(ReplicaId) override { return units; }
     void acquire_buffer(std::uint64_t token, std::size_t bytes) override {
         memory.emplace_back(bytes);
         buffers.emplace_back(token, &memory.back());
@@ -62,7 +65,9 @@ struct Fake final : Effects {
         if (notice.kind == Notice::Kind::kLost) lost.push_back(notice.cause.code);
     }
     void complete() {
-        while (!disks.empty() || !stores.empty() || !buffers.empty()) {
+        while (!disks.empty() || !stores.empty() || !buffers.empty() || !marks.empty()) {
+            for (const std::uint64_t through : std::exchange(marks, {}))
+                node.on_marked(through, {});
             for (const std::uint64_t token : std::exchange(stores, {})) node.on_stored(token, {});
             for (const DiskRequest& request : std::exchange(disks, {})) {
                 node.on_disk(request.token, carry_out(request));
@@ -102,10 +107,14 @@ struct Fake final : Effects {
     std::vector<Message> sent;
     std::vector<DiskRequest> disks;
     std::vector<std::byte> content = std::vector<std::byte>(kBytes);
+    NodeStart found{};  // what the superblock says at the start
     std::optional<Error> read_error;
     std::optional<Error> write_error;
     bool keeps_wrong = false;  // the disk has other content than what it was given
     std::vector<std::uint64_t> stores;
+    std::vector<std::uint64_t> marks;
+    UnitSet units;
+    LostMembers lost_stored{};
     std::vector<std::pair<std::uint64_t, std::vector<std::byte>*>> buffers;
     std::deque<std::vector<std::byte>> memory;
     std::vector<Proposal> proposals;
@@ -132,8 +141,11 @@ struct Pair {
     }
     void start() {
         const Membership record = record_of(1, 1);
-        for (Fake* const fake : {&first, &second})
-            fake->node.start({.record = record, .pending = {}, .in_sync = true});
+        for (Fake* const fake : {&first, &second}) {
+            fake->found.record = record;
+            fake->found.in_sync = true;
+            fake->node.start(fake->found);
+        }
         second.node.begin(record, {});
         first.node.begin(record, {});
     }
@@ -195,10 +207,12 @@ struct Joining {
         left(*this);
         Membership record = record_of(1, 1);
         record.members.pop_back();
-        first.node.start({.record = record, .pending = {}, .in_sync = true});
+        first.found.record = record;
+        first.found.in_sync = true;
+        first.node.start(first.found);
         first.node.begin(record, {});
         first.complete();
-        second.node.start({});
+        second.node.start(second.found);
         CHECK(first.node.add({ReplicaId(2), HostId(1), PoolId(2)}), "it serves");
         exchange();
     }

@@ -397,7 +397,7 @@ TEST_F(ReplicaStoreTest, ClearsWhatIsIdleAndFlushed) {
     ASSERT_TRUE(write(kRegionBytes, kPageBytes, 1));
     ASSERT_TRUE(run(store_->flush()));
     const std::vector<std::uint32_t> regions{0};
-    ASSERT_TRUE(run(store_->clear_activity(regions)));
+    ASSERT_TRUE(run(store_->clear_activity(regions, 1)));
     EXPECT_FALSE(store_->activity().test(0));
     EXPECT_TRUE(store_->activity().test(1));
     reopen();
@@ -407,10 +407,56 @@ TEST_F(ReplicaStoreTest, ClearsWhatIsIdleAndFlushed) {
     EXPECT_EQ(value_at(0, kPageBytes), 1);
 }
 
+// ---- dirty maps
+
+SuperblockChange lost_now(ReplicaId replica, std::uint64_t number, std::size_t place = 0) {
+    SuperblockChange change;
+    change.lost = LostReplicas();
+    (*change.lost)[place] = {replica, number, 0};
+    return change;
+}
+
+/// R5: what was under way when a member was lost may differ on it.
+TEST_F(ReplicaStoreTest, R11_MapOfALostReplicaBeginsWithWhatIsActive) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.map_begins_active=off"));
+        }
+        const ReplicaId lost(rule ? 5 : 6);
+        ASSERT_TRUE(write(kRegionBytes, kPageBytes, 1));
+        ASSERT_TRUE(run(store_->update_superblock(lost_now(lost, 2))));
+        faults::disarm_all();
+        ASSERT_NE(store_->dirty(lost), nullptr);
+        EXPECT_EQ(store_->dirty(lost)->test(kRegionBytes / kDirtyUnitBytes), rule);
+        EXPECT_FALSE(store_->dirty(lost)->test(0));
+        EXPECT_EQ(store_->dirty(ReplicaId(7)), nullptr);
+    }
+    EXPECT_EQ(store_->dirty(ReplicaId(5)), nullptr) << "its place was given to another";
+}
+
+/// Read back from the disk: a process that dies has the unit of each change that reached the data.
+TEST_F(ReplicaStoreTest, R11_UnitOfAChangeIsOnDiskBeforeTheChange) {
+    for (const bool rule : {true, false}) {
+        const ReplicaId lost(rule ? 5 : 6);
+        ASSERT_TRUE(run(store_->update_superblock(lost_now(lost, 2, 1))));
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.dirty_bit_first=off"));
+        }
+        const std::uint64_t at = (rule ? 2 : 3) * kRegionBytes + kDirtyUnitBytes;
+        ASSERT_TRUE(write(at, kPageBytes, 1));
+        faults::disarm_all();
+        reopen();
+        ASSERT_NE(store_->dirty(lost), nullptr);
+        EXPECT_EQ(store_->dirty(lost)->test(at / kDirtyUnitBytes), rule);
+    }
+    ASSERT_TRUE(run(store_->discard({2 * kRegionBytes + kDirtyUnitBytes, kDirtyUnitBytes}, {})));
+    EXPECT_TRUE(store_->dirty(ReplicaId(6))->test(2 * kRegionBytes / kDirtyUnitBytes + 1));
+}
+
 TEST_F(ReplicaStoreTest, KeepsTheBitOfARegionThatIsNotFlushedOrUnknown) {
     ASSERT_TRUE(write(0, kPageBytes, 1));
     const std::vector<std::uint32_t> regions{0, 1, 4000};
-    ASSERT_TRUE(run(store_->clear_activity(regions)));
+    ASSERT_TRUE(run(store_->clear_activity(regions, 1)));
     EXPECT_TRUE(store_->activity().test(0));
 }
 

@@ -30,6 +30,8 @@ SuperblockCopy example() {
     copy.value.size_bytes = kGiB;
     copy.value.number = 5;
     copy.value.durable_through = 77;
+    copy.value.cleared_through = 76;
+    copy.value.lost[1] = {ReplicaId(0x21), 4, 75};
     copy.value.record = RecordBytes(record);
     copy.value.pending = ProposalBytes(pending);
     copy.value.boot_id.fill(std::byte{0x42});
@@ -58,15 +60,20 @@ std::string hex(std::span<const std::byte> bytes) {
 TEST(Superblock, HasTheBytesOfTheFormatPage) {
     const Page page = encoded(example(), 1);
     EXPECT_EQ(hex(std::span(page).first(96)),
-              "55424c4b4453420a010000009b46a37d"
+              "55424c4b4453420a0200000005512dd0"
               "09000000000000000100000001000000"
               "08070605040302018877665544332211"
               "00000040000000000500000000000000"
               "4d000000000000004242424242424242"
               "42424242424242420200010000000000");
-    EXPECT_EQ(hex(std::span(page).subspan(128, 4)), "aabb0000");
-    EXPECT_EQ(hex(std::span(page).subspan(640, 4)), "cc000000");
-    EXPECT_TRUE(is_all_zero(std::span(page).subspan(1280)));
+    EXPECT_EQ(hex(std::span(page).subspan(96, 64)),
+              "4c000000000000000000000000000000"
+              "00000000000000000000000000000000"
+              "21000000000000000400000000000000"
+              "4b000000000000000000000000000000");
+    EXPECT_EQ(hex(std::span(page).subspan(256, 4)), "aabb0000");
+    EXPECT_EQ(hex(std::span(page).subspan(768, 4)), "cc000000");
+    EXPECT_TRUE(is_all_zero(std::span(page).subspan(1408)));
 }
 
 TEST(Superblock, IsReadAsItWasWritten) {
@@ -95,7 +102,7 @@ TEST(Superblock, IsRefusedWhereItWasNotWrittenOrOfAnotherReplica) {
 
 TEST(Superblock, OtherVersionsAndFlagsAreUnsupported) {
     Page page = encoded(example(), 0);
-    store_le<std::uint32_t>(page.data() + 8, 2);
+    store_le<std::uint32_t>(page.data() + 8, 3);
     seal(page);
     EXPECT_EQ(decode_superblock(page, 0, kId).error().code, Errc::kUnsupported);
     page = encoded(example(), 0);
@@ -199,7 +206,7 @@ TEST_F(SuperblockFileTest, OneDamagedCopyLeavesTheOther) {
 
 TEST_F(SuperblockFileTest, ACopyOfANewerVersionForbidsTheOlderOne) {
     Page page = read_copy(1);
-    store_le<std::uint32_t>(page.data() + 8, 2);
+    store_le<std::uint32_t>(page.data() + 8, 3);
     seal(page);
     write_copy(1, page);
     const auto loaded = number_after_load();

@@ -258,8 +258,10 @@ TEST(VolumeFailure, DegradedVolumeGetsANewReplicaWhileItIsWritten) {
     EXPECT_EQ(world.volume->status().state, VolumeState::kOk);
 }
 
-TEST(VolumeFailure, LostReplicaIsReplacedAndALostOneMayReturnByAFullCopy) {
-    World world(2, 16 * kMiB);
+/// Lost, and back over a restart of the process: the region that was active at the loss is copied,
+/// and the units that were written since.
+TEST(VolumeFailure, R11_LostReplicaReturnsByTheMapOfWhatDiffers) {
+    World world(2, 64 * kMiB);
     ASSERT_TRUE(world.create());
     ASSERT_TRUE(world.start());
     ASSERT_TRUE(world.write(kMiB, 1_b, 512 * kKiB));
@@ -267,14 +269,44 @@ TEST(VolumeFailure, LostReplicaIsReplacedAndALostOneMayReturnByAFullCopy) {
     ASSERT_TRUE(world.write(0, 2_b));
     faults::disarm_all();
     ASSERT_TRUE(world.run(world.volume->discard({kMiB, 256 * kKiB}, {})));
+    ASSERT_TRUE(world.write(40 * kMiB, 3_b));
+    ASSERT_TRUE(world.stop());
     // The very same folder, whose content is old now.
     const ReplicaPlace back = world.config.replicas[1];
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.write(50 * kMiB - kPageBytes, 4_b, 2 * kPageBytes));
     ASSERT_TRUE(
         world.wait_until([&] { return world.run(world.volume->add_replica(back)).has_value(); }));
     ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
     EXPECT_EQ(world.authority->load()->number, 3U);
     EXPECT_TRUE(world.members_equal(2));
     EXPECT_EQ(world.read(kMiB), 0_b);
+    EXPECT_EQ(world.copied_bytes, kRegionBytes + 3 * kDirtyUnitBytes);
+}
+
+/// A process that dies in the middle of such a copy leaves the map as it is.
+TEST(VolumeFailure, R11_CopyByAMapThatWasCutShortBeginsAgain) {
+    World world(2, 64 * kMiB);
+    const bool died = world.die_in([&] {
+        CHECK(world.create() && world.start(), "created");
+        CHECK(world.write(kMiB, 1_b, 512 * kKiB), "written");
+        CHECK(faults::arm("store.data_write=fail@2"), "armed");
+        CHECK(world.write(0, 2_b), "written without the other");
+        faults::disarm_all();
+        CHECK(world.write(40 * kMiB, 3_b), "written");
+        CHECK(faults::arm("repl.part_copied=crash@2"), "armed");
+        const ReplicaPlace back = world.config.replicas[1];
+        world.wait_until([&] { return world.run(world.volume->add_replica(back)).has_value(); });
+        world.wait_until([&] { return !world.joined.empty(); });
+    });
+    ASSERT_TRUE(died);
+    ASSERT_TRUE(world.start());
+    ASSERT_TRUE(world.write(60 * kMiB, 4_b));
+    const ReplicaPlace back = world.config.replicas[1];
+    ASSERT_TRUE(world.run(world.volume->add_replica(back)));
+    ASSERT_TRUE(world.wait_until([&] { return !world.joined.empty(); }));
+    EXPECT_TRUE(world.members_equal(2));
+    EXPECT_LE(world.copied_bytes, 3 * kRegionBytes);
 }
 
 TEST(VolumeFailure, JoiningReplicaWhoseDiskFailsGivesUpAndNothingElseChanges) {

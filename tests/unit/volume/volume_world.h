@@ -226,7 +226,10 @@ class World : public volume::VolumeEvents {
     void member_lost(VolumeId, const replication::Member& member, const Error& cause) override {
         lost.emplace_back(member.replica, cause);
     }
-    void sync_finished(VolumeId, ReplicaId replica) override { joined.push_back(replica); }
+    void sync_finished(VolumeId, ReplicaId replica, std::uint64_t copied) override {
+        joined.push_back(replica);
+        copied_bytes = copied;
+    }
     void trouble(VolumeId, const std::string&) override { ++troubles; }
 
     volume::VolumeConfig config;
@@ -235,6 +238,7 @@ class World : public volume::VolumeEvents {
     std::vector<replication::Membership> records;
     std::vector<std::pair<ReplicaId, Error>> lost;
     std::vector<ReplicaId> joined;
+    std::uint64_t copied_bytes = 0;
     int troubles = 0;
     io::BufferPool* buffers() { return buffers_.get(); }
     const std::string& folder() const { return folder_; }

@@ -1,0 +1,149 @@
+// R10 and R11: a replica that returns is copied by the map of what differs where that map is of just
+// what it holds, and whole otherwise; one that lacks what it had said was durable is no member.
+// Method: two nodes whose contents differ in a place that the map does not have, so that a copy by
+// the map can be told from one of all.
+#include <gtest/gtest.h>
+
+#include "tests/unit/replication/node_pair.h"
+
+namespace ublkd::replication {
+namespace {
+
+constexpr std::uint64_t kLostBy = 3;  // the number
+constexpr std::uint64_t kThrough = 7;
+
+/// The primary has a map of the second replica, empty; the second was a member under number 1.
+void returning(Joining& left) {
+    left.hole = false;
+    left.first.content[0] = std::byte{9};
+    left.first.found.lost[0] = {ReplicaId(2), kLostBy, kThrough};
+    left.second.found.record = record_of(1, 1);
+    left.second.found.durable_through = kThrough;
+}
+
+bool equal(const Joining& pair) { return pair.first.content == pair.second.content; }
+
+TEST(NodeReturning, R11_WhatTheMapHasIsCopiedAndNothingElse) {
+    const Joining nothing([](Joining& left) { returning(left); });
+    EXPECT_FALSE(equal(nothing));
+    EXPECT_EQ(nothing.first.proposals.size(), 1U);
+    EXPECT_EQ(nothing.first.node.join_done_bytes(), 0U);
+    const Joining one([](Joining& left) {
+        returning(left);
+        left.first.units = {0};
+    });
+    EXPECT_TRUE(equal(one));
+    EXPECT_EQ(one.first.node.join_done_bytes(), Fake::kBytes);
+    ASSERT_EQ(one.first.proposals.size(), 1U);
+    EXPECT_TRUE(one.first.proposals[0].next.has(ReplicaId(2)));
+}
+
+TEST(NodeReturning, R12_WhatWasUnderWayThereIsCopiedToo) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.joining_activity=off"));
+        }
+        const Joining pair([](Joining& left) {
+            returning(left);
+            left.second.active = {0};
+        });
+        faults::disarm_all();
+        EXPECT_EQ(equal(pair), rule);
+    }
+}
+
+/// It was a member once more since that loss: the map is of another time.
+TEST(NodeReturning, R11_MapOfAnEarlierLossDoesNotFit) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.map_is_bound=off"));
+        }
+        const Joining pair([](Joining& left) {
+            returning(left);
+            left.first.found.lost[0].number = 1;
+        });
+        faults::disarm_all();
+        EXPECT_EQ(equal(pair), rule);
+    }
+}
+
+TEST(NodeReturning, R11_ReplicaThatWasNeverAMemberIsCopiedWhole) {
+    const Joining pair([](Joining& left) {
+        returning(left);
+        left.second.found.record.reset();
+    });
+    EXPECT_TRUE(equal(pair));
+}
+
+TEST(NodeReturning, R10_OlderImageIsCopiedWhole) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.older_image=off"));
+        }
+        const Joining pair([](Joining& left) {
+            returning(left);
+            left.second.found.durable_through = kThrough - 1;
+        });
+        faults::disarm_all();
+        EXPECT_EQ(equal(pair), rule);
+    }
+}
+
+/// Bits were cleared for what the member had marked as durable; its superblock knows nothing of it.
+TEST(NodeReturning, R10_MemberThatIsAnOlderImageIsLost) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.older_image=off"));
+        }
+        Pair pair([](Pair& left) {
+            left.first.found.durable_through = left.first.found.cleared_through = 4;
+            left.second.found.durable_through = 3;
+        });
+        pair.exchange();
+        faults::disarm_all();
+        ASSERT_EQ(pair.first.proposals.size(), rule ? 1U : 0U);
+        if (rule) {
+            EXPECT_FALSE(pair.first.proposals[0].next.has(ReplicaId(2)));
+        }
+        EXPECT_EQ(pair.first.node.role(), rule ? Role::kPreparing : Role::kServing);
+    }
+}
+
+TEST(NodeReturning, R10_PrimaryThatIsAnOlderImageHandsOver) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.older_image=off"));
+        }
+        Pair pair([](Pair& left) {
+            left.first.found.durable_through = left.first.found.cleared_through = 3;
+            left.second.found.durable_through = left.second.found.cleared_through = 4;
+        });
+        pair.exchange();
+        faults::disarm_all();
+        ASSERT_EQ(pair.first.proposals.size(), rule ? 1U : 0U);
+        if (rule) {
+            EXPECT_EQ(pair.first.proposals[0].next.primary, ReplicaId(2));
+            EXPECT_FALSE(pair.first.proposals[0].next.has(ReplicaId(1)));
+        }
+    }
+}
+
+/// Who leaves gets a map, bound to the number without it and to the mark for which bits went.
+TEST(NodeReturning, R5_MapOfALostMemberIsBoundToItsLoss) {
+    Pair pair([](Pair& left) {
+        for (Fake* const fake : {&left.first, &left.second})
+            fake->found.durable_through = fake->found.cleared_through = 4;
+    });
+    pair.exchange();
+    pair.first.node.on_peer_lost(ReplicaId(2), Error{Errc::kIo});
+    pair.first.complete();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership next = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &next);
+    pair.first.complete();
+    EXPECT_EQ(pair.first.lost_stored[0], (LostMember{ReplicaId(2), 2, 4}));
+    EXPECT_FALSE(pair.first.lost_stored[1].replica);
+}
+
+}  // namespace
+}  // namespace ublkd::replication
