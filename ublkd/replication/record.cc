@@ -319,6 +319,9 @@ void Node::record_stored() {
     adopting_.reset();
     number_ = record_->number;
     if (record_->has(config_.self.replica)) member_number_ = number_;
+    std::erase_if(missing_, [&](ReplicaId replica) {  // those that have returned
+        return record_->has(replica) && !before.has(replica);
+    });
     marking_ = Marking{};
     mark_request_.reset();
     const bool joins = adopt_request_ && adopt_request_->joining;
@@ -356,6 +359,7 @@ void Node::record_stored() {
         }
         return;
     }
+    if (role_ == Role::kPreparing) ids_->take_stock();  // nothing of before is under way any more
     set_peers();
     for (Peer& peer : peers_) {
         const bool examined = !peer.joining || join_.examined;

@@ -10,7 +10,6 @@ namespace ublkd::replication {
 void Node::take_over(const Membership& record) {
     role_ = Role::kPreparing;
     adopting_ = record;
-    ids_->take_stock();
     if (quiet()) drained();
 }
 
