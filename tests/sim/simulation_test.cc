@@ -120,6 +120,9 @@ struct Found {
 };
 constexpr Found kFound[] = {
     {"a secondary that proposed itself waits for a primary that is gone", "everything", 457},
+    {"a retry overwrites an answered change on the new primary alone", "everything", 10466},
+    {"a late proposal's primary is never told", "returning_three", 2482},
+    {"who returned counts as missing", "returning_three", 10745},
 };
 
 TEST(Simulation, WhatItFoundStaysFound) {

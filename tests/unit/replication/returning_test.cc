@@ -1,7 +1,7 @@
-// R10 and R11: a replica that returns is copied by the map of what differs where that map is of just
-// what it holds, and whole otherwise; one that lacks what it had said was durable is no member.
-// Method: two nodes whose contents differ in a place that the map does not have, so that a copy by
-// the map can be told from one of all.
+// R10 and R11: a replica that returns is copied by the map of what differs where that map is of
+// just what it holds, and whole otherwise; one that lacks what it had said was durable is no
+// member. Method: two nodes whose contents differ in a place that the map does not have, so that a
+// copy by the map can be told from one of all.
 #include <gtest/gtest.h>
 
 #include "tests/unit/replication/node_pair.h"
