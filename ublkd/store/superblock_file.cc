@@ -4,7 +4,6 @@
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
-#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::store {
 namespace {
