@@ -61,8 +61,10 @@ void World::happen(const Fault& fault) {
     Process& process = *processes_[fault.which % processes_.size()];
     switch (fault.kind) {
         case FaultKind::kKill:
+        case FaultKind::kKillWithoutDisk:
             if (!process.running.up) break;
             die(process, false);
+            if (fault.kind == FaultKind::kKillWithoutDisk) fail_disk(fault);
             process.running.up = true;
             start(process);
             break;
@@ -80,13 +82,6 @@ void World::happen(const Fault& fault) {
             break;
         case FaultKind::kJoin:
             join();
-            break;
-        case FaultKind::kKillWithoutDisk:
-            if (!process.running.up) break;
-            die(process, false);
-            fail_disk(fault);
-            process.running.up = true;
-            start(process);
             break;
         case FaultKind::kDiskReturn:
             return_disk();

@@ -121,6 +121,8 @@ class ReplicaStore::Impl {
     io::Task<Result<void>> begin_dirty_maps(LostReplicas lost);
     void begin_dirty_map(PersistentMap& map);
     io::Task<Result<void>> make_dirty(Range range);
+    io::Task<Result<void>> set_bits(PersistentMap* map, Range range, std::uint64_t bit_bytes,
+                                    bool durable);
     bool is_active(Range range) const {
         return activity_->on_disk(range.offset_bytes / kRegionBytes) &&
                activity_->on_disk((range.end_bytes() - 1) / kRegionBytes);

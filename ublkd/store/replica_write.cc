@@ -68,41 +68,35 @@ io::Task<Result<void>> ReplicaStore::Impl::put(std::uint64_t offset_bytes,
 /// The bits of the regions of `range` are on disk when it has ended. The caller's UnderWay keeps
 /// them from being cleared.
 io::Task<Result<void>> ReplicaStore::Impl::make_active(Range range) {
-    const std::uint64_t first = range.offset_bytes / kRegionBytes;
-    const std::uint64_t end = (range.end_bytes() - 1) / kRegionBytes + 1;
-    bool all_on_disk = true;
-    bool all_being_written = true;
-    for (std::uint64_t region = first; region < end; ++region) {
-        if (activity_->on_disk(region)) continue;
-        all_on_disk = false;
-        if (!activity_->test(region)) activity_->set(region);
-        all_being_written = all_being_written && activity_->is_being_written(region);
-    }
-    if (all_on_disk || faults::rule_off("rule.activity_bit_first")) co_return Result<void>{};
-    const Result<void> durable = co_await activity_->make_durable(all_being_written);
-    if (!durable) co_return co_await disk_failed(durable.error());
-    co_return Result<void>{};
+    const bool first = !faults::rule_off("rule.activity_bit_first");
+    return set_bits(&*activity_, range, kRegionBytes, first);
 }
 
 /// R11: the units of `range` are on disk in the dirty map of each lost replica when it has ended.
 io::Task<Result<void>> ReplicaStore::Impl::make_dirty(Range range) {
-    const std::uint64_t first = range.offset_bytes / kDirtyUnitBytes;
-    const std::uint64_t last = (range.end_bytes() - 1) / kDirtyUnitBytes;
     for (std::size_t i = 0; i < kDirtyMaps; ++i) {
         if (!tracked_[i].replica) continue;
-        PersistentMap& map = *dirty_[i];
-        bool all_on_disk = true;
-        bool all_being_written = true;
-        for (std::uint64_t unit = first; unit <= last; ++unit) {
-            if (map.on_disk(unit)) continue;
-            all_on_disk = false;
-            if (!map.test(unit)) map.set(unit);
-            all_being_written = all_being_written && map.is_being_written(unit);
-        }
-        if (all_on_disk || faults::rule_off("rule.dirty_bit_first")) continue;
-        const Result<void> durable = co_await map.make_durable(all_being_written);
-        if (!durable) co_return co_await disk_failed(durable.error());
+        const bool first = !faults::rule_off("rule.dirty_bit_first");
+        CO_TRY(co_await set_bits(&*dirty_[i], range, kDirtyUnitBytes, first));
     }
+    co_return Result<void>{};
+}
+
+/// `bit_bytes`: what a bit stands for. `durable`: on disk when it has ended.
+io::Task<Result<void>> ReplicaStore::Impl::set_bits(PersistentMap* map, Range range,
+                                                    std::uint64_t bit_bytes, bool durable) {
+    const std::uint64_t end = (range.end_bytes() - 1) / bit_bytes + 1;
+    bool all_on_disk = true;
+    bool all_being_written = true;
+    for (std::uint64_t bit = range.offset_bytes / bit_bytes; bit < end; ++bit) {
+        if (map->on_disk(bit)) continue;
+        all_on_disk = false;
+        if (!map->test(bit)) map->set(bit);
+        all_being_written = all_being_written && map->is_being_written(bit);
+    }
+    if (all_on_disk || !durable) co_return Result<void>{};
+    const Result<void> written = co_await map->make_durable(all_being_written);
+    if (!written) co_return co_await disk_failed(written.error());
     co_return Result<void>{};
 }
 

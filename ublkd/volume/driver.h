@@ -132,8 +132,8 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<void> run_disk(Host* host, replication::DiskRequest request);
     void watch_disks();
     void look_at_disks();
-    io::Task<void> run_store(Host* host, std::uint64_t token, store::SuperblockChange change);
-    io::Task<void> run_mark(Host* host, std::uint64_t through);
+    io::Task<void> run_store(Host* host, Done::Kind kind, std::uint64_t token,
+                             store::SuperblockChange change);
     io::Task<void> run_extent(Host* host, std::uint64_t token, Range range);
     io::Task<void> run_clear(Host* host);
     io::Task<void> run_buffer(Host* host, std::uint64_t token, std::size_t bytes);

@@ -137,13 +137,13 @@ void Volume::Driver::Host::store(const replication::StoreRequest& request) {
             change.pending = store::ProposalBytes(replication::encode(**request.pending));
     }
     change.boot_id = request.in_sync ? driver->config_.boot_id : store::BootId{};
-    io::spawn(gate, driver->run_store(this, request.token, change));
+    faults::hit("volume.before_store");
+    io::spawn(gate, driver->run_store(this, Done::Kind::kStored, request.token, change));
 }
 
-io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token,
+io::Task<void> Volume::Driver::run_store(Host* host, Done::Kind kind, std::uint64_t token,
                                          store::SuperblockChange change) {
-    Done done{.kind = Done::Kind::kStored, .host = host, .token = token};
-    faults::hit("volume.before_store");
+    Done done{.kind = kind, .host = host, .token = token};
     const std::uint64_t begun = host->watch.begin();
     watch_disks();
     done.result = co_await host->replica->update_superblock(change);
@@ -152,18 +152,9 @@ io::Task<void> Volume::Driver::run_store(Host* host, std::uint64_t token,
 }
 
 void Volume::Driver::Host::mark(std::uint64_t through) {
-    io::spawn(gate, driver->run_mark(this, through));
-}
-
-io::Task<void> Volume::Driver::run_mark(Host* host, std::uint64_t through) {
-    Done done{.kind = Done::Kind::kMarked, .host = host, .token = through};
     store::SuperblockChange change;
     change.durable_through = through;
-    const std::uint64_t begun = host->watch.begin();
-    watch_disks();
-    done.result = co_await host->replica->update_superblock(change);
-    host->watch.end(begun);
-    push_done(std::move(done));
+    io::spawn(gate, driver->run_store(this, Done::Kind::kMarked, through, change));
 }
 
 replication::UnitSet Volume::Driver::Host::dirty(ReplicaId lost) {

@@ -4,6 +4,8 @@
 // copy by the map can be told from one of all.
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "tests/unit/replication/node_pair.h"
 
 namespace ublkd::replication {
@@ -23,6 +25,18 @@ void returning(Joining& left) {
 
 bool equal(const Joining& pair) { return pair.first.content == pair.second.content; }
 
+/// The contents are equal afterwards, and are not with the rule off.
+void is_made_equal_by(const std::string& rule, void (*left)(Joining&)) {
+    for (const bool on : {true, false}) {
+        if (!on) {
+            ASSERT_TRUE(faults::arm(rule + "=off"));
+        }
+        const Joining pair(left);
+        faults::disarm_all();
+        EXPECT_EQ(equal(pair), on) << rule;
+    }
+}
+
 TEST(NodeReturning, R11_WhatTheMapHasIsCopiedAndNothingElse) {
     const Joining nothing([](Joining& left) { returning(left); });
     EXPECT_FALSE(equal(nothing));
@@ -39,32 +53,18 @@ TEST(NodeReturning, R11_WhatTheMapHasIsCopiedAndNothingElse) {
 }
 
 TEST(NodeReturning, R12_WhatWasUnderWayThereIsCopiedToo) {
-    for (const bool rule : {true, false}) {
-        if (!rule) {
-            ASSERT_TRUE(faults::arm("rule.joining_activity=off"));
-        }
-        const Joining pair([](Joining& left) {
-            returning(left);
-            left.second.active = {0};
-        });
-        faults::disarm_all();
-        EXPECT_EQ(equal(pair), rule);
-    }
+    is_made_equal_by("rule.joining_activity", [](Joining& left) {
+        returning(left);
+        left.second.active = {0};
+    });
 }
 
 /// It was a member once more since that loss: the map is of another time.
 TEST(NodeReturning, R11_MapOfAnEarlierLossDoesNotFit) {
-    for (const bool rule : {true, false}) {
-        if (!rule) {
-            ASSERT_TRUE(faults::arm("rule.map_is_bound=off"));
-        }
-        const Joining pair([](Joining& left) {
-            returning(left);
-            left.first.found.lost[0].number = 1;
-        });
-        faults::disarm_all();
-        EXPECT_EQ(equal(pair), rule);
-    }
+    is_made_equal_by("rule.map_is_bound", [](Joining& left) {
+        returning(left);
+        left.first.found.lost[0].number = 1;
+    });
 }
 
 TEST(NodeReturning, R11_ReplicaThatWasNeverAMemberIsCopiedWhole) {
@@ -76,17 +76,10 @@ TEST(NodeReturning, R11_ReplicaThatWasNeverAMemberIsCopiedWhole) {
 }
 
 TEST(NodeReturning, R10_OlderImageIsCopiedWhole) {
-    for (const bool rule : {true, false}) {
-        if (!rule) {
-            ASSERT_TRUE(faults::arm("rule.older_image=off"));
-        }
-        const Joining pair([](Joining& left) {
-            returning(left);
-            left.second.found.durable_through = kThrough - 1;
-        });
-        faults::disarm_all();
-        EXPECT_EQ(equal(pair), rule);
-    }
+    is_made_equal_by("rule.older_image", [](Joining& left) {
+        returning(left);
+        left.second.found.durable_through = kThrough - 1;
+    });
 }
 
 /// Bits were cleared for what the member had marked as durable; its superblock knows nothing of it.
