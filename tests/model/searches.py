@@ -72,4 +72,32 @@ MEMBERSHIP = [
     off("membership", ONE_LOST_LONGER, "NO_LOSS_BOUND", "R11: a map is bound to the loss that it began with", needed=False, long=True),
 ]
 
-SEARCHES = MEMBERSHIP
+R_DEATHS = "NUMBERS=2 DEATHS=2"
+R_WRITES = "NUMBERS=3 WRITES=3"
+R_JOIN = "NUMBERS=4"
+R_CUTS = "NUMBERS=3 CUTS=2"
+R_DURABLE = "NUMBERS=3 CUTS=2 DURABLE"
+
+RETRIES = [
+    clean("retries", R_DEATHS),
+    clean("retries", R_WRITES),
+    clean("retries", R_JOIN),
+    clean("retries", R_CUTS),
+    clean("retries", R_DURABLE),
+    off("retries", R_DEATHS, "NO_ACK_ALL", "R2: acknowledged when all have it"),
+    off("retries", R_DEATHS, "NO_RANGE_LOCK", "R3: range locks"),
+    off("retries", R_DEATHS, "NO_IDS", "R8: a known id is not applied again"),
+    off("retries", R_DEATHS, "NO_NOTED_FIRST", "R8: a change is noted before it goes to the disk"),
+    off("retries", R_DEATHS, "NO_IDS_AGREE", "R8: what not both have applied is perhaps applied after a take-over"),
+    off("retries", R_DEATHS, "NO_OVERWRITTEN", "R8: a retry leaves out what was written over it"),
+    off("retries", R_DEATHS, "NO_MARK_OVERWRITES", "R8: so does one where the member was only told that it has what is over it"),
+    off("retries", R_DEATHS, "NO_DOUBTS_IN_ORDER", "R8: of two that are perhaps applied the later one comes again first"),
+    off("retries", R_DEATHS, "NO_TABLE_KEPT", "R8: ids outlive the process"),
+    off("retries", R_JOIN, "NO_JOIN_IDS", "R8: ids are copied when a member joins"),
+    off("retries", R_WRITES, "NO_SESSION_CLOSED", "R8: a session is closed before its successor is served"),
+    off("retries", R_DURABLE, "NO_BOOT_CHECK", "R8, R9: who lost its ids is not primary"),
+    off("retries", R_DURABLE, "NO_TABLE_LOSS", "R8, R9: all lost their ids: sessions end, or nobody is served"),
+    off("retries", R_DURABLE, "RESENT", "R8, R9: they end, and it is not enough that each client has sent again"),
+]
+
+SEARCHES = MEMBERSHIP + RETRIES
