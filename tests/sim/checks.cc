@@ -49,14 +49,6 @@ void World::check_maps() {
     }
 }
 
-bool World::all_gone() const {
-    if (!scenario.unreadable) return false;
-    for (const replication::Member& member : authority.record.members) {
-        if (!disks_[member.replica.value() - 1]->failed) return false;
-    }
-    return true;
-}
-
 bool World::busy() const {
     for (const auto& attachment : attachments_) {
         if (attachment->open() > 0) return true;

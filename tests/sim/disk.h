@@ -45,7 +45,7 @@ struct Disk {
 
     bool failed = false;
     bool full = false;
-    std::uint64_t gives_up = 0;  // the number under which its node found it failed: it may leave
+    std::uint64_t gives_up = 0;  // the number under which it was found lost: it may leave
 
     /// A change reaches the disk; `torn`: any part of it.
     void apply(const replication::DiskRequest& request, Random* torn);

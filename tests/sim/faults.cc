@@ -124,7 +124,7 @@ void World::fail_disk(const Fault& fault) {
     if (!fresh && fault.kind == FaultKind::kDiskFailure) return;
     std::vector<Disk*> healthy;
     for (const auto& disk : disks_) {
-        // For one that could not be read a proposal without it may be on its way.
+        // For one that was found lost a proposal without it may be on its way.
         const bool stays = disk->gives_up != authority.record.number;
         if (in_sync(*disk) && stays) healthy.push_back(disk.get());
     }

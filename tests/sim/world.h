@@ -26,7 +26,7 @@ inline constexpr VolumeId kVolume{1};
 
 struct Counts {
     std::uint64_t answered = 0, kills = 0, power_cuts = 0, joins = 0, by_map = 0, lost = 0,
-                  records = 0, losses = 0, gone = 0, events = 0;
+                  records = 0, losses = 0, events = 0;
 };
 
 class World {
@@ -81,9 +81,6 @@ class World {
     // checks.cc
     /// A member of the record that could serve.
     bool in_sync(const Disk& disk) const;
-    /// A primary with a sector that it could not read handed over to one whose disk had failed for
-    /// good: two disks have failed, and nobody is left who could serve.
-    bool all_gone() const;
     bool busy() const;
     std::string why_busy() const;
     void check_maps();

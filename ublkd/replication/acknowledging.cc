@@ -31,7 +31,7 @@ void Node::settle(Op& op) {
         const Peer& peer = peers_[place];
         const bool proposed_counts =
             peer.member || !faults::rule_off("rule.joint_acknowledgement");  // R4
-        const bool needed = op.copy == Copy::kUnion   ? peer.member && !peer.failed
+        const bool needed = op.copy == Copy::kUnion   ? union_goes_to(op, peer) && !peer.failed
                             : op.copy == Copy::kJoin  ? peer.joining
                             : op.copy == Copy::kAsked ? peer.member
                                                       : peer.needed && proposed_counts;

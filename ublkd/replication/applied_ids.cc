@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <utility>
 
 namespace ublkd::replication {
@@ -17,6 +18,44 @@ void append_rest(std::vector<Range>& rest, const Range& piece, const Range& rang
         rest.push_back({piece.offset_bytes, range.offset_bytes - piece.offset_bytes});
     if (range.end_bytes() < piece.end_bytes())
         rest.push_back({range.end_bytes(), piece.end_bytes() - range.end_bytes()});
+}
+
+std::vector<Range> within(const std::vector<Range>& pieces, const Range& range) {
+    std::vector<Range> common;
+    for (const Range& piece : pieces) {
+        if (!piece.overlaps(range)) continue;
+        const std::uint64_t begin = std::max(piece.offset_bytes, range.offset_bytes);
+        common.push_back({begin, std::min(piece.end_bytes(), range.end_bytes()) - begin});
+    }
+    return common;
+}
+
+std::vector<Range> without(const std::vector<Range>& pieces, const Range& range) {
+    std::vector<Range> rest;
+    for (const Range& piece : pieces) {
+        if (piece.overlaps(range)) {
+            append_rest(rest, piece, range);
+        } else {
+            rest.push_back(piece);
+        }
+    }
+    return rest;
+}
+
+/// Ascending, and none touches the next one.
+std::vector<Range> united(std::vector<Range> pieces, const std::vector<Range>& others) {
+    pieces.insert(pieces.end(), others.begin(), others.end());
+    std::sort(pieces.begin(), pieces.end());
+    std::vector<Range> all;
+    for (const Range& piece : pieces) {
+        if (all.empty() || all.back().end_bytes() < piece.offset_bytes) {
+            all.push_back(piece);
+        } else {
+            Range& last = all.back();
+            last.length_bytes = std::max(last.end_bytes(), piece.end_bytes()) - last.offset_bytes;
+        }
+    }
+    return all;
 }
 
 }  // namespace
@@ -84,15 +123,15 @@ bool AppliedIds::applied(const RequestId& id) const {
 std::optional<std::vector<Range>> AppliedIds::pieces(const RequestId& id) const {
     const Entry* const entry = find(id);
     if (entry == nullptr || entry->applied) return std::nullopt;
-    std::vector<Range> pieces{entry->range};
+    std::vector<Range> pieces{entry->piece};
     if (more_used_ == 0) return pieces;
-    for (const NotedId& piece : table_->more) {
-        if (piece.id.sequence != 0 && piece.id == id) pieces.push_back(piece.range);
+    for (const NotedId& noted : table_->more) {
+        if (noted.id.sequence != 0 && noted.id == id) pieces.push_back(noted.piece);
     }
     return pieces;
 }
 
-void AppliedIds::note_applied(const RequestId& id, const Range& range) {
+void AppliedIds::note_applied(const RequestId& id, const Range& change) {
     Entry* const entry = place(id);
     if (entry == nullptr) return;
     if (entry->sequence != id.sequence) {
@@ -100,14 +139,14 @@ void AppliedIds::note_applied(const RequestId& id, const Range& range) {
         in_order();
         entry->order = ++orders_;
     }
-    entry->range = range;
+    entry->change = change;
     entry->applied = true;
     in_order();
     entry->sequence = id.sequence;
     forget_more(id);
 }
 
-void AppliedIds::note_perhaps(const RequestId& id, const Range& piece,
+void AppliedIds::note_perhaps(const RequestId& id, const Range& change, const Range& piece,
                               std::span<const Range> more) {
     Entry* const entry = place(id);
     if (entry == nullptr) return;
@@ -119,12 +158,13 @@ void AppliedIds::note_perhaps(const RequestId& id, const Range& piece,
         const auto free = std::find_if(table_->more.begin(), table_->more.end(),
                                        [](const NotedId& noted) { return noted.id.sequence == 0; });
         if (free == table_->more.end()) break;
-        free->range = another;
+        free->piece = another;
         in_order();
         free->id = id;
         ++more_used_;
     }
-    entry->range = piece;
+    entry->change = change;
+    entry->piece = piece;
     entry->applied = false;
     in_order();
     entry->sequence = id.sequence;
@@ -165,20 +205,18 @@ void AppliedIds::overwritten(const Range& range, const RequestId& by) {
         for (const Range& piece : *before) {
             if (!piece.overlaps(range)) rest.push_back(piece);  // it is still among doubts_
         }
-        if (rest.empty()) {
-            note_applied(id, before->front());
-        } else {
-            note_perhaps(id, rest.front(), std::span(rest).subspan(1));
-        }
+        set_pieces(id, find(id)->change, rest);
     }
 }
 
-IdList AppliedIds::list() const {
+IdList AppliedIds::list() const { return about({0, std::numeric_limits<std::uint64_t>::max()}); }
+
+IdList AppliedIds::about(const Range& range) const {
     std::vector<std::pair<std::uint64_t, RequestId>> noted;
     for (const ClientTable& client : table_->clients) {
         if (client.client_start == 0) continue;
         for (const Entry& entry : client.entries) {
-            if (entry.sequence != 0)
+            if (entry.sequence != 0 && entry.change.overlaps(range))
                 noted.emplace_back(entry.order, RequestId{client.client_start, entry.sequence});
         }
     }
@@ -186,64 +224,99 @@ IdList AppliedIds::list() const {
     IdList ids;
     for (const auto& [order, id] : noted) {
         const Entry& entry = *find(id);
-        ids.push_back({id, entry.applied, entry.range});
+        ids.push_back({id, entry.applied, entry.change, entry.piece});
         if (entry.applied || more_used_ == 0) continue;
-        for (const NotedId& piece : table_->more) {
-            if (piece.id.sequence != 0 && piece.id == id) ids.push_back(piece);
+        for (const NotedId& more : table_->more) {
+            if (more.id.sequence != 0 && more.id == id)
+                ids.push_back({id, false, entry.change, more.piece});
         }
     }
     return ids;
 }
 
-void AppliedIds::learn(const IdList& list) {
-    for (std::size_t i = 0; i < list.size();) {
-        const RequestId id = list[i].id;
-        const bool applied_there = list[i].applied;
-        std::vector<Range> pieces;
-        for (; i < list.size() && list[i].id == id; ++i) pieces.push_back(list[i].range);
-        // Noted here after what that member does not know, and in its order.
-        if (Entry* const known = find(id); known != nullptr) {
-            known->order = ++orders_;
-            if (known->applied || applied_there) continue;  // own pieces are a part of the whole
+void AppliedIds::agree(const IdList& list) {
+    const IdList here = this->list();
+    const auto in_this_order = [&, before = orders_](const IdList& ids) {
+        for (const NotedId& noted : ids) {
+            Entry* const known = find(noted.id);
+            if (known == nullptr) {
+                note_perhaps(noted.id, noted.change, noted.change);
+            } else if (known->order <= before) {
+                known->order = ++orders_;
+            }
         }
-        note_perhaps(id, pieces.front(), std::span(pieces).subspan(1));
-    }
+    };
+    in_this_order(list);
+    in_this_order(here);
     take_stock();
+}
+
+/// True where that is something new.
+bool AppliedIds::set_pieces(const RequestId& id, const Range& change,
+                            const std::vector<Range>& rest) {
+    if (rest.empty() && applied(id)) return false;
+    if (!rest.empty() && pieces(id) == rest) return false;
+    if (rest.empty()) {
+        note_applied(id, change);
+    } else {
+        note_perhaps(id, change, rest.front(), std::span(rest).subspan(1));
+    }
+    return true;
+}
+
+void AppliedIds::may_be_copied(const Range& range, const IdList& there) {
+    follow(range, there, false);
+}
+
+void AppliedIds::copied(const Range& range, const IdList& there) { follow(range, there, true); }
+
+void AppliedIds::follow(const Range& range, const IdList& there, bool done) {
+    struct Known {
+        RequestId id{};
+        Range change{};
+        std::vector<Range> pieces{};
+    };
+    std::vector<Known> known;
+    const auto knows = [&](const RequestId& id) {
+        return std::any_of(known.begin(), known.end(),
+                           [&](const Known& one) { return one.id == id; });
+    };
+    for (const NotedId& noted : there) {
+        if (known.empty() || known.back().id != noted.id)
+            known.push_back({.id = noted.id, .change = noted.change});
+        if (!noted.applied) known.back().pieces.push_back(noted.piece);
+    }
+    // What the source does not know it has nothing of.
+    for (const NotedId& noted : about(range)) {
+        if (!knows(noted.id))
+            known.push_back({.id = noted.id, .change = noted.change, .pieces = {noted.change}});
+    }
+    bool any = false;
+    for (const Known& one : known) {
+        std::vector<Range> own{one.change};
+        if (const Entry* const entry = find(one.id); entry != nullptr)
+            own = entry->applied ? std::vector<Range>{} : *pieces(one.id);
+        if (done) own = without(own, range);
+        any = set_pieces(one.id, one.change, united(own, within(one.pieces, range))) || any;
+    }
+    if (any) take_stock();
 }
 
 void AppliedIds::join(const IdList& list) {
     for (std::size_t i = 0; i < list.size();) {
         const RequestId id = list[i].id;
-        const bool applied_there = list[i].applied;
+        const Range change = list[i].change;
         std::vector<Range> pieces;
-        for (; i < list.size() && list[i].id == id; ++i) pieces.push_back(list[i].range);
+        for (; i < list.size() && list[i].id == id; ++i) {
+            if (!list[i].applied) pieces.push_back(list[i].piece);
+        }
         if (Entry* const known = find(id); known != nullptr) {
             known->order = ++orders_;
-        } else if (applied_there) {
-            note_applied(id, pieces.front());
         } else {
-            note_perhaps(id, pieces.front(), std::span(pieces).subspan(1));
+            set_pieces(id, change, pieces);
         }
     }
     take_stock();
-}
-
-void AppliedIds::agree(const IdList& list) {
-    std::vector<RequestId> there;
-    for (const NotedId& noted : list) {
-        if (noted.applied) there.push_back(noted.id);
-    }
-    std::sort(there.begin(), there.end());
-    for (ClientTable& client : table_->clients) {
-        if (client.client_start == 0) continue;
-        for (Entry& entry : client.entries) {
-            const RequestId id{client.client_start, entry.sequence};
-            if (entry.sequence != 0 && entry.applied &&
-                !std::binary_search(there.begin(), there.end(), id))
-                entry.applied = false;
-        }
-    }
-    learn(list);
 }
 
 void AppliedIds::take_stock() {
@@ -251,8 +324,8 @@ void AppliedIds::take_stock() {
     longest_doubt_bytes_ = 0;
     for (const NotedId& noted : list()) {
         if (noted.applied) continue;
-        doubts_.emplace(noted.range.offset_bytes, Doubt{noted.range.end_bytes(), noted.id});
-        longest_doubt_bytes_ = std::max(longest_doubt_bytes_, noted.range.length_bytes);
+        doubts_.emplace(noted.piece.offset_bytes, Doubt{noted.piece.end_bytes(), noted.id});
+        longest_doubt_bytes_ = std::max(longest_doubt_bytes_, noted.piece.length_bytes);
     }
 }
 

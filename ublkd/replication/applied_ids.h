@@ -4,11 +4,14 @@
 //
 // An id is unknown; or perhaps applied: noted before its change goes to the disk; or applied: noted
 // before it is acknowledged. With an id that is perhaps applied stand the pieces of its range that
-// its retry still has to write. A process that dies leaves what it had under way so, and members
-// that disagree about an id at a take-over keep it so (agree()). What is written over such a piece
-// meanwhile is taken from it (overwritten()): a retry, however late, never overwrites what was
-// answered after the change that it repeats was interrupted. Of two that overlap and are both
-// perhaps applied the one noted later is the later one, whichever comes again first.
+// its retry still has to write. A process that dies leaves what it had under way so. What is
+// written over such a piece meanwhile is taken from it (overwritten()): a retry, however late,
+// never overwrites what was answered after the change that it repeats was interrupted. Of two that
+// overlap and are both perhaps applied the one noted later is the later one, whichever comes again
+// first.
+//
+// A table says what one disk holds. So where content is copied from one member to another, what the
+// source's table says of the range goes with it (about(), may_be_copied(), copied()).
 //
 // The table lies in memory that the owner gives: in the daemon a mapped file under /run, which
 // outlives the process but not the boot.
@@ -28,12 +31,12 @@ namespace ublkd::replication {
 
 using block::RequestId;
 
-/// What a table says of an id. Applied: the change and its range. Not applied: one piece of it that
-/// its retry has to write.
+/// What a table says of an id. Not applied: one piece of it that its retry has to write.
 struct NotedId {
     RequestId id{};
     bool applied = false;
-    Range range{};
+    Range change{};
+    Range piece{};
 };
 using IdList = std::vector<NotedId>;
 
@@ -46,8 +49,9 @@ class AppliedIds {
 
     struct Entry {
         std::uint64_t sequence;  // 0: none. Written last
-        Range range;             // of the change, or its first piece
-        std::uint64_t order;     // greater: noted later. In this table alone
+        Range change;
+        Range piece;          // the first one, where it is not applied
+        std::uint64_t order;  // greater: noted later. In this table alone
         bool applied;
     };
     struct ClientTable {
@@ -66,19 +70,27 @@ class AppliedIds {
     bool applied(const RequestId& id) const;
     /// The pieces of an id that is perhaps applied; nullopt: it is unknown, or applied.
     std::optional<std::vector<Range>> pieces(const RequestId& id) const;
-    void note_applied(const RequestId& id, const Range& range);
-    /// Perhaps applied; what its retry has to write.
-    void note_perhaps(const RequestId& id, const Range& piece, std::span<const Range> more = {});
+    void note_applied(const RequestId& id, const Range& change);
+    /// Perhaps applied; the pieces are what its retry has to write.
+    void note_perhaps(const RequestId& id, const Range& change, const Range& piece,
+                      std::span<const Range> more = {});
     void erase(const RequestId& id);
     /// The change `id` wrote `range`: that is no piece of an earlier one any more.
     void overwritten(const Range& range, const RequestId& id);
 
     /// In the order in which they were noted.
     IdList list() const;
-    /// A take-over by a member with this list: what not both have applied is perhaps applied.
+    /// A take-over by a member with this list. Its order counts, and what it does not know is
+    /// later. What is unknown here is to be written whole. From now on overwritten() counts, as
+    /// after take_stock().
     void agree(const IdList& list);
-    /// Takes from a list what is not applied here.
-    void learn(const IdList& list);
+    /// Those of list() whose changes overlap `range`.
+    IdList about(const Range& range) const;
+    /// Content of `range` is being written here; its source says `there` about it. Until copied()
+    /// either may be here, and a retry writes what any of the two would have to write; from then on
+    /// what the source's would.
+    void may_be_copied(const Range& range, const IdList& there);
+    void copied(const Range& range, const IdList& there);
     /// All of that member's content was copied to this one, which joins: what is unknown here is as
     /// it is there. What is known here came from it since the copies began.
     void join(const IdList& list);
@@ -97,6 +109,8 @@ class AppliedIds {
     /// The entry for `id`; nullptr where a newer sequence is in its place.
     Entry* place(const RequestId& id);
     void forget_more(const RequestId& id);
+    void follow(const Range& range, const IdList& there, bool done);
+    bool set_pieces(const RequestId& id, const Range& change, const std::vector<Range>& pieces);
 
     Table* table_;
     std::uint64_t uses_ = 0;

@@ -62,13 +62,19 @@ bool Node::has_union_target() const {
                        [](const Peer& peer) { return peer.member && !peer.failed; });
 }
 
+/// Content that came from another member is new to a joining replica too.
+bool Node::union_goes_to(const Op& op, const Peer& peer) {
+    return peer.member || (op.ids != nullptr && peer.joining);
+}
+
 /// No other member is left: nothing has to be copied before it is served, and what can't be read
 /// concerns those alone who ask for it.
 void Node::end_union_copies() {
     if (role_ != Role::kServing || to_copy_.empty() || has_union_target()) return;
     to_copy_.clear();
     union_first_.reset();
-    if (Op* const op = ops_.find(union_op_); op != nullptr && op->own_failed) union_copied(*op);
+    Op* const op = ops_.find(union_op_);
+    if (op != nullptr && (op->own_failed || op->step == Step::kFetch)) union_copied(*op);
     ops_.for_each([&](Op& waiting) {
         if (waiting.step == Step::kRegion) start_op(waiting);
     });

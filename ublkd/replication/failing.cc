@@ -85,12 +85,16 @@ void Node::leave_primary() {
 // ---- R14: reads
 
 /// Reads the range from a member that has it, and rewrites it here; the range lock keeps writes
-/// away meanwhile.
+/// away meanwhile. A region that is to be copied before it is served (R7) too: nobody has read what
+/// its members do not all have, so each one's content is as good as this one's.
 void Node::read_failed(Op& op, const Error& error) {
     op.error = error;
+    if (op.copy == Copy::kUnion && !has_union_target()) {
+        union_copied(op);
+        return;
+    }
     if (faults::rule_off("rule.read_from_peer")) {
-        op.failed = true;
-        finish(op);
+        unreadable(op);
         return;
     }
     op.step = Step::kFetch;
@@ -112,8 +116,7 @@ void Node::fetch(Op& op) {
             ++fetches_wait_;
             return;
         }
-        op.failed = true;  // certainly nobody has it
-        finish(op);
+        unreadable(op);
         return;
     }
     if (op.buffer.bytes.empty()) {
@@ -129,7 +132,22 @@ void Node::fetch(Op& op) {
     message.token = op.token;
     message.range = op.range;
     message.into = op.buffer.bytes.first(op.range.length_bytes);
+    message.check = op.copy == Copy::kUnion;
     effects_->send(message);
+}
+
+/// Certainly nobody has it. What can't be made equal leaves; this node goes on without, so that
+/// nobody becomes primary whose disk may have failed.
+void Node::unreadable(Op& op) {
+    if (op.copy == Copy::kNone) {
+        op.failed = true;
+        finish(op);
+        return;
+    }
+    const Error cause = op.error;
+    for (Peer& peer : peers_) {
+        if (peer.member) fail_peer(peer, cause);
+    }
 }
 
 /// Whether a member may become able to give the range: it has not stored the number yet, or
@@ -160,7 +178,7 @@ void Node::on_fetched(const Message& message) {
             op->source = kMaxPeers;
             repair_read(*op);
         } else {
-            repair_write(*op);
+            repair_from(*op, *message.ids);
         }
         return;
     }
@@ -176,7 +194,12 @@ void Node::on_fetched(const Message& message) {
         return;
     }
     const auto content = op->buffer.bytes.first(op->range.length_bytes);
-    std::copy(content.begin(), content.end(), op->into.begin());
+    if (op->copy == Copy::kUnion) {
+        op->ids = message.ids;
+        if (!faults::rule_off("rule.ids_agree")) ids_->may_be_copied(op->range, *op->ids);
+    } else {
+        std::copy(content.begin(), content.end(), op->into.begin());
+    }
     op->step = Step::kRewrite;
     touch(*op);  // R10: the store sets the region's bit for it
     op->own_sent = true;
@@ -190,8 +213,20 @@ void Node::on_fetched(const Message& message) {
 
 void Node::rewrite_done(Op& op, const Result<void>& result) {
     untouch(op);
-    op.own_done = true;
     op.step = Step::kIssued;
+    if (op.copy == Copy::kUnion) {
+        op.acks.fill(Ack{});  // of the reads
+        op.own_failed = !result;
+        if (result) {
+            if (!faults::rule_off("rule.ids_agree")) ids_->copied(op.range, *op.ids);
+            op_disk_done(op, {});  // as if it had been read here
+            return;
+        }
+        if (!has_union_target()) union_copied(op);
+        fail_self(result.error());
+        return;
+    }
+    op.own_done = true;
     settle(op);
     if (!result) fail_self(result.error());
 }
@@ -287,7 +322,16 @@ void Node::repair_read(Op& op) {
     message.token = op.token;
     message.range = op.range;
     message.into = into;
+    message.check = true;
     effects_->send(message);
+}
+
+/// The content is there; with it goes what its disk's table says of the range, but for the change
+/// that is given up.
+void Node::repair_from(Op& op, IdList ids) {
+    std::erase_if(ids, [&](const NotedId& noted) { return noted.id == op.id; });
+    op.ids = std::make_shared<const IdList>(std::move(ids));
+    repair_write(op);
 }
 
 void Node::repair_write(Op& op) {
@@ -310,12 +354,14 @@ void Node::repair_write(Op& op) {
         message.token = op.token;
         message.range = op.range;
         message.id = op.id;  // is forgotten there: it was not applied after all
+        message.ids = op.ids;
         message.data = content;
         effects_->send(message);
     }
     if (!op.own_done) {
         op.own_sent = true;
         ++disk_open_;
+        if (!faults::rule_off("rule.ids_agree")) ids_->may_be_copied(op.range, *op.ids);
         effects_->disk(
             {.token = op.token, .kind = OpKind::kWrite, .range = op.range, .data = content});
         return;

@@ -57,9 +57,10 @@ enum class MessageType : std::uint8_t {
     kProbed,
     kTakeOver,  // R9: be primary in my place; regions unused
     kCopy,      // content of the primary for `range`; without data: zeroes. check: answer with the
-                // checksum on disk
+                // checksum on disk. ids: what is noted of the range where the content is from (R8);
+                // id: forget that one
     kCopied,
-    kFetch,  // R14: read `range` into `into`
+    kFetch,  // R14: read `range` into `into`. check: answer also what is noted of it (R8)
     kFetched,
     kMark,  // R10: what was flushed so far is durable through the mark `through`; store it
     kMarked,

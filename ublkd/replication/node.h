@@ -185,6 +185,7 @@ class Node {
         Range range{};                // what is being applied: the change, or a piece of it
         Range change{};               // all of it
         std::vector<Range> pieces{};  // R8: of one that came again, to be applied after `range`
+        std::shared_ptr<const IdList> ids{};  // what a peer says of the content that came from it
         RequestId id{};
         std::uint64_t client_token = 0;
         std::uint64_t client_route = 0;
@@ -276,6 +277,7 @@ class Node {
     void reconsider();
     void run();
     Peer* find_peer(ReplicaId replica);
+    void tell_members();
     void set_peers();
     void invite(Peer& peer);
     void peer_ready(Peer& peer);
@@ -333,6 +335,7 @@ class Node {
     void next_union_copy();
     void union_copied(Op& op);
     bool has_union_target() const;
+    static bool union_goes_to(const Op& op, const Peer& peer);
     void end_union_copies();
     void on_examine(const Message& message);
     void on_examined(const Message& message);
@@ -356,6 +359,7 @@ class Node {
     void give_up_changes();
     void read_failed(Op& op, const Error& error);
     void fetch(Op& op);
+    void unreadable(Op& op);
     bool may_get_a_source(const Op& op) const;
     void on_fetched(const Message& message);
     void rewrite_done(Op& op, const Result<void>& result);
@@ -363,6 +367,7 @@ class Node {
     void retry_full();
     void repair(Op& op);
     void repair_read(Op& op);
+    void repair_from(Op& op, IdList ids);
     void repair_write(Op& op);
     void repair_done(Op& op);
 
@@ -408,11 +413,11 @@ class Node {
     // R4.
     std::optional<Proposal> proposal_;
     bool proposal_sent_ = false;
-    bool loss_proposal_ = false;  // R9: made in this boot
-    bool loss_takeover_ =
-        false;  // and authorized: members that restarted too count, their regions are copied
-    bool came_late_ = false;  // another's proposal came before this node's
-    bool resolving_ = false;  // the pending proposal found at the start is being sent again
+    bool proposal_waits_ = false;  // to be stored, until another store has ended
+    bool loss_takeover_ = false;   // R9: a loss number of this boot was authorized: members that
+                                   // restarted too count, their regions are copied
+    bool came_late_ = false;       // another's proposal came before this node's
+    bool resolving_ = false;       // the pending proposal found at the start is being sent again
     std::optional<Proposal> pending_;  // found at the start
     std::uint64_t authority_failures_ = 0;
     bool asking_ = false;

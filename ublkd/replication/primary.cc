@@ -164,7 +164,8 @@ void Node::issue(Op& op) {
     if (op.copy == Copy::kAsked) touch(op);
     if (is_change(op.kind) && op.copy == Copy::kNone && !op.mark_only) {
         touch(op);
-        if (!faults::rule_off("rule.noted_first")) ids_->note_perhaps(op.id, op.range, op.pieces);
+        if (!faults::rule_off("rule.noted_first"))
+            ids_->note_perhaps(op.id, op.change, op.range, op.pieces);
     }
     issue_own(op);
     const bool sends = op.copy == Copy::kNone && (is_change(op.kind) || op.kind == OpKind::kFlush);
@@ -205,7 +206,8 @@ bool Node::wants(const Op& op, const Peer& peer) const {
     if (!peer.ready || peer.failed) return false;
     const Ack& ack = op.acks[static_cast<std::size_t>(&peer - peers_.data())];
     if (ack.number == number_ && (ack.sent || ack.done)) return false;
-    if (op.copy == Copy::kUnion || op.copy == Copy::kAsked) return peer.member && op.own_done;
+    if (op.copy == Copy::kUnion) return union_goes_to(op, peer) && op.own_done;
+    if (op.copy == Copy::kAsked) return peer.member && op.own_done;
     if (op.copy == Copy::kJoin) return peer.joining && op.own_done;
     if (op.kind == OpKind::kFlush) return true;
     // A write without a private copy began when there was nobody else; a copy waits for its lock.
@@ -230,14 +232,18 @@ void Node::replicate(Op& op, Peer& peer) {
     message.range = op.range;
     message.id = op.id;
     if (message.kind == OpKind::kWrite) message.data = payload(op);
-    if (is_change(op.kind) && op.change != op.range) message.ids = noted_after(op);
+    if (op.copy == Copy::kUnion) {
+        message.ids = std::make_shared<const IdList>(ids_->about(op.range));
+    } else if (is_change(op.kind) && op.change != op.range) {
+        message.ids = noted_after(op);
+    }
     effects_->send(message);
 }
 
 /// What is noted of the change when this piece is applied.
 std::shared_ptr<const IdList> Node::noted_after(const Op& op) {
     IdList noted;
-    for (const Range& piece : op.pieces) noted.push_back({op.id, false, piece});
+    for (const Range& piece : op.pieces) noted.push_back({op.id, false, op.change, piece});
     if (noted.empty()) noted.push_back({op.id, true, op.change});
     return std::make_shared<const IdList>(std::move(noted));
 }
@@ -266,19 +272,18 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         }
         if (op.repair_writing) {
             op.own_done = true;
+            if (!faults::rule_off("rule.ids_agree")) ids_->copied(op.range, *op.ids);
             repair_done(op);
         } else {
-            repair_write(op);
+            repair_from(op, ids_->about(op.range));
         }
         return;
     }
     if (!result) {
-        if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
+        if ((op.kind == OpKind::kRead && op.copy == Copy::kNone) || op.copy == Copy::kUnion) {
             read_failed(op, result.error());
         } else if (op.copy == Copy::kJoin) {
             abort_join(source_failed(result.error()));  // the volume goes on as it is
-        } else if (op.copy == Copy::kUnion && !has_union_target()) {
-            union_copied(op);
         } else if (op.copy == Copy::kAsked) {
             op.failed = true;
             op.error = result.error();
@@ -303,7 +308,8 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         if (op.pieces.empty()) {
             ids_->note_applied(op.id, op.change);
         } else {
-            ids_->note_perhaps(op.id, op.pieces.front(), std::span(op.pieces).subspan(1));
+            ids_->note_perhaps(op.id, op.change, op.pieces.front(),
+                               std::span(op.pieces).subspan(1));
         }
         faults::hit("repl.own_applied");
     }

@@ -101,6 +101,8 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
     // Another one came meanwhile.
     if (adopting_ && storing_ == Storing::kNothing && (role_ == Role::kServing || quiet()))
         drained();
+    if (std::exchange(proposal_waits_, false) && proposal_ && storing_ == Storing::kNothing)
+        store(Storing::kPending);
     reconsider();
     run();
 }
@@ -187,10 +189,12 @@ void Node::propose(Membership next) {
         if (peer.replica && proposal_->next.has(peer.replica)) peer.needed = true;
     }
     // A primary whose disk failed can't store it; it never acknowledges again either.
-    if (self_failed_ || storing_ != Storing::kNothing || faults::rule_off("rule.pending_first")) {
+    if (self_failed_ || faults::rule_off("rule.pending_first")) {
         send_proposal();
-    } else {
+    } else if (storing_ == Storing::kNothing) {
         store(Storing::kPending);
+    } else {
+        proposal_waits_ = true;  // on_stored() goes on
     }
 }
 
@@ -233,7 +237,7 @@ void Node::on_outcome(Result<Verdict> verdict, const Membership* current) {
     if (std::exchange(resolving_, false)) {
         begin(next, missing);
     } else {
-        if (ours && std::exchange(loss_proposal_, false)) loss_takeover_ = true;
+        loss_takeover_ = loss_takeover_ || (ours && next.loss_count > record_->loss_count);
         came_late_ = !ours;
         adopt(next);
     }
@@ -277,13 +281,21 @@ void Node::on_current(Result<const Membership*> current) {
 /// peer with the record.
 void Node::adopt(const Membership& record) {
     if (record.number <= number_ || (adopting_ && adopting_->number >= record.number)) return;
+    const bool primary_here = record.primary == config_.self.replica;
     proposal_.reset();
     adopting_ = record;
     if (adopt_request_) {  // under a number that is over before it was stored
         refuse(*adopt_request_, MessageType::kAdopted);
         adopt_request_.reset();
     }
-    const bool primary_here = record.primary == config_.self.replica;
+    if (primary_here && !in_sync_ && !loss_takeover_ && !faults::rule_off("rule.boot_check")) {
+        // R9: a handover of the boot before, which came late.
+        record_ = std::move(*adopting_);
+        adopting_.reset();
+        number_ = record_->number;
+        probe();
+        return;
+    }
     if (!primary_here && (role_ == Role::kServing || role_ == Role::kPreparing)) leave_primary();
     if (!record.has(config_.self.replica)) {
         role_ = Role::kOut;
@@ -353,9 +365,7 @@ void Node::record_stored() {
         if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary)) {
             propose_handover();  // another's proposal came first, and names a primary that is gone
         } else if (tells) {
-            Message message = message_to(record_->primary, MessageType::kAdopt);
-            message.record = std::make_shared<const Membership>(*record_);
-            effects_->send(message);
+            tell_members();
         }
         return;
     }
@@ -384,6 +394,18 @@ void Node::record_stored() {
     ops_.for_each([&](Op& op) { settle(op); });
     end_union_copies();
     reconsider();
+}
+
+/// The primary; where it is gone all other members: one of them goes on in its place.
+void Node::tell_members() {
+    const bool gone = is_missing(record_->primary);
+    for (const Member& member : record_->members) {
+        if (member.replica == config_.self.replica || is_missing(member.replica)) continue;
+        if (!gone && member.replica != record_->primary) continue;
+        Message message = message_to(member.replica, MessageType::kAdopt);
+        message.record = std::make_shared<const Membership>(*record_);
+        effects_->send(message);
+    }
 }
 
 void Node::set_peers() {

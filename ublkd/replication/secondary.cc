@@ -14,7 +14,7 @@ namespace {
 std::vector<Range> pieces_of(const IdList& noted) {
     std::vector<Range> pieces;
     for (const NotedId& piece : noted) {
-        if (!piece.applied) pieces.push_back(piece.range);
+        if (!piece.applied) pieces.push_back(piece.piece);
     }
     return pieces;
 }
@@ -43,11 +43,13 @@ void Node::on_replicate(const Message& message) {
         return;
     }
     if (copy) {
-        ids_->erase(message.id);
+        if (message.ids && in_sync_ && !faults::rule_off("rule.ids_agree"))
+            ids_->may_be_copied(message.range, *message.ids);
     } else if (is_change(message.kind) && !faults::rule_off("rule.noted_first")) {
         const std::vector<Range> more =
             message.ids ? pieces_of(*message.ids) : std::vector<Range>{};
-        ids_->note_perhaps(message.id, message.range, more);
+        const Range& change = message.ids ? message.ids->front().change : message.range;
+        ids_->note_perhaps(message.id, change, message.range, more);
     }
     Apply& apply = applies_.make();
     apply.request = message;
@@ -95,7 +97,11 @@ void Node::on_adopt(const Message& message) {
     if (record.primary == config_.self.replica) {
         // The former primary hands over.
         const bool known = role_ == Role::kServing || role_ == Role::kPreparing;
-        if (!known && record.number > number_ && in_sync_) adopt(record);
+        if (!known) adopt(record);
+        return;
+    }
+    if (is_missing(record.primary) && in_sync_ && record.has(config_.self.replica)) {
+        adopt(record);  // a former primary says so: one of the members goes on
         return;
     }
     if (message.from != record.primary || (!record.has(config_.self.replica) && !message.joining))
@@ -113,7 +119,6 @@ void Node::on_adopt(const Message& message) {
 void Node::answer_adopt(bool joined) {
     const Message request = std::move(*adopt_request_);
     adopt_request_.reset();
-    // R8: this member's content may be the new primary's or its own, until that is copied over it.
     if (request.takeover && request.ids && !faults::rule_off("rule.ids_agree"))
         ids_->agree(*request.ids);
     Message answer;
@@ -152,10 +157,11 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
                 ids_->overwritten(request.range, request.id);
                 if (!request.ids || request.ids->front().applied) {
                     ids_->note_applied(request.id,
-                                       request.ids ? request.ids->front().range : request.range);
+                                       request.ids ? request.ids->front().change : request.range);
                 } else {
                     const std::vector<Range> left = pieces_of(*request.ids);
-                    ids_->note_perhaps(request.id, left.front(), std::span(left).subspan(1));
+                    ids_->note_perhaps(request.id, request.ids->front().change, left.front(),
+                                       std::span(left).subspan(1));
                 }
             }
             faults::hit("repl.applied");
@@ -167,6 +173,9 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
                 effects_->acquire_buffer(apply.token, request.range.length_bytes);
                 break;
             }
+            if (request.ids && in_sync_ && !faults::rule_off("rule.ids_agree"))
+                ids_->copied(request.range, *request.ids);
+            ids_->erase(request.id);
             apply_done(
                 apply, result,
                 apply.step == 0 ? 0 : crc32c(apply.buffer.bytes.first(request.range.length_bytes)));
@@ -188,6 +197,8 @@ void Node::apply_done(Apply& apply, const Result<void>& result, std::uint64_t va
     answer.value = value;
     answer.failed = !result;
     if (!result) answer.error = result.error();
+    if (apply.request.type == MessageType::kFetch && apply.request.check)
+        answer.ids = std::make_shared<const IdList>(ids_->about(apply.request.range));
     MessageType type = MessageType::kReplicated;
     if (apply.request.type == MessageType::kCopy) type = MessageType::kCopied;
     if (apply.request.type == MessageType::kFetch) type = MessageType::kFetched;

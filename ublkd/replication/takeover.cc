@@ -128,13 +128,15 @@ void Node::probe() {
     for (const Member& member : record_->members) {
         if (member.replica == config_.self.replica || is_missing(member.replica)) continue;
         ++probes_open_;
-        effects_->send(message_to(member.replica, MessageType::kProbe));
+        Message message = message_to(member.replica, MessageType::kProbe);
+        message.token = number_;
+        effects_->send(message);
     }
     if (probes_open_ == 0) decide_after_probe();
 }
 
 void Node::on_probed(const Message& message) {
-    if (role_ != Role::kProbing || probes_open_ == 0) return;
+    if (role_ != Role::kProbing || probes_open_ == 0 || message.token != number_) return;
     if (message.in_sync) probed_in_sync_.push_back(message.from);
     if (--probes_open_ == 0) decide_after_probe();
 }
@@ -152,7 +154,6 @@ void Node::decide_after_probe() {
     Membership next = *record_;
     ++next.number;
     ++next.loss_count;
-    loss_proposal_ = true;
     propose(std::move(next));
 }
 

@@ -126,7 +126,7 @@ TEST(AppliedIdsTest, WhatIsWrittenOverAPieceIsNoneOfItAnyMore) {
     auto table = std::make_unique<AppliedIds::Table>();
     {
         AppliedIds before(table.get());
-        before.note_perhaps({1, 7}, {1024, 4096});
+        before.note_perhaps({1, 7}, {1024, 4096}, {1024, 4096});
         before.overwritten({0, 2048}, kLater);  // that change began before this one was interrupted
     }
     AppliedIds ids(table.get());  // the next process
@@ -152,44 +152,79 @@ TEST(AppliedIdsTest, WhatIsWrittenAgainIsOfItsPlaceInTheOrder) {
     auto table = std::make_unique<AppliedIds::Table>();
     {
         AppliedIds before(table.get());
-        before.note_perhaps({1, 7}, {0, 1024});
-        before.note_perhaps({2, 3}, {512, 1024});  // over a part of it, and interrupted as well
+        before.note_perhaps({1, 7}, {0, 1024}, {0, 1024});
+        before.note_perhaps({2, 3}, {512, 1024},
+                            {512, 1024});  // over a part of it, and interrupted as well
     }
     AppliedIds ids(table.get());
-    ids.note_perhaps({1, 7}, {0, 1024});
+    ids.note_perhaps({1, 7}, {0, 1024}, {0, 1024});
     ids.overwritten({0, 1024}, {1, 7});
     EXPECT_TRUE(ids.applied({1, 7}));
     EXPECT_EQ(ids.pieces({2, 3}), (Pieces{{512, 1024}}));
 }
 
-TEST(AppliedIdsTest, WhatNotBothHaveAppliedIsPerhapsApplied) {
+TEST(AppliedIdsTest, WhatIsSaidOfARangeGoesWithItsContent) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
-    ids.note_applied({1, 1}, {0, 512});
-    ids.note_applied({1, 2}, {512, 512});
-    ids.note_perhaps({1, 4}, {2048, 512});
-    ids.agree({{{1, 2}, true, {512, 512}},
-               {{1, 3}, true, {1024, 512}},
-               {{1, 4}, true, {2048, 1024}},
-               {{1, 5}, false, {4096, 512}},
-               {{1, 5}, false, {8192, 512}}});
-    EXPECT_EQ(ids.pieces({1, 1}), (Pieces{{0, 512}}));
+    ids.note_applied({1, 1}, {0, 1024});
+    ids.note_applied({1, 2}, {1024, 1024});
+    ids.note_perhaps({1, 3}, {0, 4096}, {0, 4096});
+    ids.note_applied({1, 5}, {8192, 512});
+    ids.take_stock();
+    const IdList there{{{1, 2}, true, {1024, 1024}},
+                       {{1, 3}, false, {0, 4096}, {1024, 512}},
+                       {{1, 3}, false, {0, 4096}, {3072, 1024}},
+                       {{1, 4}, true, {0, 512}},
+                       {{1, 6}, false, {512, 2048}, {512, 512}}};
+    ids.may_be_copied({0, 2048}, there);  // now either content may be here
+    EXPECT_EQ(ids.pieces({1, 1}), (Pieces{{0, 1024}}));
     EXPECT_TRUE(ids.applied({1, 2}));
-    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{{1024, 512}}));
-    EXPECT_EQ(ids.pieces({1, 4}), (Pieces{{2048, 512}}));
-    EXPECT_EQ(ids.pieces({1, 5}), (Pieces{{4096, 512}, {8192, 512}}));
+    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{{0, 4096}}));
+    EXPECT_EQ(ids.pieces({1, 4}), (Pieces{{0, 512}}));
+    EXPECT_EQ(ids.pieces({1, 6}), (Pieces{{512, 2048}}));
+    ids.copied({0, 2048}, there);
+    EXPECT_EQ(ids.pieces({1, 1}), (Pieces{{0, 1024}}));  // nothing of it is in what was copied
+    EXPECT_TRUE(ids.applied({1, 2}));
+    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{{1024, 512}, {2048, 2048}}));
+    EXPECT_TRUE(ids.applied({1, 4}));
+    EXPECT_EQ(ids.pieces({1, 6}), (Pieces{{512, 512}, {2048, 512}}));
+    ids.may_be_copied({2048, 2048}, there);
+    ids.copied({2048, 2048}, there);
+    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{{1024, 512}, {3072, 1024}}));
+    EXPECT_EQ(ids.pieces({1, 6}), (Pieces{{512, 512}}));
+    EXPECT_TRUE(ids.applied({1, 5}));
     ids.overwritten({0, 1024}, kLater);
     EXPECT_TRUE(ids.applied({1, 1}));
+    EXPECT_TRUE(ids.applied({1, 6}));
+    EXPECT_EQ(ids.about({8192, 1}).size(), 1U);
+}
+
+TEST(AppliedIdsTest, WhoTakesOverSaysInWhichOrderTheyWereNoted) {
+    auto table = std::make_unique<AppliedIds::Table>();
+    AppliedIds ids(table.get());
+    constexpr Range kAll{0, 1024};
+    for (const std::uint64_t sequence : {4U, 1U, 2U}) ids.note_perhaps({1, sequence}, kAll, kAll);
+    ids.agree({{{1, 1}, false, kAll, kAll},
+               {{1, 3}, false, kAll, {512, 512}},
+               {{1, 2}, false, kAll, kAll}});
+    const IdList list = ids.list();
+    ASSERT_EQ(list.size(), 4U);
+    const std::uint64_t expected[] = {1, 3, 2, 4};
+    for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(list[i].id.sequence, expected[i]) << i;
+    EXPECT_EQ(ids.pieces({1, 3}), (Pieces{kAll}));  // nothing of it is here
+    ids.overwritten(kAll, {1, 3});
+    EXPECT_TRUE(ids.applied({1, 1}));
+    EXPECT_EQ(ids.pieces({1, 2}), (Pieces{kAll}));
 }
 
 TEST(AppliedIdsTest, WhoJoinsKnowsWhatWasCopiedToIt) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
     ids.note_applied({1, 3}, {1024, 512});
-    ids.note_perhaps({1, 4}, {2048, 512});  // under way
+    ids.note_perhaps({1, 4}, {2048, 512}, {2048, 512});  // under way
     ids.join({{{1, 1}, true, {0, 512}},
-              {{1, 2}, false, {4096, 512}},
-              {{1, 2}, false, {8192, 512}},
+              {{1, 2}, false, {4096, 8192}, {4096, 512}},
+              {{1, 2}, false, {4096, 8192}, {8192, 512}},
               {{1, 3}, true, {1024, 512}},
               {{1, 4}, true, {2048, 512}}});
     EXPECT_TRUE(ids.applied({1, 1}));
@@ -202,7 +237,8 @@ TEST(AppliedIdsTest, OlderSequenceDoesNotTakeTheNewerOnesPlace) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
     ids.note_applied({1, 1 + AppliedIds::kWindow}, kSomewhere);
-    ids.agree({{{1, 1}, true, kSomewhere}, {{1, 1 + AppliedIds::kWindow}, true, kSomewhere}});
+    ids.copied(kSomewhere, {{{1, 1}, false, kSomewhere, kSomewhere},
+                            {{1, 1 + AppliedIds::kWindow}, true, kSomewhere}});
     EXPECT_TRUE(ids.applied({1, 1 + AppliedIds::kWindow}));
     EXPECT_EQ(ids.pieces({1, 1}), std::nullopt);
 }

@@ -138,14 +138,14 @@ TEST(NodePair, R7_UnreadableRegionIsServedWhenNobodyIsLeftToCopyItTo) {
     EXPECT_TRUE(pair.first.node.add({ReplicaId(3), HostId(1), PoolId(3)}));
 }
 
-/// Its copy can't be read, then its heir is lost before it could hand over: nobody is left, and
+/// This node's disk fails, then its heir is lost before it could hand over: nobody is left, and
 /// what waits for the copy gets an error, as the rest does.
 TEST(NodePair, R7_NothingWaitsForACopyThatNobodyCanMake) {
     Copying pair;
     const Membership next = record_of(2, 1);
     pair.first.node.on_current(&next);
     for (const std::uint64_t token : std::exchange(pair.first.stores, {}))
-        pair.first.node.on_stored(token, {});
+        pair.first.node.on_stored(token, fail(Errc::kIo, "the disk"));
     pair.first.read_error = kUnreadable;
     pair.first.complete();
     ASSERT_TRUE(pair.first.node.self_failed());
@@ -265,6 +265,62 @@ TEST(NodePair, R14_UnreadableRangeIsHandedToTheMemberThatTookOver) {
     ASSERT_NE(answer->record, nullptr);
     EXPECT_EQ(answer->record->primary, ReplicaId(2));
     EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+/// A region that is to be copied before it is served has a sector that the primary can't read: what
+/// another member has of it is as good. The primary keeps its place.
+TEST(NodePair, R14_UnreadableRegionIsCopiedFromAnotherMember) {
+    for (const bool rewritten : {true, false}) {
+        Copying pair;
+        fill(pair.second, 7);
+        pair.first.read_error = kUnreadable;
+        if (!rewritten) pair.first.write_error = kUnreadable;
+        while (pair.first.disks.empty() || pair.first.disks.back().kind != OpKind::kWrite) {
+            for (const auto& [token, bytes] : std::exchange(pair.first.buffers, {}))
+                pair.first.node.on_buffer(token, {.bytes = *bytes, .handle = 0});
+            for (const DiskRequest& request : std::exchange(pair.first.disks, {}))
+                pair.first.node.on_disk(request.token, pair.first.carry_out(request));
+            for (const Message& message : std::exchange(pair.first.sent, {}))
+                pair.second.node.on_message(message);
+            pair.second.complete();
+            for (const Message& message : std::exchange(pair.second.sent, {}))
+                pair.first.node.on_message(message);
+        }
+        pair.first.read_error.reset();
+        pair.exchange();
+        EXPECT_EQ(pair.first.node.self_failed().has_value(), !rewritten);
+        ASSERT_EQ(pair.first.proposals.size(), rewritten ? 0U : 1U);
+        if (!rewritten) {  // its disk has failed
+            EXPECT_EQ(pair.first.proposals[0].next.primary, ReplicaId(2));
+            continue;
+        }
+        EXPECT_TRUE(all_are(pair.first.content, 7));
+        EXPECT_TRUE(all_are(pair.second.content, 7));
+        ASSERT_EQ(pair.to_client.size(), 1U);
+        EXPECT_FALSE(pair.to_client[0].failed);
+        EXPECT_TRUE(all_are(pair.memory, 7));
+        EXPECT_EQ(pair.first.node.regions_to_copy(), 0U);
+    }
+}
+
+/// Nobody can read it: the others, which can't be made equal, leave, and it fails for those alone
+/// who ask for it. A handover could make a replica primary whose disk is dead.
+TEST(NodePair, R14_RegionThatNobodyCanReadMakesTheOthersLeave) {
+    Copying pair;
+    pair.first.read_error = kUnreadable;
+    pair.second.read_error = kUnreadable;
+    pair.exchange();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership alone = pair.first.proposals[0].next;
+    EXPECT_EQ(alone.primary, ReplicaId(1));
+    EXPECT_EQ(alone.members.size(), 1U);
+    EXPECT_FALSE(pair.first.node.self_failed());
+    pair.first.node.on_outcome(Verdict::kAuthorized, &alone);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_EQ(pair.to_client[0].error.code, Errc::kIo);
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+    EXPECT_EQ(pair.first.node.role(), Role::kServing);
 }
 
 TEST(NodePair, R14_RangeThatNobodyCanReadFails) {

@@ -102,14 +102,14 @@ TEST(NodePair, R2_WriteIsAnsweredWhenTheOtherMemberHasItToo) {
 }
 
 /// The first member's record of number 2, of which it stays the primary, for the second.
-Message number_two() {
+Message number_two(const Membership& record = record_of(2, 1)) {
     Message adopt;
     adopt.type = MessageType::kAdopt;
     adopt.volume = VolumeId(1);
     adopt.from = ReplicaId(1);
     adopt.to = ReplicaId(2);
     adopt.number = 2;
-    adopt.record = std::make_shared<const Membership>(record_of(2, 1));
+    adopt.record = std::make_shared<const Membership>(record);
     return adopt;
 }
 
@@ -391,6 +391,85 @@ TEST(NodeJoining, R2_ReadThatWaitsForAReplicaThatIsGivenUpIsAnswered) {
     ASSERT_EQ(pair.to_client.size(), 1U);
     EXPECT_EQ(pair.to_client[0].type, MessageType::kAnswer);
     EXPECT_FALSE(pair.to_client[0].failed);
+}
+
+/// A handover that was proposed before a power cut and authorized after it: who is primary by it
+/// has lost its unflushed writes too, and goes on under a loss number.
+TEST(NodePair, R9_PrimaryOfALateHandoverThatRestartedServesUnderALossNumberAlone) {
+    for (const bool rule : {true, false}) {
+        for (const bool told : {true, false}) {
+            if (!rule) {
+                ASSERT_TRUE(faults::arm("rule.boot_check=off"));
+            }
+            Fake second(2);
+            second.found.record = record_of(1, 1);
+            second.node.start(second.found);
+            second.node.begin(record_of(1, 1), {});
+            Membership late = record_of(2, 2);
+            late.members.erase(late.members.begin());
+            if (told) {
+                second.node.on_message(number_two(late));
+            } else {
+                second.node.on_current(&late);
+            }
+            second.complete();
+            faults::disarm_all();
+            EXPECT_EQ(second.node.role(), rule ? Role::kProbing : Role::kServing);
+            ASSERT_EQ(second.proposals.size(), rule ? 1U : 0U);
+            if (!rule) continue;
+            EXPECT_EQ(second.proposals[0].next.loss_count, 1U);
+            EXPECT_TRUE(second.pending_stored);
+            const Membership next = second.proposals[0].next;
+            second.node.on_outcome(Verdict::kAuthorized, &next);
+            second.complete();
+            EXPECT_EQ(second.node.role(), Role::kServing);
+            EXPECT_TRUE(second.node.in_sync());
+        }
+    }
+}
+
+/// Three members; the primary's proposal comes second to one of before, by which a replica is
+/// primary that can't be opened any more: the third one is told, and takes its place.
+TEST(NodeThree, R4_RecordWhosePrimaryIsGoneIsToldToTheOthers) {
+    Membership record = record_of(1, 1);
+    record.members.push_back({ReplicaId(3), HostId(1), PoolId(3)});
+    Fake first(1), third(3);
+    for (Fake* const fake : {&first, &third}) {
+        fake->found.record = record;
+        fake->found.in_sync = true;
+        fake->node.start(fake->found);
+        fake->node.begin(record, {ReplicaId(2)});
+    }
+    const auto exchange = [&] {
+        for (bool more = true; more;) {
+            more = false;
+            for (Fake* const from : {&first, &third}) {
+                from->complete();
+                for (const Message& message : std::exchange(from->sent, {})) {
+                    more = true;
+                    EXPECT_NE(message.to, ReplicaId(2));
+                    (message.to == ReplicaId(1) ? first : third).node.on_message(message);
+                }
+            }
+        }
+    };
+    exchange();
+    ASSERT_EQ(first.proposals.size(), 1U);  // without the second
+    Membership late = record;
+    late.number = 2;
+    late.primary = ReplicaId(2);
+    late.members.erase(late.members.begin());
+    first.node.on_outcome(Verdict::kDeclined, &late);
+    exchange();
+    EXPECT_EQ(first.node.role(), Role::kOut);
+    ASSERT_EQ(third.proposals.size(), 1U);  // it was never told, and nobody served
+    const Membership next = third.proposals[0].next;
+    EXPECT_EQ(next.number, 3U);
+    EXPECT_EQ(next.primary, ReplicaId(3));
+    EXPECT_EQ(next.members.size(), 1U);
+    third.node.on_outcome(Verdict::kAuthorized, &next);
+    exchange();
+    EXPECT_EQ(third.node.role(), Role::kServing);
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST(NodeRetry, R8_ChangeThatWasCopiedOverIsAppliedAgain) {
 /// the other one takes over with the change in its content.
 TEST(NodeRetry, R8_ChangeThatWasNotCopiedOverYetIsNotAppliedOverALaterOne) {
     Pair pair([](Pair& left) { applied_on(left.second); });
-    pair.first.read_error = Error{Errc::kIo};
+    pair.first.read_error = pair.first.write_error = Error{Errc::kIo};
     pair.exchange();
     ASSERT_EQ(pair.second.content[0], kRetried);
     ASSERT_EQ(pair.first.proposals.size(), 1U);
@@ -99,6 +99,89 @@ TEST(NodeRetry, R8_ChangeThatWasNotCopiedOverYetIsNotAppliedOverALaterOne) {
     EXPECT_EQ(pair.second.content[0], kRetried);
     EXPECT_EQ(pair.second.content[1024], kLater);
     EXPECT_EQ(pair.second.content[2048], kRetried);
+}
+
+/// The change was interrupted, and so was a later one, which the primary's disk alone has: there
+/// nothing is left to be written of the first one where the second one lies.
+void overwritten_on_the_first(Pair& left) {
+    constexpr RequestId kSecond{6, 9};
+    constexpr Range kOver{1024, 1024};
+    for (Fake* const fake : {&left.first, &left.second})
+        fake->ids.note_perhaps(kChange, kRange, kRange);
+    left.first.ids.take_stock();
+    left.first.ids.note_perhaps(kSecond, kOver, kOver);
+    std::fill_n(left.first.content.begin() + kOver.offset_bytes, kOver.length_bytes, kLater);
+    left.first.ids.overwritten(kOver, kSecond);
+    left.first.ids.note_applied(kSecond, kOver);
+    left.first.active = {0};
+}
+
+/// The primary's disk fails before its content was copied: on the other one the change is retried
+/// whole, since nothing was written over it there.
+TEST(NodeRetry, R8_WhatWasWrittenOverElsewhereIsWrittenWhereItWasNot) {
+    Pair pair(overwritten_on_the_first);
+    pair.first.read_error = pair.first.write_error = Error{Errc::kIo};
+    pair.exchange();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership next = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &next);
+    pair.exchange();
+    ASSERT_EQ(pair.second.node.role(), Role::kServing);
+    std::vector<std::byte> payload;
+    pair.second.node.on_message(change(kChange, 2, 2, kRange, payload, kRetried));
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    for (const std::size_t at : {0U, 1024U, 2048U})
+        EXPECT_EQ(pair.second.content[at], kRetried) << at;
+}
+
+/// It was copied, and may have been read there since: the retry leaves it.
+TEST(NodeRetry, R8_WhatWasWrittenOverElsewhereStaysWhereItWasCopied) {
+    for (const bool rule : {true, false}) {
+        Pair pair(overwritten_on_the_first);
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.ids_agree=off"));
+        }
+        pair.exchange();
+        ASSERT_EQ(pair.second.content[1024], kLater);
+        pair.replace_first();
+        std::vector<std::byte> payload;
+        pair.second.node.on_message(change(kChange, 2, 2, kRange, payload, kRetried));
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), 1U);
+        EXPECT_EQ(pair.second.content[0], kRetried);
+        EXPECT_EQ(pair.second.content[1024], rule ? kLater : kRetried);
+        EXPECT_EQ(pair.second.content[2048], kRetried);
+    }
+}
+
+/// Both changes are on the primary's disk, the second one over the first one; the other member
+/// knows the first one as perhaps applied. The second one comes again: the other member is only
+/// told.
+TEST(NodeRetry, R8_WhoIsToldOfAChangeKeepsNothingOfWhatItWroteOver) {
+    for (const bool rule : {true, false}) {
+        Pair pair([](Pair& left) {
+            for (Fake* const fake : {&left.first, &left.second})
+                std::fill_n(fake->content.begin(), kRange.length_bytes, kRetried);
+            std::fill_n(left.first.content.begin(), kRange.length_bytes, kLater);
+            left.first.ids.note_applied(kChange, kRange);
+            left.first.ids.note_applied({6, 1}, kRange);
+            left.second.ids.note_perhaps(kChange, kRange, kRange);
+            left.first.active = {0};
+        });
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.ids_agree=off"));
+        }
+        pair.exchange();
+        std::vector<std::byte> payload;
+        pair.first.node.on_message(change({6, 1}, 1, 1, kRange, payload, kLater));
+        pair.exchange();
+        pair.replace_first();
+        pair.second.node.on_message(change(kChange, 2, 2, kRange, payload, kRetried));
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), 2U);
+        EXPECT_EQ(pair.second.content[0], rule ? kLater : kRetried);
+    }
 }
 
 /// The process dies when the disk has the change and before it was told so: the next one finds it
