@@ -74,7 +74,11 @@ bool read(int count, char** words, Arguments& arguments) {
             arguments.options.requests_max = number(value);
             one = true;
         } else if (word == "--off") {
+#ifdef UBLKD_FAULTS
             if (!ublkd::faults::arm(std::string(value) + "=off")) return false;
+#else
+            return false;  // rules have no switches here
+#endif
         } else {
             return false;
         }
