@@ -100,4 +100,21 @@ RETRIES = [
     off("retries", R_DURABLE, "RESENT", "R8, R9: they end, and it is not enough that each client has sent again"),
 ]
 
-SEARCHES = MEMBERSHIP + RETRIES
+D_TWO = "MEMBERS=2 NUMBERS=4 DEATHS=1"
+D_CUT = "MEMBERS=2 NUMBERS=3 CUTS=1"
+D_THREE = "MEMBERS=3 NUMBERS=2"
+
+DETACH = [
+    clean("detach", D_TWO),
+    clean("detach", D_CUT),
+    clean("detach", D_THREE),
+    off("detach", D_TWO, "NO_TOKENS", "R15: a primary takes nothing of an attachment that is not in its record"),
+    off("detach", D_TWO, "NO_STORED", "R15: done when the member that will serve has stored the record"),
+    off("detach", D_TWO, "NO_RECORD_STORED", "R15: stored durably"),
+    off("detach", D_TWO, "NO_DRAIN", "R15: and has drained that attachment's writes"),
+    off("detach", D_TWO, "NO_SUCCESSOR_TOKEN", "R15: the successor is served under a record that has it", needed=False),
+    off("detach", D_TWO, "NO_WAIT", "R15: with a sole member out of reach it waits"),
+    off("detach", D_TWO, "NO_CONFIRM", "R2: a read is confirmed by all"),
+]
+
+SEARCHES = MEMBERSHIP + RETRIES + DETACH
