@@ -12,7 +12,7 @@ namespace {
 using api::Json;
 using namespace std::chrono_literals;
 
-std::string path_of(const std::string& volume) { return "/v1/volumes/" + percent_encoded(volume); }
+std::string attachment_path(const std::string& volume) { return "/v1/volumes/" + percent_encoded(volume); }
 
 Outcome<Json> attach_body(const Context& context) {
     Json body = Json::object();
@@ -53,7 +53,7 @@ Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
     const std::string volume = context.positional("VOLUME");
     CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "attach " + volume, path_of(volume) + "/attach", body,
+                   call_and_tell(context, "attach " + volume, attachment_path(volume) + "/attach", body,
                                  timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet()) {
@@ -76,7 +76,7 @@ Outcome<int> detach_one(Context& context, const std::string& volume, const std::
     if (context.has("force")) body.set("Force", true);
     if (context.has("dry-run")) body.set("DryRun", true);
     CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "detach " + volume, path_of(volume) + "/detach", body,
+                   call_and_tell(context, "detach " + volume, attachment_path(volume) + "/detach", body,
                                  timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet())
@@ -115,7 +115,7 @@ Outcome<int> detach(Context& context) {
     return result;
 }
 
-Outcome<int> list(Context& context) {
+Outcome<int> list_attachments(Context& context) {
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/attachments"));
     return context.print_list(attachment_view(), answer);
 }
@@ -186,7 +186,7 @@ std::vector<Command> attachment_commands() {
              {},
              {},
              "ebs-cli attachment list -o wide",
-             list,
+             list_attachments,
              list_of(attachment_view)}};
 }
 

@@ -10,7 +10,7 @@ namespace {
 
 using api::Json;
 
-std::string path_of(const std::string& instance) {
+std::string instance_path(const std::string& instance) {
     return "/v1/instances/" + percent_encoded(instance);
 }
 
@@ -25,21 +25,21 @@ Outcome<int> create(Context& context) {
     return 0;
 }
 
-Outcome<int> list(Context& context) {
+Outcome<int> list_instances(Context& context) {
     CLI_TRY_ASSIGN(const auto answer, context.fetch_list("/v1/instances", "Instances",
                                                          context.positionals("INSTANCE")));
     return context.print_list(instance_view(), answer);
 }
 
-Outcome<int> show(Context& context) {
+Outcome<int> show_instance(Context& context) {
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("GET", path_of(context.positional("INSTANCE"))));
+                   context.client().call("GET", instance_path(context.positional("INSTANCE"))));
     return context.print_item(instance_view(), answer);
 }
 
-Outcome<int> remove(Context& context) {
+Outcome<int> remove_instance(Context& context) {
     CLI_TRY_ASSIGN(const auto shown,
-                   context.client().call("GET", path_of(context.positional("INSTANCE"))));
+                   context.client().call("GET", instance_path(context.positional("INSTANCE"))));
     std::vector<std::string> doomed;
     for (const Json& attachment : shown["Attachments"].items()) {
         if (attachment["DeleteOnTermination"].as_bool())
@@ -50,7 +50,7 @@ Outcome<int> remove(Context& context) {
             fmt::format("Delete the instance and, with all data, {}?", fmt::join(doomed, ", "))));
     }
     const std::string id = shown["InstanceId"].as_string();
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", path_of(id)));
+    CLI_TRY_ASSIGN(const auto answer, context.client().call("DELETE", instance_path(id)));
     return context.print_done(answer, id, "deleted");
 }
 
@@ -87,7 +87,7 @@ std::vector<Command> instance_commands() {
          {{"INSTANCE", "these alone (default: all)", Names::kInstance, false, true}},
          {},
          "ebs-cli instance list",
-         list,
+         list_instances,
          list_of(instance_view)},
         {"instance show",
          "Show one instance",
@@ -95,7 +95,7 @@ std::vector<Command> instance_commands() {
          instance,
          {},
          "ebs-cli instance show web1",
-         show,
+         show_instance,
          item_of(instance_view)},
         {"instance delete",
          "Delete an instance: its volumes are detached, and deleted where they were attached so",
@@ -103,7 +103,7 @@ std::vector<Command> instance_commands() {
          instance,
          {{"--yes", "", "do not ask"}},
          "ebs-cli instance delete web1",
-         remove},
+         remove_instance},
         {"host list",
          "List hosts",
          "",

@@ -53,7 +53,7 @@ void note_pool(const Context& context, const Json& pool) {
 
 namespace {
 
-std::string path_of(const std::string& pool) { return "/v1/pools/" + percent_encoded(pool); }
+std::string pool_path(const std::string& pool) { return "/v1/pools/" + percent_encoded(pool); }
 
 /// A pool may be named by its folder; the daemon knows it by the whole path.
 std::string named(const std::string& text) {
@@ -76,24 +76,24 @@ Outcome<int> add(Context& context) {
     return 0;
 }
 
-Outcome<int> list(Context& context) {
+Outcome<int> list_pools(Context& context) {
     CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/pools"));
     return context.print_list(pool_view(), answer);
 }
 
-Outcome<int> show(Context& context) {
+Outcome<int> show_pool(Context& context) {
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("GET", path_of(named(context.positional("POOL")))));
+                   context.client().call("GET", pool_path(named(context.positional("POOL")))));
     return context.print_item(pool_view(), answer);
 }
 
-Outcome<int> remove(Context& context) {
+Outcome<int> remove_pool(Context& context) {
     CLI_TRY_ASSIGN(const auto shown,
-                   context.client().call("GET", path_of(named(context.positional("POOL")))));
+                   context.client().call("GET", pool_path(named(context.positional("POOL")))));
     const std::string id = shown["PoolId"].as_string();
     const bool dry_run = context.has("dry-run");
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("DELETE", path_of(id) + (dry_run ? "?dry_run=true" : "")));
+                   context.client().call("DELETE", pool_path(id) + (dry_run ? "?dry_run=true" : "")));
     return context.print_done(answer, id, dry_run ? "would be removed" : "removed");
 }
 
@@ -112,14 +112,14 @@ std::vector<Command> pool_commands() {
          "ebs-cli pool add /srv/disk2/ebs --domain disk2",
          add,
          item_of(pool_view)},
-        {"pool list", "List pools", "", {}, {}, "ebs-cli pool list", list, list_of(pool_view)},
+        {"pool list", "List pools", "", {}, {}, "ebs-cli pool list", list_pools, list_of(pool_view)},
         {"pool show",
          "Show one pool",
          "",
          pool,
          {},
          "ebs-cli pool show /srv/disk2/ebs",
-         show,
+         show_pool,
          item_of(pool_view)},
         {"pool remove",
          "Remove a pool without replicas, with its folder",
@@ -127,7 +127,7 @@ std::vector<Command> pool_commands() {
          pool,
          {kDryRun},
          "ebs-cli pool remove /srv/disk2/ebs",
-         remove},
+         remove_pool},
     };
 }
 

@@ -15,7 +15,7 @@ namespace {
 using api::Json;
 using namespace std::chrono_literals;
 
-std::string path_of(const std::string& volume) { return "/v1/volumes/" + percent_encoded(volume); }
+std::string volume_path(const std::string& volume) { return "/v1/volumes/" + percent_encoded(volume); }
 
 /// "vol-…  available  10 GiB  replicas 2 (a, b)"
 std::string created_line(const Json& volume) {
@@ -77,7 +77,7 @@ Outcome<int> create(Context& context) {
     return 0;
 }
 
-Outcome<int> list(Context& context) {
+Outcome<int> list_volumes(Context& context) {
     CLI_TRY_ASSIGN(const auto answer,
                    context.fetch_list("/v1/volumes", "Volumes", context.positionals("VOLUME")));
     return context.print_list(volume_view(), answer);
@@ -94,7 +94,7 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     Progress progress(context, fmt::format("{} to be {}", volume, wanted));
     for (;;) {
-        auto answer = context.client().call("GET", path_of(volume));
+        auto answer = context.client().call("GET", volume_path(volume));
         if (!answer && answer.error().exit_code == kExitNotFound && wanted == "deleted")
             return Json::object().set("VolumeId", volume).set("State", "deleted");
         if (!answer) return answer;
@@ -112,7 +112,7 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
     }
 }
 
-Outcome<int> show(Context& context) {
+Outcome<int> show_volume(Context& context) {
     const std::string volume = context.positional("VOLUME");
     for (const char* of_a_wait : {"timeout", "progress"}) {
         if (context.has(of_a_wait) && !context.has("wait"))
@@ -123,7 +123,7 @@ Outcome<int> show(Context& context) {
         CLI_TRY_ASSIGN(const auto answer, wait_for(context, volume, context.option("wait")));
         return context.print_item(volume_view(), answer);
     }
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path_of(volume)));
+    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", volume_path(volume)));
     if (context.output().format != Format::kTable || !context.for_person())
         return context.print_item(volume_view(), answer);
     OutputOptions wide = context.output();
@@ -169,7 +169,7 @@ Outcome<int> modify(Context& context) {
         return usage(
             "nothing to change: give --name, --durability, --on-full or --delete-on-termination");
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
+                   context.client().call("PATCH", volume_path(context.positional("VOLUME")), body));
     if (!context.for_person()) return context.print_item(volume_view(), answer);
     context.print(fmt::format("{}  durability {}  on-full {}\n", answer["VolumeId"].as_string(),
                               answer["Durability"].as_string(), answer["OnFull"].as_string()));
@@ -182,7 +182,7 @@ Outcome<int> modify(Context& context) {
 Outcome<int> rename(Context& context) {
     const Json body = Json::object().set("Name", context.positional("NAME"));
     CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("PATCH", path_of(context.positional("VOLUME")), body));
+                   context.client().call("PATCH", volume_path(context.positional("VOLUME")), body));
     if (!context.for_person()) return context.print_item(volume_view(), answer);
     context.print(
         fmt::format("{}  {}\n", answer["VolumeId"].as_string(), answer["Name"].as_string()));
@@ -194,16 +194,16 @@ Outcome<std::vector<std::string>> deletable(Context& context,
                                             const std::vector<std::string>& volumes) {
     std::vector<std::string> ids;
     for (const std::string& volume : volumes) {
-        CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", path_of(volume)));
+        CLI_TRY_ASSIGN(const auto shown, context.client().call("GET", volume_path(volume)));
         const std::string id = shown["VolumeId"].as_string();
         if (std::ranges::find(ids, id) != ids.end()) continue;
-        CLI_TRY(context.client().call("DELETE", path_of(volume) + "?dry_run=true"));
+        CLI_TRY(context.client().call("DELETE", volume_path(volume) + "?dry_run=true"));
         ids.push_back(id);
     }
     return ids;
 }
 
-Outcome<int> remove(Context& context) {
+Outcome<int> remove_volume(Context& context) {
     const auto volumes = context.positionals("VOLUME");
     const bool dry_run = context.has("dry-run");
     if (!dry_run) {
@@ -213,7 +213,7 @@ Outcome<int> remove(Context& context) {
     for (const std::string& id : ids) {
         Json answer = Json::object().set("Return", true);
         if (!dry_run) {
-            CLI_TRY_ASSIGN(answer, context.client().call("DELETE", path_of(id)));
+            CLI_TRY_ASSIGN(answer, context.client().call("DELETE", volume_path(id)));
         }
         (void)context.print_done(answer, id, dry_run ? "would be deleted" : "deleted");
     }
@@ -226,7 +226,7 @@ Outcome<int> verify(Context& context) {
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
     const std::string volume = context.positional("VOLUME");
     CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "volume verify " + volume, path_of(volume) + "/verify",
+                   call_and_tell(context, "volume verify " + volume, volume_path(volume) + "/verify",
                                  body, timeout, volume, look_at_verify));
     const bool equal = answer["Equal"].as_bool();
     const bool repaired = answer["RepairedBytes"].u64() > 0;
@@ -294,7 +294,7 @@ std::vector<Command> volume_commands() {
          {{"VOLUME", "these alone (default: all)", Names::kVolume, false, true}},
          {},
          "ebs-cli volume list --filter state=in-use",
-         list,
+         list_volumes,
          list_of(volume_view)},
         {"volume show",
          "Show one volume with its replicas and attachments",
@@ -306,7 +306,7 @@ std::vector<Command> volume_commands() {
           kTimeout,
           progress_option()},
          "ebs-cli volume show pg --wait ok",
-         show,
+         show_volume,
          item_of(volume_view)},
         {"volume modify",
          "Change a volume",
@@ -334,7 +334,7 @@ std::vector<Command> volume_commands() {
          {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume, true, true}},
          {kYes, kDryRun},
          "ebs-cli volume delete pg --yes",
-         remove},
+         remove_volume},
         {"volume verify",
          "Compare the members of a volume byte for byte",
          "Exit code 1 where they differ and are not repaired. The volume stays in use meanwhile.",

@@ -6,7 +6,7 @@
 namespace ublkd::history {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x5453'4864'6b6c'6275;  // "ublkdHST"
+constexpr std::uint64_t kStampMagic = 0x5453'4864'6b6c'6275;  // "ublkdHST"
 constexpr std::size_t kSequenceAt = 8;
 constexpr std::size_t kSectorAt = 16;
 constexpr std::size_t kWriterAt = 24;
@@ -24,7 +24,7 @@ std::uint64_t next(std::uint64_t& state) {
 }  // namespace
 
 void write_stamp(std::span<std::byte, kSectorBytes> into, OperationId by, std::uint64_t sector) {
-    store_le(into.data(), kMagic);
+    store_le(into.data(), kStampMagic);
     store_le(into.data() + kSequenceAt, by.sequence);
     store_le(into.data() + kSectorAt, sector);
     store_le(into.data() + kWriterAt, by.writer);
@@ -37,7 +37,7 @@ void write_stamp(std::span<std::byte, kSectorBytes> into, OperationId by, std::u
 Seen read_stamp(std::span<const std::byte, kSectorBytes> from, std::uint64_t sector) {
     if (is_all_zero(from)) return Seen{.count = 1};
     const bool whole =
-        load_le<std::uint64_t>(from.data()) == kMagic &&
+        load_le<std::uint64_t>(from.data()) == kStampMagic &&
         load_le<std::uint32_t>(from.data() + kChecksumAt) == crc32c(from.first<kChecksumAt>());
     if (!whole) return Seen{.what = Seen::What::kTorn, .count = 1};
     Seen seen{.what = Seen::What::kStamp,

@@ -9,10 +9,10 @@
 namespace ublkd::history {
 namespace {
 
-using Sector = std::array<std::byte, kSectorBytes>;
+using SectorBytes = std::array<std::byte, kSectorBytes>;
 
-Sector stamped(OperationId by, std::uint64_t sector) {
-    Sector bytes{};
+SectorBytes stamped(OperationId by, std::uint64_t sector) {
+    SectorBytes bytes{};
     write_stamp(bytes, by, sector);
     return bytes;
 }
@@ -21,7 +21,7 @@ TEST(Stamp, TellsWriterSequenceAndPlace) {
     const Seen seen = read_stamp(stamped({3, 17}, 99), 99);
     EXPECT_EQ(seen.what, Seen::What::kStamp);
     EXPECT_EQ(seen.by, (OperationId{3, 17}));
-    EXPECT_EQ(read_stamp(Sector{}, 99).what, Seen::What::kZeroes);
+    EXPECT_EQ(read_stamp(SectorBytes{}, 99).what, Seen::What::kZeroes);
 }
 
 TEST(Stamp, SectorForAnotherPlaceIsMisplaced) {
@@ -32,10 +32,10 @@ TEST(Stamp, SectorForAnotherPlaceIsMisplaced) {
 }
 
 TEST(Stamp, EveryMixtureOfTwoSectorsIsTorn) {
-    const Sector one = stamped({3, 17}, 99);
-    for (const Sector& other : {stamped({4, 1}, 99), stamped({3, 18}, 99), Sector{}}) {
+    const SectorBytes one = stamped({3, 17}, 99);
+    for (const SectorBytes& other : {stamped({4, 1}, 99), stamped({3, 18}, 99), SectorBytes{}}) {
         for (std::size_t cut = 1; cut < kSectorBytes; ++cut) {
-            Sector mixed = other;
+            SectorBytes mixed = other;
             std::copy_n(one.begin(), cut, mixed.begin());
             if (mixed == one || mixed == other) continue;  // they agree up to here, or from here on
             EXPECT_EQ(read_stamp(mixed, 99).what, Seen::What::kTorn) << cut;
@@ -44,7 +44,7 @@ TEST(Stamp, EveryMixtureOfTwoSectorsIsTorn) {
 }
 
 TEST(Stamp, EveryFlippedBitIsTorn) {
-    Sector bytes = stamped({3, 17}, 99);
+    SectorBytes bytes = stamped({3, 17}, 99);
     for (std::byte& byte : bytes) {
         for (int bit = 0; bit < 8; ++bit) {
             byte ^= std::byte{1} << bit;

@@ -13,19 +13,19 @@ namespace {
 
 // docs/format-replica.md, "maps".
 constexpr std::uint32_t kMapMagic = 0x504d4c55;  // "ULMP"
-constexpr std::size_t kVersionAt = 4;
+constexpr std::size_t kMapVersionAt = 4;
 constexpr std::size_t kKindAt = 6;
 constexpr std::size_t kIncarnationAt = 8;
 constexpr std::size_t kIndexAt = 16;
-constexpr std::size_t kChecksumAt = 20;
+constexpr std::size_t kMapChecksumAt = 20;
 constexpr std::uint64_t kPageSectors = kPageBytes / kMapSectorBytes;
 static_assert(kMapSectorWords * 8 + kMapHeaderBytes == kMapSectorBytes);
 
 std::uint32_t checksum(std::span<const std::byte, kMapSectorBytes> sector) {
     constexpr std::array<std::byte, 4> kZero{};
-    std::uint32_t crc = crc32c(sector.first(kChecksumAt));
+    std::uint32_t crc = crc32c(sector.first(kMapChecksumAt));
     crc = crc32c(kZero, crc);
-    return crc32c(sector.subspan(kChecksumAt + 4), crc);
+    return crc32c(sector.subspan(kMapChecksumAt + 4), crc);
 }
 
 }  // namespace
@@ -35,23 +35,23 @@ void encode_map_sector(const MapSectorPlace& place, const Bitmap& bits,
     std::byte* const at = sector.data();
     std::memset(at, 0, sector.size());
     store_le<std::uint32_t>(at, kMapMagic);
-    store_le<std::uint16_t>(at + kVersionAt, kMapVersion);
+    store_le<std::uint16_t>(at + kMapVersionAt, kMapVersion);
     store_le<std::uint8_t>(at + kKindAt, static_cast<std::uint8_t>(place.kind));
     store_le<std::uint64_t>(at + kIncarnationAt, place.incarnation.value());
     store_le<std::uint32_t>(at + kIndexAt, place.index);
     const std::uint64_t first = place.index * kMapSectorWords;
     for (std::uint64_t i = 0; i < kMapSectorWords && first + i < bits.words(); ++i)
         store_le<std::uint64_t>(at + kMapHeaderBytes + i * 8, bits.word(first + i));
-    store_le<std::uint32_t>(at + kChecksumAt, checksum(sector));
+    store_le<std::uint32_t>(at + kMapChecksumAt, checksum(sector));
 }
 
 Result<void> decode_map_sector(const MapSectorPlace& place,
                                std::span<const std::byte, kMapSectorBytes> sector, Bitmap& bits) {
     const std::byte* const at = sector.data();
     if (load_le<std::uint32_t>(at) != kMapMagic) return fail(Errc::kCorrupt, "map: magic");
-    if (load_le<std::uint32_t>(at + kChecksumAt) != checksum(sector))
+    if (load_le<std::uint32_t>(at + kMapChecksumAt) != checksum(sector))
         return fail(Errc::kCorrupt, "map: checksum");
-    if (load_le<std::uint16_t>(at + kVersionAt) != kMapVersion)
+    if (load_le<std::uint16_t>(at + kMapVersionAt) != kMapVersion)
         return fail(Errc::kUnsupported, "map: format version");
     if (load_le<std::uint8_t>(at + kKindAt) != static_cast<std::uint8_t>(place.kind) ||
         load_le<std::uint32_t>(at + kIndexAt) != place.index)

@@ -28,8 +28,8 @@ constexpr std::size_t kPoolBytes = kSectorBytes;
 constexpr std::array kMagic{std::byte{'U'}, std::byte{'B'}, std::byte{'L'}, std::byte{'K'},
                             std::byte{'D'}, std::byte{'P'}, std::byte{'L'}, std::byte{'\n'}};
 constexpr std::uint32_t kPoolVersion = 1;
-constexpr std::size_t kVersionAt = 8;
-constexpr std::size_t kChecksumAt = 12;
+constexpr std::size_t kPoolVersionAt = 8;
+constexpr std::size_t kPoolChecksumAt = 12;
 constexpr std::size_t kIdAt = 16;
 constexpr std::size_t kCapAt = 24;
 constexpr std::size_t kFlagsAt = 32;
@@ -44,13 +44,13 @@ PoolBytes encode(const PoolConfig& config) {
     PoolBytes bytes{};
     std::byte* const at = bytes.data();
     std::memcpy(at, kMagic.data(), kMagic.size());
-    store_le<std::uint32_t>(at + kVersionAt, kPoolVersion);
+    store_le<std::uint32_t>(at + kPoolVersionAt, kPoolVersion);
     store_le<std::uint64_t>(at + kIdAt, config.id.value());
     store_le<std::uint64_t>(at + kCapAt, config.size_cap_bytes);
     store_le<std::uint32_t>(at + kFlagsAt, config.buffered ? kFlagBuffered : 0);
     store_le<std::uint16_t>(at + kDomainLengthAt, static_cast<std::uint16_t>(config.domain.size()));
     std::memcpy(at + kDomainAt, config.domain.data(), config.domain.size());
-    store_le<std::uint32_t>(at + kChecksumAt, crc32c(bytes));  // its own field is still zero
+    store_le<std::uint32_t>(at + kPoolChecksumAt, crc32c(bytes));  // its own field is still zero
     return bytes;
 }
 
@@ -59,11 +59,11 @@ Result<PoolConfig> decode(std::span<const std::byte> bytes) {
         return fail(Errc::kCorrupt, "pool file: magic");
     PoolBytes copy;
     std::ranges::copy(bytes, copy.begin());
-    store_le<std::uint32_t>(copy.data() + kChecksumAt, 0);
+    store_le<std::uint32_t>(copy.data() + kPoolChecksumAt, 0);
     const std::byte* const at = bytes.data();
-    if (load_le<std::uint32_t>(at + kChecksumAt) != crc32c(copy))
+    if (load_le<std::uint32_t>(at + kPoolChecksumAt) != crc32c(copy))
         return fail(Errc::kCorrupt, "pool file: checksum");
-    if (load_le<std::uint32_t>(at + kVersionAt) != kPoolVersion)
+    if (load_le<std::uint32_t>(at + kPoolVersionAt) != kPoolVersion)
         return fail(Errc::kUnsupported, "pool file: format version");
     const auto flags = load_le<std::uint32_t>(at + kFlagsAt);
     if ((flags & ~kFlagBuffered) != 0) return fail(Errc::kUnsupported, "pool file: unknown flag");

@@ -3,10 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include "ublkd/base/units.h"
+
 namespace ublkd::cli {
 namespace {
-
-constexpr std::uint64_t kMiB = 1 << 20;
 
 TEST(Progress, ALineSaysWhatIsKnown) {
     Measured now;

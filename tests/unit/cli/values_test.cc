@@ -4,11 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "cli/client.h"
+#include "ublkd/base/units.h"
 
 namespace ublkd::cli {
 namespace {
-
-constexpr std::uint64_t kMiB = 1024 * 1024;
 
 TEST(Sizes, UnitsArePowersOf1024) {
     for (const auto& [text, mib] : {std::pair("1M", 1ull),

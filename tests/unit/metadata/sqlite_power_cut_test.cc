@@ -20,7 +20,7 @@ struct Image {
     std::uint64_t acknowledged;  // transactions that write() had returned ok for
 };
 
-struct Verdict {
+struct Recovered {
     int images = 0;
     int lost = 0;  // acknowledged, and not there
     int torn = 0;  // half of a transaction, or a database that does not open
@@ -43,8 +43,8 @@ Result<void> count_up(MetadataStore& store) {
     });
 }
 
-Verdict judge(const std::vector<Image>& images) {
-    Verdict verdict;
+Recovered judge(const std::vector<Image>& images) {
+    Recovered verdict;
     for (const Image& image : images) {
         ++verdict.images;
         auto opened = SqliteStore::open(image.folder + "/metadata.db");
@@ -62,7 +62,7 @@ Verdict judge(const std::vector<Image>& images) {
 }
 
 /// Runs transactions, leaves images at random changes, and judges them.
-Verdict run(std::uint64_t seed, int transactions) {
+Recovered run(std::uint64_t seed, int transactions) {
     std::mt19937_64 random(seed);
     const TemporaryFolder live;
     const TemporaryFolder cut;
@@ -91,7 +91,7 @@ Verdict run(std::uint64_t seed, int transactions) {
 TEST(SqlitePowerCut, AcknowledgedSurvivesAndNothingIsTorn) {
     const std::uint64_t seed = std::random_device()();
     SCOPED_TRACE("seed " + std::to_string(seed));
-    const Verdict verdict = run(seed, 160);
+    const Recovered verdict = run(seed, 160);
     EXPECT_GT(verdict.images, 20);
     EXPECT_EQ(verdict.lost, 0);
     EXPECT_EQ(verdict.torn, 0);
@@ -99,7 +99,7 @@ TEST(SqlitePowerCut, AcknowledgedSurvivesAndNothingIsTorn) {
 
 TEST(SqlitePowerCut, WithoutSyncsTheCheckFindsLostTransactions) {
     ASSERT_TRUE(faults::arm("rule.metadata_synchronous=off"));
-    const Verdict verdict = run(1, 160);
+    const Recovered verdict = run(1, 160);
     faults::disarm_all();
     EXPECT_GT(verdict.lost, 0);
 }

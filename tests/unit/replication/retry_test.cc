@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::byte kOld{0};
 constexpr std::byte kRetried{1};  // what the client with the open request wrote
-constexpr std::byte kLater{2};    // what another client wrote after it had read that
+constexpr std::byte kLaterContent{2};    // what another client wrote after it had read that
 constexpr RequestId kChange{5, 1};
 constexpr Range kRange{0, 4096};
 
@@ -34,7 +34,7 @@ Message change(const RequestId& id, std::uint64_t replica, std::uint64_t number,
 void later_change_and_retry(Pair& pair, Fake& primary, std::uint64_t replica, Range later) {
     std::vector<std::byte> first, second;
     const std::uint64_t number = primary.node.number();
-    primary.node.on_message(change({6, 1}, replica, number, later, first, kLater));
+    primary.node.on_message(change({6, 1}, replica, number, later, first, kLaterContent));
     pair.exchange();
     primary.node.on_message(change(kChange, replica, number, kRange, second, kRetried));
     pair.exchange();
@@ -50,7 +50,7 @@ TEST(NodeRetry, R8_ChangeThatCameByACopyIsNotAppliedOverALaterOne) {
     ASSERT_EQ(pair.second.content[0], kRetried);
     pair.replace_first();
     later_change_and_retry(pair, pair.second, 2, {0, 512});
-    EXPECT_EQ(pair.second.content[0], kLater);
+    EXPECT_EQ(pair.second.content[0], kLaterContent);
     EXPECT_EQ(pair.second.content[512], kRetried);
 }
 
@@ -58,7 +58,7 @@ TEST(NodeRetry, R8_ChangeThatCameByACopyIsNotAppliedOverALaterOne) {
 /// over.
 TEST(NodeRetry, R8_ChangeOfBeforeAJoinIsNotAppliedAgainByWhoJoined) {
     Joining pair([](Joining& left) {
-        std::fill_n(left.first.content.begin(), kRange.length_bytes, kLater);
+        std::fill_n(left.first.content.begin(), kRange.length_bytes, kLaterContent);
         left.first.ids.note_applied(kChange, kRange);
     });
     EXPECT_TRUE(pair.second.ids.applied(kChange));
@@ -77,7 +77,7 @@ TEST(NodeRetry, R8_ChangeThatWasCopiedOverIsAppliedAgain) {
         ASSERT_EQ(pair.second.content[0], kOld);
         pair.replace_first();
         later_change_and_retry(pair, pair.second, 2, {0, 512});
-        EXPECT_EQ(pair.second.content[0], kLater);
+        EXPECT_EQ(pair.second.content[0], kLaterContent);
         EXPECT_EQ(pair.second.content[512], rule ? kRetried : kOld);
     }
 }
@@ -97,7 +97,7 @@ TEST(NodeRetry, R8_ChangeThatWasNotCopiedOverYetIsNotAppliedOverALaterOne) {
     ASSERT_EQ(pair.second.node.role(), Role::kServing);
     later_change_and_retry(pair, pair.second, 2, {1024, 1024});
     EXPECT_EQ(pair.second.content[0], kRetried);
-    EXPECT_EQ(pair.second.content[1024], kLater);
+    EXPECT_EQ(pair.second.content[1024], kLaterContent);
     EXPECT_EQ(pair.second.content[2048], kRetried);
 }
 
@@ -214,7 +214,7 @@ TEST(NodeRetry, R8_ChangeThatWasUnderWayIsNotAppliedOverALaterOne) {
         later_change_and_retry(pair, pair.first, 1, {1024, 1024});
         for (const Fake* const fake : {&pair.first, &pair.second}) {
             EXPECT_EQ(fake->content[0], kRetried);
-            EXPECT_EQ(fake->content[1024], rule ? kLater : kRetried);
+            EXPECT_EQ(fake->content[1024], rule ? kLaterContent : kRetried);
             EXPECT_EQ(fake->content[2048], kRetried);
             EXPECT_TRUE(fake->ids.applied(kChange));
         }

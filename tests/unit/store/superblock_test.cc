@@ -17,7 +17,7 @@
 namespace ublkd::store {
 namespace {
 
-constexpr ReplicaId kId{0x1122334455667788};
+constexpr ReplicaId kReplica{0x1122334455667788};
 using Page = std::array<std::byte, kSuperblockBytes>;
 
 SuperblockCopy example() {
@@ -26,7 +26,7 @@ SuperblockCopy example() {
     SuperblockCopy copy;
     copy.sequence = 9;
     copy.value.volume = VolumeId(0x0102030405060708);
-    copy.value.incarnation = kId;
+    copy.value.incarnation = kReplica;
     copy.value.size_bytes = kGiB;
     copy.value.number = 5;
     copy.value.durable_through = 77;
@@ -51,7 +51,7 @@ void seal(Page& page) {
     store_le<std::uint32_t>(page.data() + 12, crc32c(page));
 }
 
-std::string hex(std::span<const std::byte> bytes) {
+std::string hex_of(std::span<const std::byte> bytes) {
     std::string text;
     for (const std::byte b : bytes) text += fmt::format("{:02x}", static_cast<unsigned>(b));
     return text;
@@ -59,25 +59,25 @@ std::string hex(std::span<const std::byte> bytes) {
 
 TEST(Superblock, HasTheBytesOfTheFormatPage) {
     const Page page = encoded(example(), 1);
-    EXPECT_EQ(hex(std::span(page).first(96)),
+    EXPECT_EQ(hex_of(std::span(page).first(96)),
               "55424c4b4453420a0200000005512dd0"
               "09000000000000000100000001000000"
               "08070605040302018877665544332211"
               "00000040000000000500000000000000"
               "4d000000000000004242424242424242"
               "42424242424242420200010000000000");
-    EXPECT_EQ(hex(std::span(page).subspan(96, 64)),
+    EXPECT_EQ(hex_of(std::span(page).subspan(96, 64)),
               "4c000000000000000000000000000000"
               "00000000000000000000000000000000"
               "21000000000000000400000000000000"
               "4b000000000000000000000000000000");
-    EXPECT_EQ(hex(std::span(page).subspan(256, 4)), "aabb0000");
-    EXPECT_EQ(hex(std::span(page).subspan(768, 4)), "cc000000");
+    EXPECT_EQ(hex_of(std::span(page).subspan(256, 4)), "aabb0000");
+    EXPECT_EQ(hex_of(std::span(page).subspan(768, 4)), "cc000000");
     EXPECT_TRUE(is_all_zero(std::span(page).subspan(1408)));
 }
 
 TEST(Superblock, IsReadAsItWasWritten) {
-    const auto read = decode_superblock(encoded(example(), 0), 0, kId);
+    const auto read = decode_superblock(encoded(example(), 0), 0, kReplica);
     ASSERT_TRUE(read) << to_string(read.error());
     EXPECT_EQ(read->value, example().value);
     EXPECT_EQ(read->sequence, 9U);
@@ -88,7 +88,7 @@ TEST(Superblock, AnyFlippedBitIsCorrupt) {
     for (std::size_t at = 0; at < kSuperblockBytes; at += 7) {
         Page page = whole;
         page[at] ^= std::byte{0x10};
-        const auto read = decode_superblock(page, 0, kId);
+        const auto read = decode_superblock(page, 0, kReplica);
         ASSERT_FALSE(read) << at;
         EXPECT_EQ(read.error().code, Errc::kCorrupt) << at;
     }
@@ -96,7 +96,7 @@ TEST(Superblock, AnyFlippedBitIsCorrupt) {
 
 TEST(Superblock, IsRefusedWhereItWasNotWrittenOrOfAnotherReplica) {
     const Page page = encoded(example(), 0);
-    EXPECT_EQ(decode_superblock(page, 1, kId).error().code, Errc::kCorrupt);
+    EXPECT_EQ(decode_superblock(page, 1, kReplica).error().code, Errc::kCorrupt);
     EXPECT_EQ(decode_superblock(page, 0, ReplicaId(3)).error().code, Errc::kCorrupt);
 }
 
@@ -104,11 +104,11 @@ TEST(Superblock, OtherVersionsAndFlagsAreUnsupported) {
     Page page = encoded(example(), 0);
     store_le<std::uint32_t>(page.data() + 8, 3);
     seal(page);
-    EXPECT_EQ(decode_superblock(page, 0, kId).error().code, Errc::kUnsupported);
+    EXPECT_EQ(decode_superblock(page, 0, kReplica).error().code, Errc::kUnsupported);
     page = encoded(example(), 0);
     store_le<std::uint32_t>(page.data() + 28, 4);
     seal(page);
-    EXPECT_EQ(decode_superblock(page, 0, kId).error().code, Errc::kUnsupported);
+    EXPECT_EQ(decode_superblock(page, 0, kReplica).error().code, Errc::kUnsupported);
 }
 
 TEST(Superblock, WhatContradictsItselfIsCorrupt) {
@@ -122,7 +122,7 @@ TEST(Superblock, WhatContradictsItselfIsCorrupt) {
         Page page = encoded(example(), 0);
         std::memcpy(page.data() + damage.at, &damage.value, damage.bytes);
         seal(page);
-        const auto read = decode_superblock(page, 0, kId);
+        const auto read = decode_superblock(page, 0, kReplica);
         ASSERT_FALSE(read) << damage.at;
         EXPECT_EQ(read.error().code, Errc::kCorrupt) << damage.at;
     }
@@ -158,13 +158,13 @@ class SuperblockFileTest : public ::testing::Test {
     }
     Result<std::uint64_t> number_after_load() {
         SuperblockFile file = open(false);
-        TRY(run(file.load(kId)));
+        TRY(run(file.load(kReplica)));
         valid_ = file.both_copies_valid();
         return file.current().number;
     }
     void update(std::uint64_t number) {
         SuperblockFile file = open(false);
-        ASSERT_TRUE(run(file.load(kId)));
+        ASSERT_TRUE(run(file.load(kReplica)));
         SuperblockChange change;
         change.number = number;
         ASSERT_TRUE(run(file.update(change)));
@@ -230,7 +230,7 @@ TEST_F(SuperblockFileTest, AMisdirectedCopyIsNotUsedUnlessTheRuleIsOff) {
 
 TEST_F(SuperblockFileTest, AFailedUpdateChangesNothingInMemory) {
     SuperblockFile file = open(false);
-    ASSERT_TRUE(run(file.load(kId)));
+    ASSERT_TRUE(run(file.load(kReplica)));
     ASSERT_TRUE(faults::arm("store.superblock_write=fail:28@1"));
     SuperblockChange change;
     change.number = 6;

@@ -9,8 +9,8 @@ namespace ublkd::volume {
 namespace {
 
 using test::World;
+using test::operator""_b;
 
-constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 
 io::Task<void> write_aside(Volume* volume, std::uint64_t offset_bytes,
                            std::span<const std::byte> data, bool* answered) {

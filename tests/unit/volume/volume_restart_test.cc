@@ -17,8 +17,8 @@ namespace ublkd::volume {
 namespace {
 
 using test::World;
+using test::operator""_b;
 
-constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 
 /// Opens the store of a member that no volume has open and changes it behind the protocol's back.
 void tamper(World& world, std::size_t replica, std::optional<std::uint64_t> offset_bytes,

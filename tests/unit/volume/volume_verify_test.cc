@@ -9,8 +9,8 @@ namespace ublkd::volume {
 namespace {
 
 using test::World;
+using test::operator""_b;
 
-constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 constexpr std::uint64_t kElsewhere = 8 * kMiB;
 
 /// Two members whose first 512 KiB differ: 1 on the primary, 2 on the other one.

@@ -27,6 +27,8 @@
 
 namespace ublkd::test {
 
+constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
+
 /// The authority over one file. `away`: it can't be asked. `deaf`: it answers no proposal.
 /// `lose_answers`: decides, then the answer is lost.
 class FileAuthority final : public replication::AuthorityClient {
