@@ -92,8 +92,9 @@ Outcome<int> remove_pool(Context& context) {
                    context.client().call("GET", pool_path(named(context.positional("POOL")))));
     const std::string id = shown["PoolId"].as_string();
     const bool dry_run = context.has("dry-run");
-    CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("DELETE", pool_path(id) + (dry_run ? "?dry_run=true" : "")));
+    CLI_TRY_ASSIGN(
+        const auto answer,
+        context.client().call("DELETE", pool_path(id) + (dry_run ? "?dry_run=true" : "")));
     return context.print_done(answer, id, dry_run ? "would be removed" : "removed");
 }
 
@@ -112,7 +113,14 @@ std::vector<Command> pool_commands() {
          "ebs-cli pool add /srv/disk2/ebs --domain disk2",
          add,
          item_of(pool_view)},
-        {"pool list", "List pools", "", {}, {}, "ebs-cli pool list", list_pools, list_of(pool_view)},
+        {"pool list",
+         "List pools",
+         "",
+         {},
+         {},
+         "ebs-cli pool list",
+         list_pools,
+         list_of(pool_view)},
         {"pool show",
          "Show one pool",
          "",

@@ -15,7 +15,9 @@ namespace {
 using api::Json;
 using namespace std::chrono_literals;
 
-std::string volume_path(const std::string& volume) { return "/v1/volumes/" + percent_encoded(volume); }
+std::string volume_path(const std::string& volume) {
+    return "/v1/volumes/" + percent_encoded(volume);
+}
 
 /// "vol-…  available  10 GiB  replicas 2 (a, b)"
 std::string created_line(const Json& volume) {
@@ -225,9 +227,9 @@ Outcome<int> verify(Context& context) {
     if (context.has("repair")) body.set("Repair", true);
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(0ms));
     const std::string volume = context.positional("VOLUME");
-    CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "volume verify " + volume, volume_path(volume) + "/verify",
-                                 body, timeout, volume, look_at_verify));
+    CLI_TRY_ASSIGN(const auto answer, call_and_tell(context, "volume verify " + volume,
+                                                    volume_path(volume) + "/verify", body, timeout,
+                                                    volume, look_at_verify));
     const bool equal = answer["Equal"].as_bool();
     const bool repaired = answer["RepairedBytes"].u64() > 0;
     if (!context.for_person()) {

@@ -10,8 +10,8 @@ namespace ublkd::replication {
 namespace {
 
 constexpr std::byte kOld{0};
-constexpr std::byte kRetried{1};  // what the client with the open request wrote
-constexpr std::byte kLaterContent{2};    // what another client wrote after it had read that
+constexpr std::byte kRetried{1};       // what the client with the open request wrote
+constexpr std::byte kLaterContent{2};  // what another client wrote after it had read that
 constexpr RequestId kChange{5, 1};
 constexpr Range kRange{0, 4096};
 

@@ -11,7 +11,6 @@ namespace {
 using test::World;
 using test::operator""_b;
 
-
 io::Task<void> write_aside(Volume* volume, std::uint64_t offset_bytes,
                            std::span<const std::byte> data, bool* answered) {
     const block::WriteOptions options{};

@@ -19,7 +19,6 @@ namespace {
 using test::World;
 using test::operator""_b;
 
-
 /// Opens the store of a member that no volume has open and changes it behind the protocol's back.
 void tamper(World& world, std::size_t replica, std::optional<std::uint64_t> offset_bytes,
             std::byte value, store::SuperblockChange change) {
