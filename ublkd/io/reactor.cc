@@ -18,6 +18,10 @@ namespace {
 
 thread_local Reactor* current_reactor = nullptr;
 
+/// In an SQE's user_data, which is a Completion's address otherwise: by submit_until_end().
+constexpr std::uint64_t kUntilEnd = 1;
+static_assert(alignof(Completion) > kUntilEnd);
+
 /// What only waits gains nothing by entering the kernel before the end of the turn.
 bool only_waits(const io_uring_sqe& sqe) {
     return sqe.opcode == IORING_OP_POLL_ADD || sqe.opcode == IORING_OP_ACCEPT ||
@@ -111,26 +115,23 @@ Reactor::~Reactor() {
 }
 
 void Reactor::drain_kernel() {
-    for (const io_uring_sqe& sqe : waiting_sqes_) {
-        if (sqe.user_data != 0) --stats_.in_flight;
-    }
+    for (const io_uring_sqe& sqe : waiting_sqes_) ended(sqe.user_data);
     waiting_sqes_.clear();
     io_uring_sqe sqe = blank_sqe();
     io_uring_prep_cancel(&sqe, nullptr, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
     submit(sqe, nullptr);
     submit_now();
     const auto deadline = Clock::now() + std::chrono::seconds(10);
-    while (stats_.in_flight > 0) {
+    while (stats_.in_flight > until_end_) {
         io_uring_cqe* cqe = nullptr;
         __kernel_timespec second{.tv_sec = 1, .tv_nsec = 0};
         const int waited = io_uring_wait_cqe_timeout(&ring_, &cqe, &second);
         if (waited == 0) {
-            if (io_uring_cqe_get_data(cqe) != nullptr && (cqe->flags & IORING_CQE_F_MORE) == 0)
-                --stats_.in_flight;
+            if ((cqe->flags & IORING_CQE_F_MORE) == 0) ended(cqe->user_data);
             io_uring_cqe_seen(&ring_, cqe);
         } else if (Clock::now() > deadline) {
             log::error("reactor: {} requests are still in the kernel after 10 s at shutdown",
-                       stats_.in_flight);
+                       stats_.in_flight - until_end_);
             return;
         }
     }
@@ -292,13 +293,14 @@ void Reactor::reap() {
         const unsigned count = io_uring_peek_batch_cqe(&ring_, cqes, kBatch);
         stats_.completions += count;
         for (unsigned i = 0; i < count; ++i) {
-            auto* const completion = static_cast<Completion*>(io_uring_cqe_get_data(cqes[i]));
+            const std::uint64_t data = cqes[i]->user_data;
             const int result = cqes[i]->res;
             const std::uint32_t flags = cqes[i]->flags;
             // The entry is handed back first: what runs now may need room in the queue.
             io_uring_cq_advance(&ring_, 1);
-            if (completion == nullptr) continue;
-            if ((flags & IORING_CQE_F_MORE) == 0) --stats_.in_flight;
+            if (data == 0) continue;
+            if ((flags & IORING_CQE_F_MORE) == 0) ended(data);
+            auto* const completion = reinterpret_cast<Completion*>(data & ~kUntilEnd);
             completion->on_cqe(completion, result, flags);
         }
         if (count < kBatch) return;
@@ -331,14 +333,29 @@ bool Reactor::make_room(unsigned count) {
 }
 
 void Reactor::submit(const io_uring_sqe& sqe, Completion* completion) {
+    enqueue(sqe, reinterpret_cast<std::uintptr_t>(completion));
+}
+
+void Reactor::submit_until_end(const io_uring_sqe& sqe, Completion* completion) {
+    ++until_end_;
+    enqueue(sqe, reinterpret_cast<std::uintptr_t>(completion) | kUntilEnd);
+}
+
+void Reactor::ended(std::uint64_t user_data) {
+    if (user_data == 0) return;
+    --stats_.in_flight;
+    if ((user_data & kUntilEnd) != 0) --until_end_;
+}
+
+void Reactor::enqueue(const io_uring_sqe& sqe, std::uint64_t user_data) {
     DCHECK(on_own_thread(), "requests are made on the reactor's thread");
     ++stats_.submissions;
-    if (completion != nullptr) ++stats_.in_flight;
+    if (user_data != 0) ++stats_.in_flight;
     if (!only_waits(sqe)) work_queued_ = true;
     io_uring_sqe* slot = next_sqe();
     if (slot == nullptr) slot = &waiting_sqes_.emplace_back();
     *slot = sqe;
-    io_uring_sqe_set_data(slot, completion);
+    slot->user_data = user_data;
 }
 
 void Reactor::cancel(Completion* operation) {

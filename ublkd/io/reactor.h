@@ -139,6 +139,9 @@ class Reactor {
     Operation raw(const io_uring_sqe& sqe);
     /// The same for a completion that is not a coroutine (persistent tags, multishot).
     void submit(const io_uring_sqe& sqe, Completion* completion);
+    /// The same for a command that no cancel reaches and that uses no memory of ours (ublk's
+    /// fetch): the reactor's end does not wait for it, since the kernel ends it with the ring.
+    void submit_until_end(const io_uring_sqe& sqe, Completion* completion);
     /// Asks the kernel to give up `operation`; it still completes, with -ECANCELED or its own
     /// result.
     void cancel(Completion* operation);
@@ -197,6 +200,8 @@ class Reactor {
     void enter(bool may_wait);
     void reap();
     void arm_wake();
+    void enqueue(const io_uring_sqe& sqe, std::uint64_t user_data);
+    void ended(std::uint64_t user_data);
     void take_posted();
     void fix_fd(io_uring_sqe& sqe, FdRef file) const;
 
@@ -219,6 +224,7 @@ class Reactor {
     bool in_turn_ = false;
     bool work_queued_ =
         false;  // the submission queue holds more than requests to wait for something
+    std::uint64_t until_end_ = 0;  // of stats_.in_flight: by submit_until_end()
     ReactorStats stats_;
 };
 

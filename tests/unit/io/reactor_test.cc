@@ -86,6 +86,38 @@ Task<void> cancel_one_of_two(Reactor* reactor, CountingTimer* first, CountingTim
     reactor->cancel_timer(second);
 }
 
+Task<void> until_called(Reactor* reactor, const int* calls) {
+    const auto deadline = Clock::now() + std::chrono::seconds(60);
+    while (*calls == 0 && Clock::now() < deadline)
+        co_await reactor->sleep_for(std::chrono::milliseconds(1));
+}
+
+// That the end does not wait for one is tested where the kernel has such commands: tests/vm,
+// daemon_stop().
+TEST_F(ReactorTest, WhatIsSubmittedUntilTheEndCompletesAsAllElse) {
+    const int fd = eventfd(1, EFD_CLOEXEC);
+    struct Seen : Completion {
+        int result = 0;
+        int calls = 0;
+    } seen;
+    seen.on_cqe = [](Completion* self, int result, std::uint32_t) noexcept {
+        static_cast<Seen*>(self)->result = result;
+        ++static_cast<Seen*>(self)->calls;
+    };
+    io_uring_sqe sqe{};
+    sqe.opcode = IORING_OP_POLL_ADD;
+    sqe.fd = fd;
+    sqe.poll32_events = POLLIN;
+    const auto before = reactor_->stats().in_flight;
+    reactor_->submit_until_end(sqe, &seen);
+    EXPECT_EQ(reactor_->stats().in_flight, before + 1);
+    reactor_->run_until_complete(until_called(reactor_.get(), &seen.calls));
+    EXPECT_EQ(seen.calls, 1);
+    EXPECT_EQ(seen.result, POLLIN);
+    EXPECT_EQ(reactor_->stats().in_flight, before);
+    ::close(fd);
+}
+
 TEST_F(ReactorTest, CancelledTimerDoesNotFire) {
     CountingTimer first;
     CountingTimer second;

@@ -46,6 +46,7 @@ daemon_stop() {
     kill -TERM $daemon
     wait_for 30 gone $daemon
     wait $daemon || fail "the daemon ended with status $?"
+    ! grep "still in the kernel" $daemon_log || fail "the daemon waited for its own commands"
 }
 
 # daemon_first_start POOL...: start, init with the first pool, add the others, each in its own domain.

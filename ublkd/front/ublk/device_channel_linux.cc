@@ -99,7 +99,7 @@ class LinuxChannel final : public DeviceChannel {
                                    static_cast<std::uint16_t>(tag), result, 0};
         std::memcpy(reinterpret_cast<std::byte*>(&sqe) + offsetof(io_uring_sqe, cmd), &wire,
                     sizeof wire);
-        reactor_->submit(sqe, completion);
+        reactor_->submit_until_end(sqe, completion);
     }
 
     io::Reactor* reactor_;
