@@ -110,7 +110,7 @@ void overwritten_on_the_first(Pair& left) {
         fake->ids.note_perhaps(kChange, kRange, kRange);
     left.first.ids.take_stock();
     left.first.ids.note_perhaps(kSecond, kOver, kOver);
-    std::fill_n(left.first.content.begin() + kOver.offset_bytes, kOver.length_bytes, kLater);
+    std::fill_n(left.first.content.begin() + kOver.offset_bytes, kOver.length_bytes, kLaterContent);
     left.first.ids.overwritten(kOver, kSecond);
     left.first.ids.note_applied(kSecond, kOver);
     left.first.active = {0};
@@ -143,14 +143,14 @@ TEST(NodeRetry, R8_WhatWasWrittenOverElsewhereStaysWhereItWasCopied) {
             ASSERT_TRUE(faults::arm("rule.ids_agree=off"));
         }
         pair.exchange();
-        ASSERT_EQ(pair.second.content[1024], kLater);
+        ASSERT_EQ(pair.second.content[1024], kLaterContent);
         pair.replace_first();
         std::vector<std::byte> payload;
         pair.second.node.on_message(change(kChange, 2, 2, kRange, payload, kRetried));
         pair.exchange();
         ASSERT_EQ(pair.to_client.size(), 1U);
         EXPECT_EQ(pair.second.content[0], kRetried);
-        EXPECT_EQ(pair.second.content[1024], rule ? kLater : kRetried);
+        EXPECT_EQ(pair.second.content[1024], rule ? kLaterContent : kRetried);
         EXPECT_EQ(pair.second.content[2048], kRetried);
     }
 }
@@ -163,7 +163,7 @@ TEST(NodeRetry, R8_WhoIsToldOfAChangeKeepsNothingOfWhatItWroteOver) {
         Pair pair([](Pair& left) {
             for (Fake* const fake : {&left.first, &left.second})
                 std::fill_n(fake->content.begin(), kRange.length_bytes, kRetried);
-            std::fill_n(left.first.content.begin(), kRange.length_bytes, kLater);
+            std::fill_n(left.first.content.begin(), kRange.length_bytes, kLaterContent);
             left.first.ids.note_applied(kChange, kRange);
             left.first.ids.note_applied({6, 1}, kRange);
             left.second.ids.note_perhaps(kChange, kRange, kRange);
@@ -174,13 +174,13 @@ TEST(NodeRetry, R8_WhoIsToldOfAChangeKeepsNothingOfWhatItWroteOver) {
         }
         pair.exchange();
         std::vector<std::byte> payload;
-        pair.first.node.on_message(change({6, 1}, 1, 1, kRange, payload, kLater));
+        pair.first.node.on_message(change({6, 1}, 1, 1, kRange, payload, kLaterContent));
         pair.exchange();
         pair.replace_first();
         pair.second.node.on_message(change(kChange, 2, 2, kRange, payload, kRetried));
         pair.exchange();
         ASSERT_EQ(pair.to_client.size(), 2U);
-        EXPECT_EQ(pair.second.content[0], rule ? kLater : kRetried);
+        EXPECT_EQ(pair.second.content[0], rule ? kLaterContent : kRetried);
     }
 }
 
