@@ -12,10 +12,6 @@ namespace {
 using api::Json;
 using namespace std::chrono_literals;
 
-std::string attachment_path(const std::string& volume) {
-    return "/v1/volumes/" + percent_encoded(volume);
-}
-
 Outcome<Json> attach_body(const Context& context) {
     Json body = Json::object();
     if (context.has("instance")) body.set("InstanceId", context.option("instance"));
@@ -55,8 +51,8 @@ Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
     const std::string volume = context.positional("VOLUME");
     CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "attach " + volume, attachment_path(volume) + "/attach",
-                                 body, timeout, volume));
+                   call_and_tell(context, "attach " + volume, volume_path(volume) + "/attach", body,
+                                 timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet()) {
         context.print(answer["Device"].as_string() + "\n");
@@ -78,8 +74,8 @@ Outcome<int> detach_one(Context& context, const std::string& volume, const std::
     if (context.has("force")) body.set("Force", true);
     if (context.has("dry-run")) body.set("DryRun", true);
     CLI_TRY_ASSIGN(const auto answer,
-                   call_and_tell(context, "detach " + volume, attachment_path(volume) + "/detach",
-                                 body, timeout, volume));
+                   call_and_tell(context, "detach " + volume, volume_path(volume) + "/detach", body,
+                                 timeout, volume));
     if (context.has("dry-run")) return context.print_plan(answer);
     if (context.quiet())
         context.print(answer["VolumeId"].as_string() + "\n");

@@ -15,10 +15,6 @@ namespace {
 using api::Json;
 using namespace std::chrono_literals;
 
-std::string volume_path(const std::string& volume) {
-    return "/v1/volumes/" + percent_encoded(volume);
-}
-
 /// "vol-…  available  10 GiB  replicas 2 (a, b)"
 std::string created_line(const Json& volume) {
     std::vector<std::string> domains;

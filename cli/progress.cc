@@ -151,8 +151,7 @@ Outcome<Json> call_and_tell(Context& context, const std::string& what, const std
     return context.client().call("POST", path, body, timeout, [&] {
         Look seen;
         if (!volume.empty()) {
-            const auto answer =
-                looker.call("GET", "/v1/volumes/" + percent_encoded(volume), {}, 2s);
+            const auto answer = looker.call("GET", volume_path(volume), {}, 2s);
             if (answer) seen = look(*answer);
         }
         progress.tell(seen);

@@ -134,4 +134,8 @@ std::string percent_encoded(std::string_view text) {
     return made;
 }
 
+std::string volume_path(std::string_view volume) {
+    return "/v1/volumes/" + percent_encoded(volume);
+}
+
 }  // namespace ublkd::cli

@@ -24,6 +24,8 @@ std::string short_duration(std::uint64_t seconds);
 /// * stands for anything.
 bool glob_fits(std::string_view pattern, std::string_view text);
 std::string percent_encoded(std::string_view text);
+/// Of the API, for a volume by its id or name.
+std::string volume_path(std::string_view volume);
 std::string lower(std::string_view text);
 
 }  // namespace ublkd::cli
