@@ -103,6 +103,11 @@ INSTANTIATE_TEST_SUITE_P(Rules, StoreRule,
                                            "superblock_alternate"),
                          [](const auto& rule) { return std::string(rule.param); });
 
+TEST_F(StoreCrash, RuleClearAsOfCallSwitchedOffIsFoundByTheSearch) {
+    Search work{.first_seed = 850799, .seeds = 1};  // about one seed of 70 meets it
+    EXPECT_NE(search(work, "rule.clear_as_of_call=off"), "");
+}
+
 TEST_F(StoreCrash, RuleFsyncOnceSwitchedOffIsFoundByTheSearch) {
     Search work{.first_seed = 1, .seeds = 10, .fail_one_sync = true};
     EXPECT_NE(search(work, "rule.fsync_once=off"), "");

@@ -192,16 +192,19 @@ bool ReplicaStore::Impl::may_clear(std::uint64_t region, std::uint64_t before_ep
 io::Task<Result<void>> ReplicaStore::Impl::clear_activity(std::span<const std::uint32_t> regions,
                                                           std::uint64_t through) {
     if (failed_) co_return fail(*failed_);
+    // Taken before anything is waited for: a change that ends meanwhile is not what the caller
+    // speaks of, though a flush of here may have covered it.
+    std::uint64_t now = ++epoch_;
     if (superblock_->current().cleared_through != through) {
         SuperblockChange change;
         change.cleared_through = through;
         CO_TRY(co_await update_superblock(change));
+        if (faults::rule_off("rule.clear_as_of_call")) now = ++epoch_;
     }
     // A region is 64 units: one word of the allocated map, which counts on disk from the moment the
     // region is not active.
     static_assert(kRegionBytes / kDirtyUnitBytes == 64);
     const bool maps_first = !faults::rule_off("rule.allocated_before_clear");
-    const std::uint64_t now = ++epoch_;
     bool allocated_on_disk = true;
     for (const std::uint32_t region : regions)
         allocated_on_disk =

@@ -130,8 +130,8 @@ class ReplicaStore final : public block::BlockDevice {
     const Bitmap& activity() const;
     /// Clears the bits of `regions` (R10: their writes are durable on all members), on disk too
     /// when it has ended; first the superblock says that it is done for the mark `through`. Skips
-    /// those with a change that is under way or not flushed here. `regions` lives until it has
-    /// ended.
+    /// those with a change that is under way or not flushed here, or that ends after this call.
+    /// `regions` lives until it has ended.
     io::Task<Result<void>> clear_activity(std::span<const std::uint32_t> regions,
                                           std::uint64_t through);
     /// R11: units (64 KiB) that may differ from the replica that was lost; nullptr: no map of it.

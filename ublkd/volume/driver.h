@@ -135,7 +135,7 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<void> run_store(Host* host, Done::Kind kind, std::uint64_t token,
                              store::SuperblockChange change);
     io::Task<void> run_extent(Host* host, std::uint64_t token, Range range);
-    io::Task<void> run_clear(Host* host);
+    io::Task<void> run_clear(Host* host, replication::RegionSet regions, std::uint64_t through);
     io::Task<void> run_buffer(Host* host, std::uint64_t token, std::size_t bytes);
     io::Task<void> run_propose(Host* host);
     io::Task<void> run_ask(Host* host);

@@ -181,21 +181,17 @@ replication::RegionSet Volume::Driver::Host::activity() { return set_bits(replic
 
 void Volume::Driver::Host::clear_activity(const replication::RegionSet& regions,
                                           std::uint64_t through) {
-    clear_through = through;
-    to_clear.insert(to_clear.end(), regions.begin(), regions.end());
-    if (!std::exchange(clearing, true)) io::spawn(gate, driver->run_clear(this));
+    // At once, though another may still be under way: the store clears as of the call.
+    io::spawn(gate, driver->run_clear(this, regions, through));
 }
 
-io::Task<void> Volume::Driver::run_clear(Host* host) {
+io::Task<void> Volume::Driver::run_clear(Host* host, replication::RegionSet regions,
+                                         std::uint64_t through) {
     const std::uint64_t begun = host->watch.begin();
     watch_disks();
-    while (!host->to_clear.empty()) {
-        const replication::RegionSet regions = std::exchange(host->to_clear, {});
-        const auto cleared = co_await host->replica->clear_activity(regions, host->clear_through);
-        if (!cleared) break;  // the bits stay: more is copied than needed
-    }
+    // Where it fails the bits stay: more is copied than needed.
+    (void)co_await host->replica->clear_activity(regions, through);
     host->watch.end(begun);
-    host->clearing = false;
 }
 
 Result<io::BufferPool*> Volume::Driver::payloads() {

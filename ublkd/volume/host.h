@@ -42,9 +42,6 @@ struct Volume::Driver::Host final : replication::Effects {
     std::array<HostTimer, replication::kTimerKinds> timers{};
     std::optional<replication::Proposal> proposal;
     std::uint64_t proposals = 0;
-    replication::RegionSet to_clear;
-    std::uint64_t clear_through = 0;
-    bool clearing = false;
     DiskWatch watch;
     bool hangs = false;  // was told of as hanging
 };
