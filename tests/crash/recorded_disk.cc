@@ -31,6 +31,8 @@ class RecordedFile final : public store::DiskFile {
                                      512),
               "what O_DIRECT takes");
         co_await disk_->take_time();
+        if (std::exchange(disk_->fail_next_read_, false))
+            co_return fail(Errc::kExhausted, "read", ENOMEM);
         if (offset_bytes + into.size() > file().size_bytes)
             co_return fail(Errc::kCorrupt, "read past the end");
         file().bytes.read(offset_bytes, into);

@@ -58,6 +58,8 @@ class RecordedDisk {
     /// The next flush of the data file fails, and what it should have made durable may be lost for
     /// good.
     void fail_next_sync() { fail_next_sync_ = true; }
+    /// The next read fails for want of memory.
+    void fail_next_read() { fail_next_read_ = true; }
     /// Ends each operation at once instead of after a random time (for reading an image).
     void set_immediate() { immediate_ = true; }
     /// The file system cannot tell holes from data, or cannot punch.
@@ -93,6 +95,7 @@ class RecordedDisk {
     std::size_t moment_ = 0;
     std::mt19937_64 random_;
     bool fail_next_sync_ = false;
+    bool fail_next_read_ = false;
     bool immediate_ = false;
     bool no_seek_ = false;
     bool no_punch_ = false;

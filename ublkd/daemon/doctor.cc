@@ -9,6 +9,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <set>
 
 #include "ublkd/api/peer.h"
@@ -209,6 +210,23 @@ void examine_folders(const Core& core, Findings& findings) {
                          core.configuration->api_group)});
 }
 
+/// Two failure domains on one disk are one: a volume loses both of its replicas with it.
+void examine_disks(const std::vector<api::PoolView>& pools, Findings& findings) {
+    std::map<std::string, const api::PoolView*> first_on;
+    for (const auto& pool : pools) {
+        if (pool.state != "ok") continue;
+        const Result<std::string> disk = domain_of(pool.path);
+        if (!disk) continue;
+        const auto* other = first_on.try_emplace(*disk, &pool).first->second;
+        if (other->domain == pool.domain) continue;
+        findings.push_back(
+            {"failure domains", "warning",
+             fmt::format("{} (domain {}) and {} (domain {}) are on one disk: both fail with it",
+                         other->path, other->domain, pool.path, pool.domain),
+             "make the second pool on another disk, then 'ebs-cli pool remove' this one"});
+    }
+}
+
 void examine_pools(const Core& core, Findings& findings) {
     if (!core.identity->initialized()) {
         findings.push_back(
@@ -236,6 +254,7 @@ void examine_pools(const Core& core, Findings& findings) {
                             "ebs-cli pool add DIR --domain NAME"});
     else
         findings.push_back({"pools", "ok", fmt::format("{} in service", usable), ""});
+    if (pools) examine_disks(*pools, findings);
     const auto domains = core.pools->usable();
     std::set<std::string> names;
     for (const auto& pool : domains) names.insert(pool.domain);

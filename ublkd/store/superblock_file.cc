@@ -50,8 +50,12 @@ io::Task<Result<void>> SuperblockFile::load(ReplicaId incarnation) {
         const auto decoded = got ? decode_superblock(page, copy, incarnation)
                                  : Result<SuperblockCopy>(fail(got.error()));
         if (!decoded) {
-            // A newer ublkd wrote here: what the other copy says may be outdated.
-            if (decoded.error().code == Errc::kUnsupported) co_return fail(decoded.error());
+            // A newer ublkd wrote here, or this host has no memory to read it: what the other copy
+            // says may be outdated.
+            const Errc code = decoded.error().code;
+            const bool shortage =
+                code == Errc::kExhausted && !faults::rule_off("rule.shortage_is_no_damage");
+            if (code == Errc::kUnsupported || shortage) co_return fail(decoded.error());
             why = decoded.error();
             both_copies_valid_ = false;
             continue;

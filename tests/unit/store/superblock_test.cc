@@ -214,6 +214,18 @@ TEST_F(SuperblockFileTest, ACopyOfANewerVersionForbidsTheOlderOne) {
     EXPECT_EQ(loaded.error().code, Errc::kUnsupported);
 }
 
+TEST_F(SuperblockFileTest, AReadThatFailsForAShortageDoesNotMakeTheOlderCopyCount) {
+    update(6);
+    update(7);  // in copy 0, which is read first
+    disk_.fail_next_read();
+    const auto loaded = number_after_load();
+    ASSERT_FALSE(loaded);
+    EXPECT_EQ(loaded.error().code, Errc::kExhausted);
+    ASSERT_TRUE(faults::arm("rule.shortage_is_no_damage=off"));
+    disk_.fail_next_read();
+    EXPECT_EQ(number_after_load(), 6U) << "without the rule an older state is taken for the last";
+}
+
 TEST_F(SuperblockFileTest, AMisdirectedCopyIsNotUsedUnlessTheRuleIsOff) {
     const Page old0 = read_copy(0);
     update(6);
