@@ -275,7 +275,11 @@ TEST(NodePair, R14_UnreadableRegionIsCopiedFromAnotherMember) {
         fill(pair.second, 7);
         pair.first.read_error = kUnreadable;
         if (!rewritten) pair.first.write_error = kUnreadable;
-        while (pair.first.disks.empty() || pair.first.disks.back().kind != OpKind::kWrite) {
+        // Until it is rewritten: a few rounds, and none without the rule.
+        const auto rewrites = [&] {
+            return !pair.first.disks.empty() && pair.first.disks.back().kind == OpKind::kWrite;
+        };
+        for (int round = 0; round < 100 && !rewrites(); ++round) {
             for (const auto& [token, bytes] : std::exchange(pair.first.buffers, {}))
                 pair.first.node.on_buffer(token, {.bytes = *bytes, .handle = 0});
             for (const DiskRequest& request : std::exchange(pair.first.disks, {}))
@@ -286,6 +290,7 @@ TEST(NodePair, R14_UnreadableRegionIsCopiedFromAnotherMember) {
             for (const Message& message : std::exchange(pair.second.sent, {}))
                 pair.first.node.on_message(message);
         }
+        ASSERT_TRUE(rewrites());
         pair.first.read_error.reset();
         pair.exchange();
         EXPECT_EQ(pair.first.node.self_failed().has_value(), !rewritten);
