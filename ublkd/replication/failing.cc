@@ -326,10 +326,10 @@ void Node::repair_read(Op& op) {
     effects_->send(message);
 }
 
-/// The content is there; with it goes what its disk's table says of the range, but for the change
-/// that is given up.
+/// The content is there; with it goes what its disk's table says of the range. The change that is
+/// given up stays perhaps applied on all: a part of it may be there and be read, and where the
+/// answer is lost it comes again.
 void Node::repair_from(Op& op, IdList ids) {
-    std::erase_if(ids, [&](const NotedId& noted) { return noted.id == op.id; });
     op.ids = std::make_shared<const IdList>(std::move(ids));
     repair_write(op);
 }
@@ -353,7 +353,6 @@ void Node::repair_write(Op& op) {
         message.kind = OpKind::kWrite;
         message.token = op.token;
         message.range = op.range;
-        message.id = op.id;  // is forgotten there: it was not applied after all
         message.ids = op.ids;
         message.data = content;
         effects_->send(message);
@@ -381,7 +380,6 @@ void Node::repair_done(Op& op) {
         start_timer(TimerKind::kFull, kFullRetryMs);
         return;
     }
-    ids_->erase(op.id);
     op.failed = true;
     op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
     finish(op);

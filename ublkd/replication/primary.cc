@@ -275,6 +275,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
             if (!faults::rule_off("rule.ids_agree")) ids_->copied(op.range, *op.ids);
             repair_done(op);
         } else {
+            ids_->take_stock();
             repair_from(op, ids_->about(op.range));
         }
         return;

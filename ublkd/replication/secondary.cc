@@ -197,8 +197,10 @@ void Node::apply_done(Apply& apply, const Result<void>& result, std::uint64_t va
     answer.value = value;
     answer.failed = !result;
     if (!result) answer.error = result.error();
-    if (apply.request.type == MessageType::kFetch && apply.request.check)
+    if (apply.request.type == MessageType::kFetch && apply.request.check) {
+        ids_->take_stock();  // as follow() does where the content goes
         answer.ids = std::make_shared<const IdList>(ids_->about(apply.request.range));
+    }
     MessageType type = MessageType::kReplicated;
     if (apply.request.type == MessageType::kCopy) type = MessageType::kCopied;
     if (apply.request.type == MessageType::kFetch) type = MessageType::kFetched;

@@ -184,6 +184,27 @@ TEST(NodeRetry, R8_WhoIsToldOfAChangeKeepsNothingOfWhatItWroteOver) {
     }
 }
 
+/// A full pool made the change fail, on the primary's disk or the other one's, and the answer was
+/// lost. It comes again after a later one: all still know that a part of it may have been there.
+TEST(NodeRetry, R8_ChangeThatAFullPoolMadeFailIsNotAppliedOverALaterOne) {
+    for (const bool own : {true, false}) {
+        Pair pair;
+        pair.first.node.set_wait_on_full(false);
+        Fake& full = own ? pair.first : pair.second;
+        full.write_error = Error{Errc::kNoSpace};
+        std::vector<std::byte> payload;
+        pair.first.node.on_message(change(kChange, 1, 1, kRange, payload, kRetried));
+        pair.exchange();
+        ASSERT_EQ(pair.to_client.size(), 1U);
+        ASSERT_TRUE(pair.to_client[0].failed);
+        full.write_error.reset();
+        pair.to_client.clear();
+        later_change_and_retry(pair, pair.first, 1, kRange);
+        for (const Fake* const fake : {&pair.first, &pair.second})
+            EXPECT_EQ(fake->content[0], kLaterContent);
+    }
+}
+
 /// The process dies when the disk has the change and before it was told so: the next one finds it
 /// noted as perhaps applied. Its retry writes what no later change has overwritten, on all members.
 TEST(NodeRetry, R8_ChangeThatWasUnderWayIsNotAppliedOverALaterOne) {
