@@ -24,8 +24,6 @@ class StoreHistory {
   public:
     using ChangeIndex = std::size_t;
 
-    explicit StoreHistory(std::uint64_t size_bytes) : size_bytes_(size_bytes) {}
-
     /// A write (or zeroing) of `range` is about to be issued. Changes of one sector never overlap
     /// in time.
     ChangeIndex issue_change(Range range, bool zeroes, std::size_t moment);
@@ -83,7 +81,6 @@ class StoreHistory {
                                  std::span<const std::byte> bytes) const;
     std::string check_superblock(std::size_t moment, const store::ReplicaStore& store) const;
 
-    std::uint64_t size_bytes_;
     std::vector<Change> changes_;
     std::map<std::uint64_t, std::vector<ChangeIndex>> by_sector_;
     std::vector<Mark> marks_;

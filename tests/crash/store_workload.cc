@@ -24,7 +24,6 @@ StoreWorkload::StoreWorkload(io::Reactor* reactor, io::BufferPool* buffers, Reco
       buffers_(buffers),
       disk_(disk),
       random_(seed),
-      history_(kSizeBytes),
       busy_(kSizeBytes / kSectorBytes),
       seed_(seed) {}
 

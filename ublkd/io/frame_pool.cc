@@ -10,14 +10,8 @@ namespace {
 constexpr std::size_t kGrain = 64;
 constexpr std::size_t kLargest = 4096;  // larger frames (control plane) go to malloc
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef UBLKD_SANITIZED
 constexpr bool kPooled = false;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr bool kPooled = false;
-#else
-constexpr bool kPooled = true;
-#endif
 #else
 constexpr bool kPooled = true;
 #endif

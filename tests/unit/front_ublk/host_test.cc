@@ -343,7 +343,7 @@ std::uint64_t status_kib(const std::string& name) {
 }
 
 // The sanitizers' runtimes make mlockall() do nothing and return 0.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#ifdef UBLKD_SANITIZED
 constexpr bool kLocksNothing = true;
 #else
 constexpr bool kLocksNothing = false;

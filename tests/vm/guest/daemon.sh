@@ -87,7 +87,7 @@ attachment_state() { ebs-cli attachment list --columns state -o tsv; }
 attachment_is() { [ "$(attachment_state)" = "$1" ]; }
 
 volume_has_members() { [ "$(volume_field "$1" .Health.InSync)" = "$2" ]; }   # NAME COUNT
-volume_healthy() { [ "$(volume_field "$1" .Health.State)" = ok ] && volume_has_members "$1" "$(volume_field "$1" .Health.Wanted)"; }
+volume_healthy() { [ "$(volume_field "$1" '.Health | .State == "ok" and .InSync == .Wanted')" = true ]; }
 volumes_gone() {
     local name
     for name in "$@"; do
@@ -107,6 +107,9 @@ fio_verify() {
     fio --verify=crc32c --verify_fatal=1 --do_verify=1 --ioengine=libaio --randrepeat=0 --group_reporting \
         --eta=never --output=/tmp/fio.log "$@" || { tail -20 /tmp/fio.log; return 1; }
 }
+
+# For a load's fio: bursts with a pause, so that not all of the emulated processor is spent on load while something is waited for.
+bursts="--thinktime=10ms --thinktime_blocks=16"
 
 # load_start NAME COMMAND...: runs the command again and again until load_stop; a failure is kept.
 load_start() {
