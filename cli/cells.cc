@@ -93,7 +93,7 @@ std::string domains_text(const Json& volume) {
     for (const Json& replica : volume["Replicas"].items()) {
         made += (made.empty() ? "" : ",") + replica["Domain"].as_string();
         const std::string role = replica["Role"].as_string();
-        if (role == "joining" || role == "lost") made += "(" + role + ")";
+        if (role == "joining" || role == "returning" || role == "lost") made += "(" + role + ")";
     }
     return made;
 }

@@ -107,7 +107,8 @@ std::vector<Command> pool_commands() {
         {"pool add",
          "Add a folder in which replicas live",
          "A new or empty folder on the disk that is to be used. Degraded volumes get replicas "
-         "there by themselves.",
+         "there by themselves. The folder of a pool that has failed or is missing: it is put back, "
+         "and its lost replicas return.",
          {{"DIR", "the folder", Names::kFile}},
          pool_options(),
          "ebs-cli pool add /srv/disk2/ebs --domain disk2",
@@ -131,7 +132,7 @@ std::vector<Command> pool_commands() {
          item_of(pool_view)},
         {"pool remove",
          "Remove a pool without replicas, with its folder",
-         "",
+         "Lost replicas do not hold it: they are given up.",
          pool,
          {kDryRun},
          "ebs-cli pool remove /srv/disk2/ebs",

@@ -110,6 +110,18 @@ Outcome<Json> wait_for(Context& context, const std::string& volume, const std::s
     }
 }
 
+/// Why a replica was lost, and how it comes back.
+std::string story_of(const Json& replica) {
+    std::string made;
+    if (!replica["Cause"].is_null()) made += "  " + replica["Cause"].as_string();
+    if (!replica["WaitsFor"].is_null())
+        made += "  returns; waits: " + replica["WaitsFor"].as_string();
+    if (!replica["DifferingBytes"].is_null())
+        made += fmt::format("  {} of {} copied", short_size(replica["CopiedBytes"].u64()),
+                            short_size(replica["DifferingBytes"].u64()));
+    return made;
+}
+
 Outcome<int> show_volume(Context& context) {
     const std::string volume = context.positional("VOLUME");
     for (const char* of_a_wait : {"timeout", "progress"}) {
@@ -130,11 +142,10 @@ Outcome<int> show_volume(Context& context) {
     if (!text) return usage(text.error());
     context.print(*text);
     for (const Json& replica : answer["Replicas"].items()) {
-        context.print(
-            fmt::format("replica {}  {}  domain {}  {}{}\n", replica["ReplicaId"].as_string(),
-                        replica["Role"].as_string(), replica["Domain"].as_string(),
-                        replica["PoolId"].as_string(),
-                        replica["Cause"].is_null() ? "" : "  " + replica["Cause"].as_string()));
+        context.print(fmt::format("replica {}  {}  domain {}  {}{}\n",
+                                  replica["ReplicaId"].as_string(), replica["Role"].as_string(),
+                                  replica["Domain"].as_string(), replica["PoolId"].as_string(),
+                                  story_of(replica)));
     }
     for (const Json& attachment : answer["Attachments"].items()) {
         context.print(fmt::format(

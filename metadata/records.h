@@ -124,9 +124,15 @@ struct VolumeRecord {
 
 /// Whether a replica is a member (in sync) is the membership's to say; these are the states of its
 /// files.
-enum class ReplicaState { kPreparing, kReady, kRemoving };
-constexpr std::array<std::string_view, 3> enum_names(ReplicaState) {
-    return {"preparing", "ready", "removing"};
+enum class ReplicaState {
+    kPreparing,
+    kReady,
+    kLost,       // was a member, and may come back with its pool: it keeps its files and its place
+    kReturning,  // lost, and copied to now
+    kRemoving
+};
+constexpr std::array<std::string_view, 5> enum_names(ReplicaState) {
+    return {"preparing", "ready", "lost", "returning", "removing"};
 }
 
 struct ReplicaRecord {

@@ -35,3 +35,6 @@ impossible() {    # FILE...: and the report is shown
   [ $status = 1 ] || fail "an impossible history, got status $status: $(cat "$work/verdict")"
   head -6 "$work/verdict"
 }
+# The ids of the replicas that hold a place, in one line.
+replicas_of_permissions() { ebs permission list -o json | jq -r '[.Permissions[].Incarnation] | sort | join(" ")'; }
+count() { ebs event list --columns kind -o tsv | grep -c "^$1\$" || true; }    # events of a KIND

@@ -22,6 +22,7 @@ Json pool_json(const PoolView& view) {
         .set("FreeBytes", view.free_bytes)
         .set("TotalBytes", view.total_bytes);
     json.set("Replicas", view.replicas)
+        .set("LostReplicas", view.lost_replicas)
         .set("Buffered", view.buffered)
         .set("CreateTime", iso_time(view.create_time_ms));
     return json;

@@ -14,6 +14,9 @@ Json replica_json(const ReplicaView& view) {
     json.set("ReplicaId", view.id).set("PoolId", view.pool_id).set("HostId", view.host_id);
     json.set("Domain", view.domain).set("Role", view.role);
     if (!view.cause.empty()) json.set("Cause", view.cause);
+    if (!view.waits_for.empty()) json.set("WaitsFor", view.waits_for);
+    if (view.role == "returning")
+        json.set("DifferingBytes", view.differing_bytes).set("CopiedBytes", view.copied_bytes);
     return json;
 }
 

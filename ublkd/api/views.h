@@ -30,8 +30,10 @@ struct AttachmentView {
 
 struct ReplicaView {
     std::string id, pool_id, host_id, domain;
-    std::string role;   // primary secondary joining lost
-    std::string cause;  // why it was lost
+    std::string role;         // primary secondary joining returning lost
+    std::string cause;        // why it was lost
+    std::string waits_for{};  // lost: until when it does not return; "": it is gone for good
+    std::uint64_t differing_bytes = 0, copied_bytes = 0;  // returning
 };
 
 struct HealthView {
@@ -115,6 +117,7 @@ struct PoolView {
     unsigned replicas = 0;
     bool buffered = false;
     std::uint64_t create_time_ms = 0;
+    unsigned lost_replicas = 0;  // of them: no members now, and back when the pool is
 };
 
 struct AddPoolRequest {

@@ -91,7 +91,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     auto engine = Engine::start(p.configuration);
     if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
     p.engine = std::move(*engine);
-    p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity);
+    p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity,
+                                      [repair = &p.repair] { repair->wake(); });
     p.core = Core{&p.configuration,
                   &p.identity,
                   p.store.get(),

@@ -38,6 +38,15 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
                                     &candidate.place);
     });
     if (!made) candidate.error = made.error();
+    (void)faults::hit("daemon.hosting.after_prepare");
+}
+
+/// `work(index)` for each candidate, side by side.
+template <class Work>
+void for_each_of(const std::vector<Candidate>& candidates, Work work) {
+    std::vector<std::jthread> threads;
+    for (std::size_t i = 0; i < candidates.size(); ++i)
+        threads.emplace_back([&work, i] { work(i); });
 }
 
 }  // namespace
@@ -61,17 +70,26 @@ Result<std::vector<Candidate>> store_candidates(metadata::Transaction& tx, Volum
 
 void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
                      const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
-    std::vector<std::jthread> threads;
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-        threads.emplace_back([&, i] {
-            Candidate& candidate = candidates[i];
-            prepare(core, volume, candidate);
-            (void)faults::hit("daemon.hosting.after_prepare");
-            if (candidate.error) return;
-            ask(core, volume.id, places, i, candidate);
-            (void)faults::hit("daemon.hosting.after_permission");
-        });
-    }
+    for_each_of(candidates, [&](std::size_t i) {
+        prepare(core, volume, candidates[i]);
+        if (candidates[i].error) return;
+        ask(core, volume.id, places, i, candidates[i]);
+        (void)faults::hit("daemon.hosting.after_permission");
+    });
+}
+
+void prepare_candidates(const Core& core, const metadata::VolumeRecord& volume,
+                        std::vector<Candidate>& candidates) {
+    for_each_of(candidates, [&](std::size_t i) { prepare(core, volume, candidates[i]); });
+}
+
+void ask_for_places(const Core& core, const metadata::VolumeRecord& volume,
+                    const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
+    for_each_of(candidates, [&](std::size_t i) {
+        if (candidates[i].error) return;
+        ask(core, volume.id, places, i, candidates[i]);
+        (void)faults::hit("daemon.hosting.after_permission");
+    });
 }
 
 void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {

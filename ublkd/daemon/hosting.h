@@ -24,6 +24,7 @@ struct Candidate {
     volume::ReplicaPlace place;
     std::optional<unsigned> granted;  // which place
     std::optional<Error> error;       // could not prepare or ask
+    bool returning = false;           // was lost, holds its place, and keeps what it has
 };
 
 /// Stores the candidates' ReplicaRecords in the caller's transaction. Gives those that still are
@@ -35,6 +36,13 @@ Result<std::vector<Candidate>> store_candidates(metadata::Transaction& tx, Volum
 /// Waits for all.
 void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
                      const std::vector<unsigned>& places, std::vector<Candidate>& candidates);
+
+/// The same in two steps, for who has to make a place free in between. Those that have an error by
+/// then do not ask.
+void prepare_candidates(const Core& core, const metadata::VolumeRecord& volume,
+                        std::vector<Candidate>& candidates);
+void ask_for_places(const Core& core, const metadata::VolumeRecord& volume,
+                    const std::vector<unsigned>& places, std::vector<Candidate>& candidates);
 
 /// Deletes a replica's folder and its record; where that is not possible now, the record says
 /// "removing" and the sweeper (repair.h) does it later.

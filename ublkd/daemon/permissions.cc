@@ -67,7 +67,8 @@ ApiResult<void> Permissions::revoke_permission(const std::string& resource) {
     // Its copy would be for nothing: the authority never lets a past holder join.
     const auto replica = core_.store->get<metadata::ReplicaRecord>((*record)->incarnation);
     if (!replica) return refuse(replica.error(), "cannot look up the replica");
-    if (*replica && (*replica)->state == metadata::ReplicaState::kPreparing) {
+    if (*replica && ((*replica)->state == metadata::ReplicaState::kPreparing ||
+                     (*replica)->state == metadata::ReplicaState::kReturning)) {
         return refuse("IncorrectState",
                       fmt::format("{} is being prepared for its volume: its permission can be "
                                   "revoked when it is no member and is not copied to",

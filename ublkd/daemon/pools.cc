@@ -13,6 +13,7 @@
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system.h"
+#include "ublkd/store/broken_disk.h"
 
 namespace ublkd::daemon {
 
@@ -113,20 +114,42 @@ Result<void> Pools::open_all(HostId host) {
     return {};
 }
 
+/// Whether a failed pool is what was opened. Where it was mounted again, or is not mounted, what
+/// lies there now is opened, and it need not wait for its time: it is not the disk that failed just
+/// now.
+bool Pools::is_in_place(const EntryRef& entry) {
+    auto pool = pool_of(entry);
+    if (!pool) return false;
+    const auto in_place =
+        entry->work.ask(kProbeLimit, [pool]() -> Result<bool> { return pool->is_in_place(); });
+    if (!in_place) return false;
+    if (*in_place) return true;
+    pool.reset();
+    taken_from(entry).reset();
+    open_entry(entry);
+    const std::lock_guard lock(entry->mutex);
+    entry->next_probe = {};
+    return entry->pool != nullptr;
+}
+
 bool Pools::passes_probe(const EntryRef& entry) {
     unsigned failures = 0;
+    std::shared_ptr<store::Pool> pool;
     {
         const std::lock_guard lock(entry->mutex);
-        if (!entry->failed || Clock::now() < entry->next_probe) return false;
+        if (!entry->pool || !entry->failed || Clock::now() < entry->next_probe) return false;
         failures = entry->failures;
+        pool = entry->pool;
     }
-    const auto written =
-        entry->work.ask(kProbeLimit, [file = entry->record.path + "/probe"]() -> Result<void> {
-            if (const int error = faults::hit("daemon.pool.probe"))
-                return fail_errno(error, "write the probe");
-            TRY(write_file_durably(file, std::string(4096, 'p'), 0600));
-            return remove_file_durably(file);
-        });
+    const auto written = entry->work.ask(kProbeLimit, [pool]() -> Result<void> {
+        if (const int error = faults::hit("daemon.pool.probe"))
+            return fail_errno(error, "write the probe");
+        if (const int error = store::BrokenDisk(pool->folder()).error())
+            return fail_errno(error, "write the probe");
+        const std::string file = pool->folder() + "/probe";
+        TRY(write_file_durably(file, std::string(4096, 'p'), 0600));
+        return remove_file_durably(file);
+    });
     if (!written || !set_state(entry->record.id, PoolState::kAvailable)) {
         const std::lock_guard lock(entry->mutex);
         entry->backoff = std::min<Clock::duration>(entry->backoff * 2, std::chrono::minutes(10));
@@ -141,20 +164,31 @@ bool Pools::passes_probe(const EntryRef& entry) {
 }
 
 bool Pools::comes_back(const EntryRef& entry) {
+    const std::lock_guard turn(entry->turn);
     if (!pool_of(entry)) {
         open_entry(entry);
-        return pool_of(entry) != nullptr;
+        const std::lock_guard lock(entry->mutex);
+        if (!entry->pool) return false;
+        if (!entry->failed) return true;
     }
-    return passes_probe(entry);
+    {
+        const std::lock_guard lock(entry->mutex);
+        if (!entry->failed) return false;
+    }
+    return is_in_place(entry) && passes_probe(entry);
+}
+
+void Pools::tell_back(const EntryRef& entry) {
+    events_->add("pool.recovered", entry->record.id.to_string(),
+                 fmt::format("pool {} is back", entry->record.path));
 }
 
 bool Pools::probe() {
-    bool came_back = false;
+    bool came_back = put_back_.exchange(false);
     for (const EntryRef& entry : all()) {
         if (comes_back(entry)) {
             came_back = true;
-            events_->add("pool.recovered", entry->record.id.to_string(),
-                         fmt::format("pool {} is back", entry->record.path));
+            tell_back(entry);
         }
         (void)space_of(entry);  // trouble_of() knows then whether the disk answers
     }
@@ -221,6 +255,8 @@ std::string Pools::domain_of_pool(PoolId pool) {
     const auto entry = find(pool);
     return entry ? entry->record.domain : std::string();
 }
+
+bool Pools::may_come_back(PoolId pool) { return find(pool) != nullptr; }
 
 bool Pools::is_missing(PoolId pool) {
     const auto entry = find(pool);
@@ -297,6 +333,7 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
     const PoolRecord& record = entry->record;
     const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", record.id));
     const auto space = space_of(entry);
+    using enum metadata::ReplicaState;
     api::PoolView view;
     view.id = record.id.to_string();
     view.host_id = record.host.to_string();
@@ -305,7 +342,13 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
     view.limit_bytes = record.size_bytes.value_or(0);
     view.buffered = record.buffered;
     view.create_time_ms = record.created_ms;
-    if (replicas) view.replicas = static_cast<unsigned>(replicas->size());
+    if (replicas) {
+        view.replicas = static_cast<unsigned>(replicas->size());
+        view.lost_replicas = static_cast<unsigned>(
+            std::ranges::count_if(*replicas, [](const metadata::ReplicaRecord& replica) {
+                return replica.state == kLost || replica.state == kReturning;
+            }));
+    }
     if (space) {
         view.used_bytes = space->allocated_bytes;
         view.free_bytes = space->available_bytes();

@@ -12,8 +12,10 @@
 // daemon.pool.remove_replica.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -47,13 +49,15 @@ struct ReplicaLook {
 
 class Pools final : public api::PoolControl {
   public:
-    Pools(metadata::MetadataStore* store, EventLog* events, Identity* identity)
-        : store_(store), events_(events), identity_(identity) {}
+    /// `came_back`: called when a request has put a pool back; probe() tells of it then.
+    Pools(metadata::MetadataStore* store, EventLog* events, Identity* identity,
+          std::function<void()> came_back)
+        : store_(store), events_(events), identity_(identity), came_back_(std::move(came_back)) {}
 
     /// Opens all pools of `host`; finishes what a crash left, where that takes no time.
     Result<void> open_all(HostId host);
-    /// Tries the missing ones again, probes the failed ones whose time has come, looks at the
-    /// others. True where one came back.
+    /// Tries the missing and the failed ones again, looks at the others. True where one came back,
+    /// by itself or by add_pool().
     bool probe();
     /// Additions and removals of which a step failed, or whose disk did not answer.
     void finish_changes();
@@ -68,6 +72,8 @@ class Pools final : public api::PoolControl {
     std::string domain_of_pool(PoolId pool);
     /// Known, but not there: its disk may be mounted later.
     bool is_missing(PoolId pool);
+    /// Whether a replica that it lost may be found in it again: not where it is being removed.
+    bool may_come_back(PoolId pool);
     /// Why its replicas cannot be used now; "": they can.
     std::string trouble_of(PoolId pool);
     /// kClosed where the pool is not open, kTimedOut where its disk does not answer.
@@ -97,6 +103,7 @@ class Pools final : public api::PoolControl {
         /// Of stores, for calls that may block on the disk (volume::ReplicaPlace).
         const std::shared_ptr<io::Worker> worker =
             std::make_shared<io::Worker>("pool", io::Worker::AtEnd::kLeave);
+        std::mutex turn;                    // of who tries to bring it back
         std::mutex mutex;                   // of what follows; never held over a disk's call
         std::shared_ptr<store::Pool> pool;  // none: missing
         bool failed = false;
@@ -114,6 +121,8 @@ class Pools final : public api::PoolControl {
     static void open_entry(const EntryRef& entry);
     bool comes_back(const EntryRef& entry);
     bool passes_probe(const EntryRef& entry);
+    bool is_in_place(const EntryRef& entry);
+    void tell_back(const EntryRef& entry);
     static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
@@ -126,6 +135,8 @@ class Pools final : public api::PoolControl {
         std::string domain;
     };
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
+    EntryRef in_trouble_at(const std::string& path);
+    api::ApiResult<api::PoolView> put_back(const EntryRef& entry);
     EntryRef changing(const metadata::PoolRecord& record);
     void put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> pool);
     void finish_changes_within(std::chrono::milliseconds limit);
@@ -137,6 +148,8 @@ class Pools final : public api::PoolControl {
     metadata::MetadataStore* store_;
     EventLog* events_;
     Identity* identity_;
+    std::function<void()> came_back_;
+    std::atomic<bool> put_back_ = false;   // since probe() told of it
     std::mutex mutex_;                     // of what follows; never held over a disk's call
     std::map<PoolId, EntryRef> entries_;   // in service
     std::map<PoolId, EntryRef> changing_;  // being added or removed

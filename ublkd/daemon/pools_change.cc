@@ -244,7 +244,9 @@ void Pools::finish_changes_within(std::chrono::milliseconds limit) {
     }
 }
 
-ApiResult<Pools::Site> Pools::look_at_site(const api::AddPoolRequest& request) {
+namespace {
+
+ApiResult<void> check_request(const api::AddPoolRequest& request) {
     if (!is_printable(request.path) || request.path.size() > kMaxPathBytes) {
         return refuse("InvalidParameterValue",
                       fmt::format("a pool's path has at most {} printable bytes; '{}' was given",
@@ -259,6 +261,12 @@ ApiResult<Pools::Site> Pools::look_at_site(const api::AddPoolRequest& request) {
                 "a domain has at most {} printable characters without blanks; '{}' was given",
                 store::kMaxDomainBytes, api::shown(request.domain)));
     }
+    return {};
+}
+
+}  // namespace
+
+ApiResult<Pools::Site> Pools::look_at_site(const api::AddPoolRequest& request) {
     std::vector<Known> known;
     for (const EntryRef& entry : all())
         known.push_back({entry->record.path, entry->record.id.to_string()});
@@ -280,7 +288,40 @@ ApiResult<Pools::Site> Pools::look_at_site(const api::AddPoolRequest& request) {
     return std::move(*answer);
 }
 
+/// The pool at `path`, as it is written, where it is missing or failed. Asks no disk.
+Pools::EntryRef Pools::in_trouble_at(const std::string& path) {
+    std::string wanted = std::filesystem::path(path).lexically_normal().string();
+    while (wanted.size() > 1 && wanted.ends_with('/')) wanted.pop_back();
+    for (const EntryRef& entry : all()) {
+        const std::lock_guard lock(entry->mutex);
+        if (entry->record.path == wanted && (!entry->pool || entry->failed)) return entry;
+    }
+    return nullptr;
+}
+
+ApiResult<api::PoolView> Pools::put_back(const EntryRef& entry) {
+    {
+        const std::lock_guard lock(entry->mutex);
+        entry->next_probe = {};
+    }
+    const bool came_back = comes_back(entry);
+    const auto view = view_of(entry);
+    if (view.state != "ok")
+        return refuse("AlreadyExists", fmt::format("{} is the pool {} already, and it is {}: {}",
+                                                   view.path, view.id, view.state, view.message));
+    if (came_back) {
+        tell_back(entry);
+        put_back_ = true;
+        came_back_();
+    }
+    return view;
+}
+
 ApiResult<api::PlanView> Pools::plan_pool(const api::AddPoolRequest& request) {
+    API_TRY(check_request(request));
+    if (const auto entry = in_trouble_at(request.path))
+        return api::PlanView{{fmt::format("put the pool {} in {} back",
+                                          entry->record.id.to_string(), entry->record.path)}};
     API_TRY_ASSIGN(const auto site, look_at_site(request));
     return api::PlanView{{fmt::format(
         "make a pool in {} in the failure domain '{}'{}", site.path, site.domain,
@@ -293,6 +334,8 @@ ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
 }
 
 ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolRequest& request) {
+    API_TRY(check_request(request));
+    if (const auto entry = in_trouble_at(request.path)) return put_back(entry);
     API_TRY_ASSIGN(const auto site, look_at_site(request));
     PoolRecord record;
     record.id = PoolId::random();
@@ -363,18 +406,28 @@ ApiResult<void> Pools::remove_pool(const std::string& name, bool dry_run) {
 ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
     const PoolRecord& found = entry->record;
     std::string users;
+    std::vector<metadata::ReplicaRecord> given_up;  // lost: they would have returned
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
         users.clear();
+        given_up.clear();
         TRY_ASSIGN(const auto replicas,
                    tx.list<metadata::ReplicaRecord>(metadata::where("pool", found.id)));
         for (const auto& replica : replicas) {
             if (replica.state == metadata::ReplicaState::kRemoving) continue;
+            if (replica.state == metadata::ReplicaState::kLost) {
+                given_up.push_back(replica);
+                continue;
+            }
             users += (users.empty() ? "" : ", ") + replica.volume.to_string();
         }
         if (!users.empty()) return fail(Errc::kBusy, "the pool has replicas");
         TRY_ASSIGN(auto record, tx.get<PoolRecord>(found.id));
         if (!record) return fail(Errc::kNotFound, "the pool's record");
         if (dry_run) return {};
+        for (auto replica : given_up) {
+            replica.state = metadata::ReplicaState::kRemoving;
+            TRY(tx.put(replica));
+        }
         record->state = PoolState::kRemoving;
         return tx.put(*record);
     });
@@ -385,6 +438,10 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
                         found.path, users));
     if (!marked) return refuse(marked.error(), "cannot remove the pool");
     if (dry_run) return {};
+    for (const auto& replica : given_up)
+        events_->add("member.given-up", replica.volume.to_string(),
+                     fmt::format("{} in {}: its pool is removed", replica.id.to_string(),
+                                 found.id.to_string()));
     {
         const std::lock_guard lock(mutex_);
         entries_.erase(found.id);

@@ -267,6 +267,7 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
             if (ref->joining == member.replica) {
                 ref->repair.failed();  // the next copy may fail as well
                 if (is_of_its_disk(cause)) ref->failed_target = member.pool;
+                if (is_of_its_disk(cause) && ref->returning) ++ref->failed_returns[member.replica];
             }
         }
         finish_joining(volume, member.replica);
@@ -275,16 +276,19 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
 }
 
 void Volumes::sync_finished(VolumeId volume, ReplicaId replica, std::uint64_t copied_bytes) {
-    core_.events->post("member.joined", volume.to_string(),
-                       fmt::format("{} has been copied ({} bytes) and is a member",
-                                   replica.to_string(), copied_bytes));
-    worker_->submit([this, volume, replica] {
+    worker_->submit([this, volume, replica, copied_bytes] {
         const auto ref = slot(volume);
+        bool returned = false;
         {
             const std::lock_guard state(ref->state);
+            returned = ref->returning && ref->joining == replica;
             ref->repair.reset();
             ref->failed_target = PoolId();
+            ref->failed_returns.erase(replica);
         }
+        core_.events->add(returned ? "member.returned" : "member.joined", volume.to_string(),
+                          fmt::format("{} has been copied ({} bytes) and is a member",
+                                      replica.to_string(), copied_bytes));
         reconcile(volume);
         finish_joining(volume, replica);
     });

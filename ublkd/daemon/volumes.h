@@ -89,7 +89,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// `ublkd --detach-all`: what could not be detached, one line each.
     std::vector<std::string> detach_all(bool force);
 
-    /// Brings the members' and the lost replicas' records in line with the membership.
+    /// Brings the members' and the lost replicas' records in line with the membership. Who is no
+    /// member keeps its place while the volume lacks a replica and its pool may come back.
     void reconcile(VolumeId volume);
 
     // api::VolumeControl
@@ -128,7 +129,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         std::map<ReplicaId, std::string> loss_causes;       // who is no member any more
         unsigned users = 0;
         std::optional<Front> front;
-        ReplicaId joining;     // being copied to; holds a use
+        ReplicaId joining;       // being copied to; holds a use
+        bool returning = false;  // it was a member before
+        std::map<ReplicaId, unsigned> failed_returns;
         PoolId failed_target;  // where the last copy failed by the disk that it went to
         bool deleting = false;
         std::string trouble;                                   // why the attachment is not served
@@ -249,6 +252,26 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     bool repair_one(const SlotRef& slot, const metadata::VolumeRecord& volume);
     bool add_replica(const SlotRef& slot, const metadata::VolumeRecord& volume,
                      const Candidate& candidate);
+    void could_not_begin(const metadata::VolumeRecord& volume, const Candidate& candidate,
+                         const Error& error);
+
+    // volumes_return.cc
+    /// Of a replica that is no member: what the records say of it from now on.
+    metadata::ReplicaState state_without(const metadata::ReplicaRecord& replica, bool whole,
+                                         ReplicaId joining);
+    std::vector<metadata::ReplicaRecord> lost_replicas(VolumeId volume);
+    /// What a lost replica waits for before it returns; "": for nothing.
+    std::string waits_for(const metadata::ReplicaRecord& replica,
+                          const std::set<std::string>& taken);
+    std::optional<Candidate> returning_candidate(const SlotRef& slot,
+                                                 const metadata::VolumeRecord& volume,
+                                                 const replication::Membership& record);
+    void give_up_lost(const metadata::ReplicaRecord& replica, const std::string& why);
+    std::vector<unsigned> make_place_free(const metadata::VolumeRecord& volume,
+                                          const replication::Membership& record);
+    Result<void> set_returning(ReplicaId replica);
+    void add_lost(const metadata::VolumeRecord& record, const replication::Membership& membership,
+                  api::VolumeView& view);
 
     // volumes_delete.cc
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);
@@ -270,7 +293,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void add_health_of_attachment(const metadata::AttachmentRecord& record,
                                   const api::AttachmentView& attachment, api::VolumeView& view);
     void add_health_at_rest(const replication::Membership& record, api::VolumeView& view);
-    void add_health_running(const volume::VolumeStatus& status, api::VolumeView& view);
+    void add_health_running(const volume::VolumeStatus& status, ReplicaId returning,
+                            api::VolumeView& view);
 
     Core core_;
     std::function<void()> changed_;

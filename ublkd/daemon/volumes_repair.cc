@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/placement.h"
 #include "ublkd/daemon/volumes.h"
@@ -21,17 +22,6 @@ using replication::Membership;
 namespace {
 
 constexpr std::chrono::seconds kLook{60};  // at a volume at rest, of which no pool is in trouble
-
-/// Places that no member holds: never granted, or revoked from a replica that was lost.
-std::vector<unsigned> free_places(const Core& core, const VolumeRecord& volume) {
-    std::vector<unsigned> places;
-    for (unsigned place = 0; place < volume.replica_count; ++place) {
-        const auto stored = core.store->get<PermissionRecord>(place_name(volume.id, place));
-        if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked))
-            places.push_back(place);
-    }
-    return places;
-}
 
 bool holds_a_place(const Core& core, const VolumeRecord& volume, const Member& member) {
     const auto holds = core.store->read_for<bool>(
@@ -55,37 +45,6 @@ void Volumes::revoke_permission_of(const VolumeRecord& volume, ReplicaId replica
     }
 }
 
-void Volumes::reconcile(VolumeId volume) {
-    std::vector<ReplicaId> lost;
-    std::optional<VolumeRecord> record;
-    const auto done = core_.store->write([&](Transaction& tx) -> Result<void> {
-        lost.clear();
-        TRY_ASSIGN(record, tx.get<VolumeRecord>(volume));
-        TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
-        if (!record || !membership || !membership->membership || membership->retired) return {};
-        TRY_ASSIGN(auto replicas, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
-        for (auto& replica : replicas) {
-            const bool member = membership->membership->has(replica.id);
-            // Also one that was given up while the proposal that added it was under way.
-            if (member && replica.state != ReplicaState::kReady) {
-                replica.state = ReplicaState::kReady;
-                TRY(tx.put(replica));
-            } else if (!member && replica.state == ReplicaState::kReady) {
-                replica.state = ReplicaState::kRemoving;
-                TRY(tx.put(replica));
-            }
-            if (!member && replica.state == ReplicaState::kRemoving) lost.push_back(replica.id);
-        }
-        return {};
-    });
-    if (!done) {
-        log::warn("volume {}: {}", volume.to_string(), to_string(done.error()));
-        return;
-    }
-    for (const ReplicaId replica : lost) revoke_permission_of(*record, replica);
-    changed_();
-}
-
 /// A copy of `replica` has ended, or was given up: its use of the volume ends.
 void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
     const auto ref = slot(volume);
@@ -93,6 +52,7 @@ void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
         const std::lock_guard state(ref->state);
         if (!replica || ref->joining != replica) return;
         ref->joining = ReplicaId();
+        ref->returning = false;
     }
     if (const auto released = release(ref); !released)
         log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
@@ -119,7 +79,7 @@ std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
         auto place = core_.pools->place(replica.pool, replica.id);
         if (place && core_.pools->trouble_of(replica.pool).empty() &&
             replica.pool != failed_target && holds_a_place(core_, volume, place->member)) {
-            return Candidate{std::move(*place), {}, {}};
+            return Candidate{std::move(*place), {}, {}, false};
         }
         give_up_replica(volume, replica.id, replica.pool);
     }
@@ -142,21 +102,27 @@ std::vector<UsablePool> Volumes::targets(const Membership& record, PoolId failed
     return chosen.empty() ? choose_candidates(usable, taken, 1) : chosen;
 }
 
-/// The targets prepare and ask; who is granted is the one.
+/// The targets prepare and ask; who is granted is the one. Where a lost replica holds the last
+/// place it is given up when another one is prepared, and not before: the new one comes first,
+/// since nobody knows whether the lost one's pool ever comes back.
 std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
                                                 const Membership& record, PoolId failed_target) {
     std::vector<Candidate> candidates;
     for (const auto& pool : targets(record, failed_target)) {
         if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
-            candidates.push_back({std::move(*place), {}, {}});
+            candidates.push_back({std::move(*place), {}, {}, false});
     }
-    const auto places = free_places(core_, volume);
-    if (candidates.empty() || places.empty()) return std::nullopt;
+    if (candidates.empty()) return std::nullopt;
     auto stored = core_.store->write_for<std::vector<Candidate>>(
         [&](Transaction& tx) { return store_candidates(tx, volume.id, candidates); });
     if (!stored) return std::nullopt;
     candidates = std::move(*stored);
-    prepare_and_ask(core_, volume, {places.front()}, candidates);
+    prepare_candidates(core_, volume, candidates);
+    if (std::ranges::any_of(candidates, [](const auto& made) { return !made.error; }) ||
+        faults::rule_off("rule.given_up_last")) {
+        const auto places = make_place_free(volume, record);
+        if (!places.empty()) ask_for_places(core_, volume, {places.front()}, candidates);
+    }
     std::optional<Candidate> winner;
     for (Candidate& candidate : candidates) {
         if (candidate.granted) {
@@ -240,7 +206,8 @@ bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
         const std::lock_guard state(slot->state);
         return slot->failed_target;
     }();
-    auto candidate = resume_candidate(volume, **record, failed_target);
+    auto candidate = returning_candidate(slot, volume, **record);
+    if (!candidate) candidate = resume_candidate(volume, **record, failed_target);
     if (!candidate) candidate = new_candidate(volume, **record, failed_target);
     return !candidate || add_replica(slot, volume, *candidate);
 }
@@ -255,23 +222,36 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
         const std::lock_guard state(slot->state);
         ++slot->users;
         slot->joining = replica;
+        slot->returning = candidate.returning;
     }
-    if (running) begun = (*running)->add_replica(candidate.place);
+    if (running && candidate.returning) begun = set_returning(replica);
+    if (running && begun) begun = (*running)->add_replica(candidate.place);
     if (running && !begun) finish_joining(volume.id, replica);
     if (running) (void)release(slot);
     if (begun) {
         core_.events->add(
-            "member.joining", volume.id.to_string(),
+            candidate.returning ? "member.returning" : "member.joining", volume.id.to_string(),
             fmt::format("{} in {} is being copied", replica.to_string(), pool.to_string()));
         return true;
     }
-    if (begun.error().code == Errc::kBusy)
-        return false;  // a copy runs already; this replica waits, prepared
-    core_.events->add("volume.trouble", volume.id.to_string(),
-                      fmt::format("a new replica in {} could not be begun: {}", pool.to_string(),
-                                  to_string(begun.error())));
-    give_up_replica(volume, replica, pool);
+    if (running && candidate.returning && begun.error().code != Errc::kBusy) {
+        if (begun.error().code == Errc::kIo) core_.pools->mark_failed(pool, begun.error());
+        const std::lock_guard state(slot->state);
+        ++slot->failed_returns[replica];
+    }
+    could_not_begin(volume, candidate, begun.error());
     return false;
+}
+
+void Volumes::could_not_begin(const VolumeRecord& volume, const Candidate& candidate,
+                              const Error& error) {
+    const PoolId pool = candidate.place.member.pool;
+    if (candidate.returning) reconcile(volume.id);  // it is lost again, and waits
+    if (error.code == Errc::kBusy) return;  // a copy runs already; this replica waits, prepared
+    core_.events->add(
+        "volume.trouble", volume.id.to_string(),
+        fmt::format("a replica in {} could not be begun: {}", pool.to_string(), to_string(error)));
+    if (!candidate.returning) give_up_replica(volume, candidate.place.member.replica, pool);
 }
 
 }  // namespace ublkd::daemon

@@ -38,9 +38,10 @@ bool lacks_front(const AttachmentRecord& record, const std::optional<Front>& fro
     return !front || front->stopped_by_others;
 }
 
-std::string role_of(const volume::MemberStatus& member) {
+std::string role_of(const volume::MemberStatus& member, ReplicaId returning) {
     if (member.is_primary) return "primary";
     if (member.is_member) return "secondary";
+    if (member.is_joining && member.member.replica == returning) return "returning";
     return member.is_joining ? "joining" : "lost";
 }
 
@@ -126,16 +127,21 @@ void Volumes::add_health_at_rest(const replication::Membership& record, api::Vol
 }
 
 /// Asks no disk where one hangs: this answers all the same.
-void Volumes::add_health_running(const volume::VolumeStatus& status, api::VolumeView& view) {
+void Volumes::add_health_running(const volume::VolumeStatus& status, ReplicaId returning,
+                                 api::VolumeView& view) {
     view.number = status.number;
     view.loss_count = status.loss_count;
     view.data_may_be_lost = status.data_may_be_lost;
     for (const auto& member : status.replicas) {
         view.health.in_sync += member.is_member ? 1 : 0;
-        view.replicas.push_back({member.member.replica.to_string(), member.member.pool.to_string(),
-                                 member.member.host.to_string(),
-                                 core_.pools->domain_of_pool(member.member.pool), role_of(member),
-                                 member.failure ? to_string(*member.failure) : ""});
+        view.replicas.push_back(
+            {member.member.replica.to_string(), member.member.pool.to_string(),
+             member.member.host.to_string(), core_.pools->domain_of_pool(member.member.pool),
+             role_of(member, returning), member.failure ? to_string(*member.failure) : ""});
+        if (view.replicas.back().role == "returning") {
+            view.replicas.back().differing_bytes = status.sync_total_bytes;
+            view.replicas.back().copied_bytes = status.sync_done_bytes;
+        }
         if (!member.is_member || status.blocked_by == "disk") continue;
         if (const auto look = core_.pools->look(member.member.pool, member.member.replica))
             view.used_bytes = std::max(view.used_bytes, look->allocated_bytes);
@@ -152,26 +158,30 @@ void Volumes::add_health_running(const volume::VolumeStatus& status, api::Volume
 
 void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
     view.health.wanted = record.replica_count;
+    ReplicaId returning;
     const auto running = [&] {
         const auto ref = slot(record.id);
         const std::lock_guard state(ref->state);
+        if (ref->returning) returning = ref->joining;
         return ref->running;
     }();
+    const auto membership = core_.authority->current(record.id);
     const auto status = running
                             ? running->status()
                             : Result<volume::VolumeStatus>(fail(Errc::kClosed, "it does not run"));
     if (running && running->durability() != record.durability)
         view.durability_in_force = metadata::name_of(running->durability());
     if (status) {
-        add_health_running(*status, view);
+        add_health_running(*status, returning, view);
+        if (membership && *membership) add_lost(record, **membership, view);
         return;
     }
-    const auto stored = core_.authority->current(record.id);
-    if (!stored || !*stored) return;
-    view.number = (*stored)->number;
-    view.loss_count = (*stored)->loss_count;
-    view.data_may_be_lost = (*stored)->data_may_be_lost;
-    add_health_at_rest(**stored, view);
+    if (!membership || !*membership) return;
+    view.number = (*membership)->number;
+    view.loss_count = (*membership)->loss_count;
+    view.data_may_be_lost = (*membership)->data_may_be_lost;
+    add_health_at_rest(**membership, view);
+    add_lost(record, **membership, view);
     if (status.error().code != Errc::kTimedOut) return;
     view.health.state = "blocked";
     view.health.blocked_by = "reactor";

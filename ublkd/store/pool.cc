@@ -242,6 +242,17 @@ Result<PoolSpace> Pool::space() const {
     return space;
 }
 
+Result<bool> Pool::is_in_place() const {
+    struct stat opened{};
+    struct stat there{};
+    if (::fstat(lock_.get(), &opened) != 0) return fail_errno(errno, "look at the pool's lock");
+    if (::stat((folder_ + "/lock").c_str(), &there) != 0) {
+        if (errno == ENOENT) return false;
+        return fail_errno(errno, "look at the pool's lock");
+    }
+    return opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
+}
+
 std::string Pool::replica_folder(ReplicaId id) const {
     return replicas_folder(folder_) + "/" + id.to_string();
 }

@@ -72,6 +72,9 @@ class Pool {
     const std::shared_ptr<AllocationBudget>& budget() const { return budget_; }
 
     Result<PoolSpace> space() const;
+    /// Whether what was opened is still what lies in folder(), and not below or above a mount that
+    /// has changed since.
+    Result<bool> is_in_place() const;
 
     /// Where the replica `id` lives or would live; made by ReplicaStore::create().
     std::string replica_folder(ReplicaId id) const;

@@ -12,6 +12,7 @@
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
+#include "ublkd/store/broken_disk.h"
 #include "ublkd/store/file_system.h"
 
 namespace ublkd::store {
@@ -44,6 +45,31 @@ Result<Range> RealDiskFile::next_data(std::uint64_t from_bytes) const {
     return Range{static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(end - begin)};
 }
 
+namespace {
+
+io::Task<Result<void>> broken(int error) {
+    co_return fail_errno(error, "a disk that a test fails");
+}
+
+}  // namespace
+
+io::Task<Result<void>> RealDiskFile::read(std::uint64_t offset_bytes, std::span<std::byte> into) {
+    if (const int error = broken_.error()) return broken(error);
+    return file_.read(offset_bytes, into);
+}
+
+io::Task<Result<void>> RealDiskFile::write(std::uint64_t offset_bytes,
+                                           std::span<const std::byte> from, Durability durability) {
+    if (const int error = broken_.error()) return broken(error);
+    return durability == Durability::kCached ? file_.write(offset_bytes, from)
+                                             : write_durable(offset_bytes, from);
+}
+
+io::Task<Result<void>> RealDiskFile::sync() {
+    if (const int error = broken_.error()) return broken(error);
+    return file_.sync();
+}
+
 io::Task<Result<void>> RealDiskFile::write_durable(std::uint64_t offset_bytes,
                                                    std::span<const std::byte> from) {
     const io::FdRef ref = file_.ref();
@@ -68,6 +94,7 @@ io::Task<Result<void>> RealDiskFile::write_durable(std::uint64_t offset_bytes,
 }
 
 io::Task<Result<void>> RealDiskFile::zero(ZeroMode mode, Range range) {
+    if (const int error = broken_.error()) return broken(error);
     const int flags = FALLOC_FL_KEEP_SIZE |
                       (mode == ZeroMode::kPunch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     return file_.allocate(flags, range.offset_bytes, range.length_bytes);
@@ -87,9 +114,11 @@ Result<std::unique_ptr<DiskFile>> RealDiskFolder::open(const char* name, OpenMod
     const io::OpenOptions options{
         .create = mode.create, .exclusive = mode.create, .direct = mode.direct};
     const std::string path = folder() + "/" + name;
+    const BrokenDisk broken(parent_of(parent_of(path_)));
+    if (const int error = broken.error()) return fail_errno(error, "a disk that a test fails");
     io::File file;
     TRY_ASSIGN(file, io::File::open_elsewhere(*reactor_, path, options));
-    return std::unique_ptr<DiskFile>(new RealDiskFile(std::move(file)));
+    return std::unique_ptr<DiskFile>(new RealDiskFile(std::move(file), broken));
 }
 
 Result<void> RealDiskFolder::begin_making() {

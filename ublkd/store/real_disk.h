@@ -1,4 +1,5 @@
-// DiskFile and DiskFolder over the kernel: files of one replica through the reactor's ring.
+// DiskFile and DiskFolder over the kernel: files of one replica through the reactor's ring. Fault
+// point: store.disk (broken_disk.h).
 #pragma once
 
 #include <memory>
@@ -6,13 +7,15 @@
 
 #include "ublkd/base/fd.h"
 #include "ublkd/io/file.h"
+#include "ublkd/store/broken_disk.h"
 #include "ublkd/store/disk_file.h"
 
 namespace ublkd::store {
 
 class RealDiskFile final : public DiskFile {
   public:
-    explicit RealDiskFile(io::File file) : file_(std::move(file)) {}
+    RealDiskFile(io::File file, BrokenDisk broken)
+        : file_(std::move(file)), broken_(std::move(broken)) {}
 
     /// flock(2) of the open file that all our requests go through: each one in flight holds on to
     /// it.
@@ -22,21 +25,17 @@ class RealDiskFile final : public DiskFile {
     Result<std::uint64_t> size_bytes() const override { return file_.size_bytes(); }
     Result<void> set_size(std::uint64_t size_bytes) override;
     Result<Range> next_data(std::uint64_t from_bytes) const override;
-    io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into) override {
-        return file_.read(offset_bytes, into);
-    }
+    io::Task<Result<void>> read(std::uint64_t offset_bytes, std::span<std::byte> into) override;
     io::Task<Result<void>> write(std::uint64_t offset_bytes, std::span<const std::byte> from,
-                                 Durability durability) override {
-        return durability == Durability::kCached ? file_.write(offset_bytes, from)
-                                                 : write_durable(offset_bytes, from);
-    }
-    io::Task<Result<void>> sync() override { return file_.sync(); }
+                                 Durability durability) override;
+    io::Task<Result<void>> sync() override;
     io::Task<Result<void>> zero(ZeroMode mode, Range range) override;
 
   private:
     io::Task<Result<void>> write_durable(std::uint64_t offset_bytes,
                                          std::span<const std::byte> from);
     io::File file_;
+    BrokenDisk broken_;
 };
 
 /// `<parent>/<name>`; while it is made `<parent>/<name>.making`. The lock is flock(2) on the

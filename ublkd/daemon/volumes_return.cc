@@ -1,0 +1,211 @@
+// Replicas that were lost: they keep their records and places while their pools may come back,
+// return when they do, and are given up where that is not needed or not possible any more.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using metadata::PermissionRecord;
+using metadata::PermissionState;
+using metadata::ReplicaRecord;
+using metadata::ReplicaState;
+using metadata::Transaction;
+using metadata::VolumeRecord;
+using replication::Membership;
+
+namespace {
+
+constexpr unsigned kReturns = 3;  // that may fail by the replica's own disk
+
+std::string name_in_pool(const ReplicaRecord& replica) {
+    return fmt::format("{} in {}", replica.id.to_string(), replica.pool.to_string());
+}
+
+}  // namespace
+
+ReplicaState Volumes::state_without(const ReplicaRecord& replica, bool whole, ReplicaId joining) {
+    switch (replica.state) {
+        case ReplicaState::kReady:
+        case ReplicaState::kLost:
+            return !whole && core_.pools->may_come_back(replica.pool) ? ReplicaState::kLost
+                                                                      : ReplicaState::kRemoving;
+        case ReplicaState::kReturning:
+            return replica.id == joining ? replica.state : ReplicaState::kLost;
+        default:
+            return replica.state;
+    }
+}
+
+void Volumes::reconcile(VolumeId volume) {
+    const ReplicaId joining = [&] {
+        const auto ref = slot(volume);
+        const std::lock_guard state(ref->state);
+        return ref->joining;
+    }();
+    std::vector<ReplicaRecord> gone;
+    std::vector<ReplicaRecord> given_up;
+    std::optional<VolumeRecord> record;
+    const auto done = core_.store->write([&](Transaction& tx) -> Result<void> {
+        gone.clear();
+        given_up.clear();
+        TRY_ASSIGN(record, tx.get<VolumeRecord>(volume));
+        TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
+        if (!record || !membership || !membership->membership || membership->retired) return {};
+        const Membership& members = *membership->membership;
+        const bool whole = members.members.size() >= record->replica_count;
+        TRY_ASSIGN(auto replicas, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
+        for (auto& replica : replicas) {
+            // Also one that was given up while the proposal that added it was under way.
+            const ReplicaState next = members.has(replica.id)
+                                          ? ReplicaState::kReady
+                                          : state_without(replica, whole, joining);
+            if (next == ReplicaState::kRemoving && replica.state == ReplicaState::kLost)
+                given_up.push_back(replica);
+            if (next == ReplicaState::kRemoving) gone.push_back(replica);
+            if (next == replica.state) continue;
+            replica.state = next;
+            TRY(tx.put(replica));
+        }
+        return {};
+    });
+    if (!done) {
+        log::warn("volume {}: {}", volume.to_string(), to_string(done.error()));
+        return;
+    }
+    for (const auto& replica : given_up)
+        core_.events->add("member.given-up", volume.to_string(),
+                          fmt::format("{}: the volume is whole without it", name_in_pool(replica)));
+    for (const auto& replica : gone) revoke_permission_of(*record, replica.id);
+    changed_();
+}
+
+std::vector<ReplicaRecord> Volumes::lost_replicas(VolumeId volume) {
+    auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume));
+    if (!replicas) return {};
+    std::erase_if(*replicas, [](const ReplicaRecord& replica) {
+        return replica.state != ReplicaState::kLost;
+    });
+    return std::move(*replicas);
+}
+
+std::string Volumes::waits_for(const ReplicaRecord& replica, const std::set<std::string>& taken) {
+    if (std::string trouble = core_.pools->trouble_of(replica.pool); !trouble.empty())
+        return trouble;
+    return taken.contains(core_.pools->domain_of_pool(replica.pool))
+               ? "another replica is in its failure domain"
+               : "";
+}
+
+/// A lost replica whose pool is back. One that cannot return is given up here.
+std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
+                                                      const VolumeRecord& volume,
+                                                      const Membership& record) {
+    const auto taken = domains_of_members(record.members);
+    for (const ReplicaRecord& replica : lost_replicas(volume.id)) {
+        auto place = core_.pools->place(replica.pool, replica.id);
+        if (!place || !waits_for(replica, taken).empty() || record.has(replica.id)) continue;
+        const auto look = core_.pools->look(replica.pool, replica.id);
+        if (!look) continue;  // its disk does not answer
+        const unsigned failed = [&] {
+            const std::lock_guard state(slot->state);
+            const auto found = slot->failed_returns.find(replica.id);
+            return found == slot->failed_returns.end() ? 0 : found->second;
+        }();
+        if (!look->is_there) {
+            give_up_lost(replica, "its folder is not in the pool");
+        } else if (!core_.store
+                        ->read_for<bool>([&](Transaction& tx) {
+                            return metadata::holds_place(tx, volume.id, place->member);
+                        })
+                        .value_or(true)) {
+            give_up_lost(replica, "its permission was revoked");
+        } else if (failed >= kReturns) {
+            give_up_lost(replica, fmt::format("it could not be copied to {} times", failed));
+        } else {
+            return Candidate{std::move(*place), {}, {}, true};
+        }
+    }
+    return std::nullopt;
+}
+
+void Volumes::give_up_lost(const ReplicaRecord& replica, const std::string& why) {
+    const auto given_up = core_.store->write_for<bool>([&](Transaction& tx) -> Result<bool> {
+        TRY_ASSIGN(auto stored, tx.get<ReplicaRecord>(replica.id));
+        if (!stored || stored->state != ReplicaState::kLost) return false;
+        stored->state = ReplicaState::kRemoving;
+        TRY(tx.put(*stored));
+        return true;
+    });
+    if (!given_up) log::warn("replica {}: {}", replica.id.to_string(), to_string(given_up.error()));
+    if (!given_up || !*given_up) return;
+    core_.events->add("member.given-up", replica.volume.to_string(),
+                      fmt::format("{}: {}", name_in_pool(replica), why));
+    reconcile(replica.volume);
+}
+
+/// Places that no member holds: never granted, revoked, or of a replica that has no record any more
+/// since its pool was removed; else that of a lost replica, which is given up.
+std::vector<unsigned> Volumes::make_place_free(const VolumeRecord& volume,
+                                               const Membership& record) {
+    const auto free_places = [&] {
+        std::vector<unsigned> places;
+        for (unsigned place = 0; place < volume.replica_count; ++place) {
+            const auto stored = core_.store->get<PermissionRecord>(place_name(volume.id, place));
+            if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked))
+                places.push_back(place);
+        }
+        return places;
+    };
+    auto places = free_places();
+    for (unsigned place = 0; place < volume.replica_count && places.empty(); ++place) {
+        const auto held = core_.store->get<PermissionRecord>(place_name(volume.id, place));
+        if (!held || !*held || record.has((*held)->incarnation)) continue;
+        const auto replica = core_.store->get<ReplicaRecord>((*held)->incarnation);
+        if (!replica) continue;
+        if (*replica && (*replica)->state == ReplicaState::kLost) {
+            give_up_lost(**replica, "a new replica takes its place");
+        } else if (!*replica || (*replica)->state == ReplicaState::kRemoving) {
+            revoke_permission_of(volume, (*held)->incarnation);
+        }
+        places = free_places();
+    }
+    return places;
+}
+
+Result<void> Volumes::set_returning(ReplicaId replica) {
+    return core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto stored, tx.get<ReplicaRecord>(replica));
+        if (!stored || stored->state != ReplicaState::kLost)
+            return fail(Errc::kConflict, "the replica was given up");
+        stored->state = ReplicaState::kReturning;
+        return tx.put(*stored);
+    });
+}
+
+/// Those that may return, with what they wait for.
+void Volumes::add_lost(const VolumeRecord& record, const Membership& membership,
+                       api::VolumeView& view) {
+    const auto taken = domains_of_members(membership.members);
+    for (const ReplicaRecord& replica : lost_replicas(record.id)) {
+        if (membership.has(replica.id)) continue;
+        const auto known =
+            std::ranges::find(view.replicas, replica.id.to_string(), &api::ReplicaView::id);
+        api::ReplicaView* shown = known == view.replicas.end() ? nullptr : &*known;
+        if (shown == nullptr) {
+            view.replicas.push_back({replica.id.to_string(), replica.pool.to_string(),
+                                     core_.identity->host().to_string(),
+                                     core_.pools->domain_of_pool(replica.pool), "lost", ""});
+            shown = &view.replicas.back();
+        }
+        if (shown->role != "lost") continue;
+        shown->waits_for = waits_for(replica, taken);
+        if (shown->waits_for.empty()) shown->waits_for = "it returns soon";
+    }
+}
+
+}  // namespace ublkd::daemon
