@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -227,9 +228,12 @@ void turn(const Clients& clients) {
     }
     (void)poll(polled.data(), polled.size(), kPollMilliseconds);
     for (std::size_t i = 0; i < clients.size(); ++i) {
-        if (polled[i].revents != 0) clients[i]->handle_events(polled[i].revents);
+        // Also without an event: a connection that died while something was sent has none any more.
+        clients[i]->handle_events(polled[i].revents);
     }
 }
+
+volatile std::sig_atomic_t told_to_end = 0;  // SIGTERM: as if its time had passed
 
 bool all_idle(const Clients& clients) {
     return std::ranges::all_of(clients, [](const auto& client) { return client->is_idle(); });
@@ -247,8 +251,10 @@ LoadResult run_load(const LoadOptions& options) {
             options, &history, writer++, i,
             RandomPlan(options.seed * 1'000'003 + options.first_writer + i, options.sectors)));
     }
-    const Time end = now() + static_cast<Time>(options.seconds * 1e9);
-    while (now() < end) turn(clients);
+    const Time longest = now() + static_cast<Time>(options.seconds * 1e9);
+    (void)std::signal(SIGTERM, [](int) { told_to_end = 1; });
+    while (now() < longest && told_to_end == 0) turn(clients);
+    const Time end = now();
     for (const auto& client : clients) client->end();
     while (!all_idle(clients) && now() < end + kLastAnswersWithin) turn(clients);
     for (const auto& client : clients) client->count(result);
