@@ -82,8 +82,9 @@ Outcome<int> status(Context& context) {
     }
 }
 
-Outcome<int> doctor(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", "/v1/doctor"));
+/// Findings, each with its fix. Exit code 8 where one is a problem.
+Outcome<int> print_findings(Context& context, const std::string& path) {
+    CLI_TRY_ASSIGN(const auto answer, context.client().call("GET", path));
     bool problem = false;
     for (const Json& finding : answer["Findings"].items())
         problem = problem || finding["State"].as_string() == "problem";
@@ -103,6 +104,12 @@ Outcome<int> doctor(Context& context) {
         CLI_TRY(context.print_list(finding_view(), answer));
     }
     return problem ? kExitDegraded : 0;
+}
+
+Outcome<int> doctor(Context& context) { return print_findings(context, "/v1/doctor"); }
+
+Outcome<int> why(Context& context) {
+    return print_findings(context, volume_path(context.positional("VOLUME")) + "/why");
 }
 
 Outcome<int> version(Context& context) {
@@ -175,6 +182,15 @@ std::vector<Command> system_commands() {
          {},
          "ebs-cli doctor",
          doctor,
+         list_of(finding_view)},
+        {"why",
+         "Say which rule keeps a volume's I/O, replicas or attachment waiting, and the next safe "
+         "command",
+         "Exit code 8 where there is a problem.",
+         {{"VOLUME", "id, a unique beginning of it, or name", Names::kVolume}},
+         {},
+         "ebs-cli why pg",
+         why,
          list_of(finding_view)},
         {"init",
          "First start: write the configuration, make the first pool",

@@ -115,7 +115,7 @@ std::string overview(const std::string& group) {
         text +=
             "\nexit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict or "
             "busy, 6 daemon unreachable,\n"
-            "  7 --timeout passed (the work goes on), 8 degraded (status, doctor), 130 "
+            "  7 --timeout passed (the work goes on), 8 degraded (status, doctor, why), 130 "
             "interrupted\n";
     }
     return text + "\nexample:\n  " +
@@ -244,7 +244,7 @@ std::string man_page() {
     page +=
         ".SH EXIT STATUS\n0 done; 1 failed; 2 usage; 3 not found; 4 not allowed; 5 conflict or "
         "busy; 6 daemon unreachable; 7 \\-\\-timeout passed (the work goes on); 8 degraded "
-        "(status, doctor); 130 interrupted.\n"
+        "(status, doctor, why); 130 interrupted.\n"
         ".SH ENVIRONMENT\n.TP\n\\fBUBLKD_SOCKET\\fR\nThe daemon's socket, where \\-\\-socket is "
         "not given.\n"
         ".SH FILES\n.TP\n\\fI/run/ublkd/api.sock\\fR\nThe daemon's socket.\n.SH SEE "

@@ -161,6 +161,19 @@ Result<PermissionRecord> PermissionService::revoke(const std::string& resource,
     });
 }
 
+Result<void> PermissionService::revoke_all(Transaction& tx, ReplicaId incarnation) {
+    TRY_ASSIGN(const auto held, tx.list<PermissionRecord>(where("incarnation", incarnation)));
+    if (held.empty()) return {};
+    TRY_ASSIGN(const bool member, is_member_somewhere(tx, incarnation));
+    if (member && !faults::rule_off("rule.permission_revoke_fenced"))
+        return fail(Errc::kBusy, "revoke permission: its holder is a member");
+    for (PermissionRecord record : held) {
+        if (record.state != PermissionState::kGranted) continue;
+        TRY(end_holding(tx, record, PermissionState::kRevoked));
+    }
+    return {};
+}
+
 Result<void> PermissionService::delete_resource(Transaction& tx, const std::string& resource) {
     if (!is_resource_name(resource))
         return fail(Errc::kInvalidArgument, "permission: resource name");

@@ -68,6 +68,10 @@ class PermissionService {
     /// ask that is no past holder is granted.
     Result<PermissionRecord> revoke(const std::string& resource, const Holder& holder);
 
+    /// Takes from `incarnation` what it holds, if anything; as revoke(), part of the caller's
+    /// transaction.
+    static Result<void> revoke_all(Transaction& tx, ReplicaId incarnation);
+
     /// Denies the resource for ever, also where nobody ever asked for it; its holder becomes a past
     /// one. Part of the caller's transaction (a volume's deletion).
     static Result<void> delete_resource(Transaction& tx, const std::string& resource);

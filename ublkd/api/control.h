@@ -42,6 +42,8 @@ class VolumeControl {
                                                 const ModifyVolumeRequest& request) = 0;
     virtual ApiResult<void> delete_volume(const std::string& name, bool dry_run) = 0;
     virtual ApiResult<VerifyView> verify_volume(const std::string& name, bool repair) = 0;
+    /// What is not as it should be with the volume, by which rule, and the next safe command.
+    virtual ApiResult<std::vector<FindingView>> why(const std::string& name) = 0;
     virtual ApiResult<AttachmentView> attach(const AttachRequest& request) = 0;
     virtual ApiResult<PlanView> plan_attach(const AttachRequest& request) = 0;
     /// `force`: does not wait for clients or openers.

@@ -15,6 +15,15 @@ void add_routes(RouteTable& table, const Controls& controls) {
 
 Json done_json() { return Json::object().set("Return", true); }
 
+Json finding_json(const FindingView& view) {
+    Json json = Json::object()
+                    .set("Check", view.check)
+                    .set("State", view.state)
+                    .set("Message", view.message);
+    if (!view.fix.empty()) json.set("Fix", view.fix);
+    return json;
+}
+
 Json plan_json(const PlanView& view) {
     Json steps = Json::array();
     for (const std::string& step : view.steps) steps.push(step);

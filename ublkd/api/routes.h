@@ -22,6 +22,7 @@ void add_tag_routes(RouteTable& table, TagControl* tags);
 Json attachment_json(const AttachmentView& view);
 Json pool_json(const PoolView& view);
 Json plan_json(const PlanView& view);
+Json finding_json(const FindingView& view);
 /// {key: [item, ...]} by `make`.
 template <class T>
 Json list_json(const char* key, const std::vector<T>& items, Json (*make)(const T&)) {

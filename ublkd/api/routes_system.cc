@@ -30,15 +30,6 @@ Json status_json(const StatusView& view) {
     return json.set("Problems", std::move(problems));
 }
 
-Json finding_json(const FindingView& view) {
-    Json json = Json::object()
-                    .set("Check", view.check)
-                    .set("State", view.state)
-                    .set("Message", view.message);
-    if (!view.fix.empty()) json.set("Fix", view.fix);
-    return json;
-}
-
 Json host_json(const HostView& view) {
     Json json = Json::object();
     json.set("HostId", view.id)

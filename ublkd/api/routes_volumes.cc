@@ -165,6 +165,11 @@ void add_volume_routes(RouteTable& table, VolumeControl* volumes) {
                    API_TRY(fields.done());
                    return answer(volumes->verify_volume(request.at("volume"), repair), verify_json);
                }});
+    table.add({Method::kGet, "/v1/volumes/{volume}/why", "ExplainVolume",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const auto findings, volumes->why(request.at("volume")));
+                   return list_json("Findings", findings, finding_json);
+               }});
 }
 
 }  // namespace ublkd::api

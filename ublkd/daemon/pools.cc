@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <thread>
 #include <utility>
@@ -31,6 +32,13 @@ constexpr auto kProbeLimit = std::chrono::seconds(2);
 constexpr auto kOpenLimit = std::chrono::seconds(8);   // another daemon may be dying for 5 of them
 constexpr auto kStartLimit = std::chrono::seconds(2);  // of all changes, before volumes come back
 constexpr auto kRemoveLimit = std::chrono::seconds(10);  // of a replica's files, which may be large
+
+/// An unmounted folder says nothing of what is in the pool.
+Result<void> check_in_place(const store::Pool& pool) {
+    TRY_ASSIGN(const bool in_place, pool.is_in_place());
+    if (!in_place) return fail(Errc::kClosed, "the pool's file system is not mounted");
+    return {};
+}
 
 }  // namespace
 
@@ -89,7 +97,7 @@ void Pools::open_entry(const EntryRef& entry) {
         return;
     }
     entry->pool = std::move(*opened);
-    entry->trouble.clear();
+    if (!entry->failed) entry->trouble.clear();
 }
 
 Result<void> Pools::open_all(HostId host) {
@@ -125,7 +133,11 @@ bool Pools::is_in_place(const EntryRef& entry) {
     if (!in_place) return false;
     if (*in_place) return true;
     pool.reset();
-    taken_from(entry).reset();
+    // There: the last one to leave a file system that has been unmounted may wait for its disk.
+    (void)entry->work.ask(kProbeLimit, [old = taken_from(entry)]() mutable -> Result<void> {
+        old.reset();
+        return {};
+    });
     open_entry(entry);
     const std::lock_guard lock(entry->mutex);
     entry->next_probe = {};
@@ -152,6 +164,7 @@ bool Pools::passes_probe(const EntryRef& entry) {
     });
     if (!written || !set_state(entry->record.id, PoolState::kAvailable)) {
         const std::lock_guard lock(entry->mutex);
+        if (!written) entry->trouble = to_string(written.error());
         entry->backoff = std::min<Clock::duration>(entry->backoff * 2, std::chrono::minutes(10));
         entry->next_probe = Clock::now() + entry->backoff;
         return false;
@@ -165,6 +178,7 @@ bool Pools::passes_probe(const EntryRef& entry) {
 
 bool Pools::comes_back(const EntryRef& entry) {
     const std::lock_guard turn(entry->turn);
+    if (find(entry->record.id) != entry) return false;  // it is being removed
     if (!pool_of(entry)) {
         open_entry(entry);
         const std::lock_guard lock(entry->mutex);
@@ -282,10 +296,12 @@ Result<ReplicaLook> Pools::look(PoolId pool, ReplicaId replica) {
     if (!opened) return fail(Errc::kClosed, "the replica's pool is missing");
     return entry->looks.ask(kLookLimit, [opened, replica]() -> Result<ReplicaLook> {
         if (const int error = faults::hit("daemon.pool.look")) return fail_errno(error, "look");
+        TRY(check_in_place(*opened));
         const std::string folder = opened->replica_folder(replica);
         ReplicaLook look;
         struct stat status{};
         look.is_there = stat((folder + "/superblock").c_str(), &status) == 0;
+        if (!look.is_there && errno != ENOENT) return fail_errno(errno, "look at a replica");
         if (stat((folder + "/data").c_str(), &status) == 0)
             look.allocated_bytes = static_cast<std::uint64_t>(status.st_blocks) * 512;
         return look;
@@ -300,6 +316,7 @@ Result<void> Pools::remove_replica(PoolId pool, ReplicaId replica) {
     return entry->work.ask(kRemoveLimit, [opened, replica]() -> Result<void> {
         if (const int error = faults::hit("daemon.pool.remove_replica"))
             return fail_errno(error, "remove replica");
+        TRY(check_in_place(*opened));
         return opened->remove_replica(replica);
     });
 }
@@ -313,6 +330,7 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
                 ? entry->work.ask(
                       kRemoveLimit,
                       [opened, replica]() -> Result<bool> {
+                          TRY(check_in_place(*opened));
                           std::error_code error;
                           if (!std::filesystem::exists(opened->replica_folder(replica), error)) {
                               if (error) return fail(Errc::kIo, "look for a replica");

@@ -103,7 +103,7 @@ class Pools final : public api::PoolControl {
         /// Of stores, for calls that may block on the disk (volume::ReplicaPlace).
         const std::shared_ptr<io::Worker> worker =
             std::make_shared<io::Worker>("pool", io::Worker::AtEnd::kLeave);
-        std::mutex turn;                    // of who tries to bring it back
+        std::mutex turn;                    // of who tries to bring it back, or removes it
         std::mutex mutex;                   // of what follows; never held over a disk's call
         std::shared_ptr<store::Pool> pool;  // none: missing
         bool failed = false;
@@ -136,6 +136,8 @@ class Pools final : public api::PoolControl {
     };
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
     EntryRef in_trouble_at(const std::string& path);
+    static api::ApiResult<void> check_same(const EntryRef& entry,
+                                           const api::AddPoolRequest& request);
     api::ApiResult<api::PoolView> put_back(const EntryRef& entry);
     EntryRef changing(const metadata::PoolRecord& record);
     void put_in_service(const EntryRef& entry, std::shared_ptr<store::Pool> pool);

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "metadata/permission.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
@@ -299,6 +300,22 @@ Pools::EntryRef Pools::in_trouble_at(const std::string& path) {
     return nullptr;
 }
 
+/// What a pool was made with stays.
+ApiResult<void> Pools::check_same(const EntryRef& entry, const api::AddPoolRequest& request) {
+    const PoolRecord& known = entry->record;
+    const bool same =
+        (request.domain.empty() || request.domain == known.domain) &&
+        (request.limit_bytes == 0 || request.limit_bytes == known.size_bytes.value_or(0)) &&
+        (!request.buffered || known.buffered);
+    if (same) return {};
+    return refuse(
+        "InvalidParameterValue",
+        fmt::format("{} is the pool {} already, in the failure domain '{}': to put it back "
+                    "give the folder alone; for another one run 'ebs-cli pool remove {}' "
+                    "first",
+                    known.path, known.id.to_string(), known.domain, known.path));
+}
+
 ApiResult<api::PoolView> Pools::put_back(const EntryRef& entry) {
     {
         const std::lock_guard lock(entry->mutex);
@@ -307,8 +324,11 @@ ApiResult<api::PoolView> Pools::put_back(const EntryRef& entry) {
     const bool came_back = comes_back(entry);
     const auto view = view_of(entry);
     if (view.state != "ok")
-        return refuse("AlreadyExists", fmt::format("{} is the pool {} already, and it is {}: {}",
-                                                   view.path, view.id, view.state, view.message));
+        return refuse(
+            "AlreadyExists",
+            fmt::format("{} is the pool {} already, and it is {}: {}. Where its disk is gone for "
+                        "good: 'ebs-cli pool remove {}', then add a new one",
+                        view.path, view.id, view.state, view.message, view.path));
     if (came_back) {
         tell_back(entry);
         put_back_ = true;
@@ -319,9 +339,11 @@ ApiResult<api::PoolView> Pools::put_back(const EntryRef& entry) {
 
 ApiResult<api::PlanView> Pools::plan_pool(const api::AddPoolRequest& request) {
     API_TRY(check_request(request));
-    if (const auto entry = in_trouble_at(request.path))
+    if (const auto entry = in_trouble_at(request.path)) {
+        API_TRY(check_same(entry, request));
         return api::PlanView{{fmt::format("put the pool {} in {} back",
                                           entry->record.id.to_string(), entry->record.path)}};
+    }
     API_TRY_ASSIGN(const auto site, look_at_site(request));
     return api::PlanView{{fmt::format(
         "make a pool in {} in the failure domain '{}'{}", site.path, site.domain,
@@ -335,7 +357,10 @@ ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
 
 ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolRequest& request) {
     API_TRY(check_request(request));
-    if (const auto entry = in_trouble_at(request.path)) return put_back(entry);
+    if (const auto entry = in_trouble_at(request.path)) {
+        API_TRY(check_same(entry, request));
+        return put_back(entry);
+    }
     API_TRY_ASSIGN(const auto site, look_at_site(request));
     PoolRecord record;
     record.id = PoolId::random();
@@ -405,6 +430,7 @@ ApiResult<void> Pools::remove_pool(const std::string& name, bool dry_run) {
 
 ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
     const PoolRecord& found = entry->record;
+    const std::lock_guard turn(entry->turn);
     std::string users;
     std::vector<metadata::ReplicaRecord> given_up;  // lost: they would have returned
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
@@ -425,6 +451,7 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
         if (!record) return fail(Errc::kNotFound, "the pool's record");
         if (dry_run) return {};
         for (auto replica : given_up) {
+            TRY(metadata::PermissionService::revoke_all(tx, replica.id));
             replica.state = metadata::ReplicaState::kRemoving;
             TRY(tx.put(replica));
         }

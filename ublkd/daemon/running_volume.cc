@@ -99,6 +99,12 @@ Result<volume::VolumeStatus> RunningVolume::status() {
     return std::move(**answer);
 }
 
+void RunningVolume::try_disks(PoolId pool) {
+    lane_->reactor().post([self = shared_from_this(), pool] {
+        if (self->volume_) self->volume_->try_disks(pool);
+    });
+}
+
 Result<void> RunningVolume::add_replica(volume::ReplicaPlace place) {
     return io::run_on(lane_->reactor(), [&] { return add_if_running(&volume_, &place); });
 }

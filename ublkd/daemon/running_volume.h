@@ -38,6 +38,8 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     /// kClosed: it was stopped. kTimedOut: its reactor does not answer (questions.h).
     Result<volume::VolumeStatus> status();
     Result<void> add_replica(volume::ReplicaPlace place);
+    /// Another volume's replica in `pool` was lost by its disk. Returns at once.
+    void try_disks(PoolId pool);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
     /// A verify that runs ends soon, with kCancelled; so does one that comes later.
     void end_verify();

@@ -134,9 +134,16 @@ api::VersionView SystemControl::version() {
     return {UBLKD_VERSION, "v1", initialized(), getpid(), boot_id_text()};
 }
 
-/// `reason`: why a member of a volume at rest cannot be used; it may come back.
-std::string SystemControl::what_comes(const std::string& reason) {
-    const std::string when = "it gets another when a pool in a free failure domain is there";
+/// How a degraded volume comes to be whole.
+std::string SystemControl::what_comes(const api::VolumeView& volume) {
+    std::string when = "it gets another when a pool in a free failure domain is there";
+    for (const auto& replica : volume.replicas) {
+        if (!replica.waits_for.empty())
+            when =
+                fmt::format("{} returns (waits: {}), or {}", replica.id, replica.waits_for, when);
+    }
+    // Of one at rest: why a member cannot be used; it may come back.
+    const std::string& reason = volume.health.reason;
     if (reason.empty()) return "; " + when;
     return fmt::format(" ({}); {}, and this has lasted for {} s", reason, when,
                        core_.configuration->replace_after_s);
@@ -161,8 +168,7 @@ void SystemControl::count_volumes(api::StatusView& view) {
         } else if (health.state == "degraded") {
             ++view.volumes_degraded;
             view.problems.push_back(fmt::format("{}: degraded, {} of {} replicas in sync{}", name,
-                                                health.in_sync, health.wanted,
-                                                what_comes(health.reason)));
+                                                health.in_sync, health.wanted, what_comes(volume)));
         } else if (health.state == "blocked") {
             ++view.volumes_degraded;
             if (health.blocked_by != "attachment")  // told below

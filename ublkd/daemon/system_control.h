@@ -35,7 +35,7 @@ class SystemControl final : public api::SystemControl {
   private:
     Result<void> undo_init();
     api::HostView view_of(const metadata::HostRecord& record);
-    std::string what_comes(const std::string& reason);
+    std::string what_comes(const api::VolumeView& volume);
     void count_volumes(api::StatusView& view);
 
     Core core_;

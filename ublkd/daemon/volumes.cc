@@ -31,11 +31,11 @@ std::string what_is_modified(const api::ModifyVolumeRequest& request) {
 
 /// Whether a replica was lost by its own disk, and not since the volume stopped or its source
 /// failed.
-bool is_of_its_disk(const Error& cause) {
-    return cause.code == Errc::kIo || cause.code == Errc::kCorrupt || cause.code == Errc::kNoSpace;
-}
-
 }  // namespace
+
+bool is_of_its_disk(const Error& cause) {
+    return cause.code == Errc::kIo || cause.code == Errc::kCorrupt || cause.code == Errc::kReadOnly;
+}
 
 Volumes::Volumes(const Core& core, std::function<void()> changed)
     : core_(core),
@@ -67,6 +67,23 @@ std::vector<volume::ReplicaPlace> Volumes::places_of(
     std::vector<volume::ReplicaPlace> places;
     for (const auto& member : members) {
         if (auto place = core_.pools->place(member.pool, member.replica))
+            places.push_back(std::move(*place));
+    }
+    return places;
+}
+
+/// Of its members, and of those that were being brought in: a proposal that is not settled may have
+/// made one a member (R4).
+std::vector<volume::ReplicaPlace> Volumes::places_to_start(
+    VolumeId volume, const std::vector<replication::Member>& members) {
+    auto places = places_of(members);
+    const auto replicas =
+        core_.store->list<metadata::ReplicaRecord>(metadata::where("volume", volume));
+    for (const auto& replica : replicas ? *replicas : std::vector<metadata::ReplicaRecord>()) {
+        const bool known = std::ranges::any_of(
+            members, [&](const auto& one) { return one.replica == replica.id; });
+        if (known || replica.state == metadata::ReplicaState::kRemoving) continue;
+        if (auto place = core_.pools->place(replica.pool, replica.id))
             places.push_back(std::move(*place));
     }
     return places;
@@ -119,7 +136,8 @@ Result<std::shared_ptr<RunningVolume>> Volumes::acquire(const SlotRef& slot,
         metadata::VolumeRecord in_force = record;
         TRY_ASSIGN(in_force.durability, durability_in_force(record));
         TRY_ASSIGN(auto started,
-                   RunningVolume::start(core_, in_force, places_of(membership->members), this));
+                   RunningVolume::start(core_, in_force,
+                                        places_to_start(record.id, membership->members), this));
         const std::lock_guard state(slot->state);
         slot->running = std::move(started);
     }
@@ -253,20 +271,42 @@ void Volumes::membership_changed(VolumeId volume, const replication::Membership&
     });
 }
 
+/// A volume that does nothing would keep its files open on a disk that has failed, and with them
+/// the file system that has to be mounted again.
+void Volumes::try_disks_of_others(const SlotRef& but, PoolId pool) {
+    std::vector<SlotRef> others;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& [id, ref] : slots_) {
+            if (ref != but) others.push_back(ref);
+        }
+    }
+    for (const SlotRef& other : others) {
+        const auto running = [&] {
+            const std::lock_guard state(other->state);
+            return other->running;
+        }();
+        if (running) running->try_disks(pool);
+    }
+}
+
 void Volumes::member_lost(VolumeId volume, const replication::Member& member, const Error& cause) {
     core_.events->post("member.lost", volume.to_string(),
                        fmt::format("{} in {}: {}", member.replica.to_string(),
                                    member.pool.to_string(), to_string(cause)));
     worker_->submit([this, volume, member, cause] {
-        if (is_of_its_disk(cause) && cause.code != Errc::kNoSpace)
-            core_.pools->mark_failed(member.pool, cause);
         const auto ref = slot(volume);
+        if (is_of_its_disk(cause)) {
+            core_.pools->mark_failed(member.pool, cause);
+            try_disks_of_others(ref, member.pool);
+        }
         {
             const std::lock_guard state(ref->state);
             ref->loss_causes[member.replica] = to_string(cause);
             if (ref->joining == member.replica) {
                 ref->repair.failed();  // the next copy may fail as well
-                if (is_of_its_disk(cause)) ref->failed_target = member.pool;
+                if (is_of_its_disk(cause) || cause.code == Errc::kNoSpace)
+                    ref->failed_target = member.pool;
                 if (is_of_its_disk(cause) && ref->returning) ++ref->failed_returns[member.replica];
             }
         }

@@ -46,6 +46,9 @@ struct Front {
     bool stopped_by_others = false;  // the ublk device, without this daemon
 };
 
+/// Whether a replica was lost, or could not be opened, by its own disk: its pool has failed then.
+bool is_of_its_disk(const Error& cause);
+
 class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
   public:
     /// `changed`: called (on a thread that may block) when a volume may need a repair.
@@ -102,6 +105,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                                   const api::ModifyVolumeRequest& request) override;
     api::ApiResult<void> delete_volume(const std::string& name, bool dry_run) override;
     api::ApiResult<api::VerifyView> verify_volume(const std::string& name, bool repair) override;
+    api::ApiResult<std::vector<api::FindingView>> why(const std::string& name) override;
     api::ApiResult<api::AttachmentView> attach(const api::AttachRequest& request) override;
     api::ApiResult<api::PlanView> plan_attach(const api::AttachRequest& request) override;
     api::ApiResult<api::AttachmentView> detach(const std::string& volume,
@@ -132,7 +136,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         ReplicaId joining;       // being copied to; holds a use
         bool returning = false;  // it was a member before
         std::map<ReplicaId, unsigned> failed_returns;
-        PoolId failed_target;  // where the last copy failed by the disk that it went to
+        ReplicaId busy_return;  // could not begin in the last round: others have the next one
+        PoolId failed_target;   // where the last copy failed by the disk that it went to
         bool deleting = false;
         std::string trouble;                                   // why the attachment is not served
         bool reactor_told = false;                             // that it does not answer
@@ -152,6 +157,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> release(const SlotRef& slot);
     Result<metadata::Durability> durability_in_force(const metadata::VolumeRecord& record);
     std::vector<volume::ReplicaPlace> places_of(const std::vector<replication::Member>& members);
+    std::vector<volume::ReplicaPlace> places_to_start(
+        VolumeId volume, const std::vector<replication::Member>& members);
     Result<void> wait_for_pools(const SlotRef& slot, VolumeId volume);
 
     // volumes_create.cc
@@ -230,6 +237,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void adopt_for(const metadata::VolumeRecord& volume,
                    std::vector<front::ublk::FoundDevice> left);
     void remove_surplus_device(const metadata::VolumeRecord& volume, std::uint32_t number);
+    void try_disks_of_others(const SlotRef& but, PoolId pool);
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
@@ -241,12 +249,13 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,
                                               const replication::Membership& record,
                                               PoolId failed_target);
-    std::vector<UsablePool> targets(const replication::Membership& record, PoolId failed_target);
+    std::vector<UsablePool> targets(VolumeId volume, const replication::Membership& record,
+                                    PoolId failed_target);
     std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume,
                                            const replication::Membership& record,
                                            PoolId failed_target);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
-    void revoke_permission_of(const metadata::VolumeRecord& volume, ReplicaId replica);
+    void revoke_permission_of(ReplicaId replica);
     /// One step towards a volume that is whole; with the slot's operation held. False where it
     /// failed.
     bool repair_one(const SlotRef& slot, const metadata::VolumeRecord& volume);
@@ -267,11 +276,19 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                                  const metadata::VolumeRecord& volume,
                                                  const replication::Membership& record);
     void give_up_lost(const metadata::ReplicaRecord& replica, const std::string& why);
-    std::vector<unsigned> make_place_free(const metadata::VolumeRecord& volume,
-                                          const replication::Membership& record);
+    bool holds_a_place(VolumeId volume, const metadata::ReplicaRecord& replica);
+    /// Whether records say what the membership does not: a step that failed may have left them so.
+    bool is_behind(VolumeId volume, const replication::Membership& record);
+    std::vector<unsigned> places_to_have(const metadata::VolumeRecord& volume,
+                                         const replication::Membership& record);
+    std::optional<unsigned> make_place_free(const metadata::VolumeRecord& volume,
+                                            const replication::Membership& record);
     Result<void> set_returning(ReplicaId replica);
     void add_lost(const metadata::VolumeRecord& record, const replication::Membership& membership,
                   api::VolumeView& view);
+
+    // volumes_why.cc
+    api::FindingView replica_finding(const api::ReplicaView& replica);
 
     // volumes_delete.cc
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);

@@ -23,26 +23,14 @@ namespace {
 
 constexpr std::chrono::seconds kLook{60};  // at a volume at rest, of which no pool is in trouble
 
-bool holds_a_place(const Core& core, const VolumeRecord& volume, const Member& member) {
-    const auto holds = core.store->read_for<bool>(
-        [&](Transaction& tx) { return metadata::holds_place(tx, volume.id, member); });
-    return holds.value_or(false);
-}
-
 }  // namespace
 
 /// Takes the place back from a replica that is no member: the next candidate may have it, and the
 /// sweeper asks the past holder to delete what it has.
-void Volumes::revoke_permission_of(const VolumeRecord& volume, ReplicaId replica) {
-    for (unsigned place = 0; place < volume.replica_count; ++place) {
-        const std::string name = place_name(volume.id, place);
-        const auto stored = core_.store->get<PermissionRecord>(name);
-        if (!stored || !*stored || (*stored)->state != PermissionState::kGranted ||
-            (*stored)->incarnation != replica)
-            continue;
-        const auto revoked = core_.permissions->revoke(name, {(*stored)->host, replica});
-        if (!revoked) log::warn("permission {}: {}", name, to_string(revoked.error()));
-    }
+void Volumes::revoke_permission_of(ReplicaId replica) {
+    const auto revoked = core_.store->write(
+        [&](Transaction& tx) { return metadata::PermissionService::revoke_all(tx, replica); });
+    if (!revoked) log::warn("replica {}: {}", replica.to_string(), to_string(revoked.error()));
 }
 
 /// A copy of `replica` has ended, or was given up: its use of the volume ends.
@@ -60,7 +48,7 @@ void Volumes::finish_joining(VolumeId volume, ReplicaId replica) {
 }
 
 void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, PoolId pool) {
-    revoke_permission_of(volume, replica);
+    revoke_permission_of(replica);
     const auto record = core_.authority->current(volume.id);
     if (!record || (*record && (*record)->has(replica))) {
         reconcile(volume.id);  // it became a member meanwhile: its permission could not be revoked
@@ -73,12 +61,14 @@ void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, Poo
 /// why.
 std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
                                                    const Membership& record, PoolId failed_target) {
+    const auto taken = domains_of_members(record.members);
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
         auto place = core_.pools->place(replica.pool, replica.id);
-        if (place && core_.pools->trouble_of(replica.pool).empty() &&
-            replica.pool != failed_target && holds_a_place(core_, volume, place->member)) {
+        const bool alone = !taken.contains(core_.pools->domain_of_pool(replica.pool));
+        if (place && alone && core_.pools->trouble_of(replica.pool).empty() &&
+            replica.pool != failed_target && holds_a_place(volume.id, replica)) {
             return Candidate{std::move(*place), {}, {}, false};
         }
         give_up_replica(volume, replica.id, replica.pool);
@@ -92,10 +82,14 @@ std::set<std::string> Volumes::domains_of_members(const std::vector<Member>& mem
     return domains;
 }
 
-/// Pools in free domains; that where the last copy failed only where there is no other.
-std::vector<UsablePool> Volumes::targets(const Membership& record, PoolId failed_target) {
+/// Pools in free domains; that where the last copy failed only where there is no other. Not the
+/// pool of a lost replica, which may be back by now: then that one returns.
+std::vector<UsablePool> Volumes::targets(VolumeId volume, const Membership& record,
+                                         PoolId failed_target) {
     const auto taken = domains_of_members(record.members);
-    const auto usable = core_.pools->usable();
+    auto usable = core_.pools->usable();
+    for (const ReplicaRecord& lost : lost_replicas(volume))
+        std::erase_if(usable, [&](const UsablePool& pool) { return pool.id == lost.pool; });
     auto others = usable;
     std::erase_if(others, [&](const UsablePool& pool) { return pool.id == failed_target; });
     auto chosen = choose_candidates(others, taken, 1);
@@ -108,7 +102,8 @@ std::vector<UsablePool> Volumes::targets(const Membership& record, PoolId failed
 std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
                                                 const Membership& record, PoolId failed_target) {
     std::vector<Candidate> candidates;
-    for (const auto& pool : targets(record, failed_target)) {
+    if (places_to_have(volume, record).empty()) return std::nullopt;
+    for (const auto& pool : targets(volume.id, record, failed_target)) {
         if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
             candidates.push_back({std::move(*place), {}, {}, false});
     }
@@ -120,8 +115,8 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
     prepare_candidates(core_, volume, candidates);
     if (std::ranges::any_of(candidates, [](const auto& made) { return !made.error; }) ||
         faults::rule_off("rule.given_up_last")) {
-        const auto places = make_place_free(volume, record);
-        if (!places.empty()) ask_for_places(core_, volume, {places.front()}, candidates);
+        const auto place = make_place_free(volume, record);
+        if (place) ask_for_places(core_, volume, {*place}, candidates);
     }
     std::optional<Candidate> winner;
     for (Candidate& candidate : candidates) {
@@ -202,6 +197,7 @@ bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
             log::warn("volume {}: {}", volume.id.to_string(), to_string(replaced.error()));
         return replaced.has_value();
     }
+    if (is_behind(volume.id, **record)) reconcile(volume.id);
     const PoolId failed_target = [&] {
         const std::lock_guard state(slot->state);
         return slot->failed_target;
@@ -218,6 +214,7 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
     const PoolId pool = candidate.place.member.pool;
     auto running = acquire(slot, volume);  // for the call; and once more for the copy
     Result<void> begun = running ? Result<void>() : Result<void>(fail(running.error()));
+    bool at_disk = false;
     if (running) {
         const std::lock_guard state(slot->state);
         ++slot->users;
@@ -225,7 +222,10 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
         slot->returning = candidate.returning;
     }
     if (running && candidate.returning) begun = set_returning(replica);
-    if (running && begun) begun = (*running)->add_replica(candidate.place);
+    if (running && begun) {
+        begun = (*running)->add_replica(candidate.place);
+        at_disk = !begun && is_of_its_disk(begun.error());
+    }
     if (running && !begun) finish_joining(volume.id, replica);
     if (running) (void)release(slot);
     if (begun) {
@@ -234,11 +234,12 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
             fmt::format("{} in {} is being copied", replica.to_string(), pool.to_string()));
         return true;
     }
-    if (running && candidate.returning && begun.error().code != Errc::kBusy) {
-        if (begun.error().code == Errc::kIo) core_.pools->mark_failed(pool, begun.error());
+    {
         const std::lock_guard state(slot->state);
-        ++slot->failed_returns[replica];
+        if (candidate.returning && at_disk) ++slot->failed_returns[replica];
+        if (candidate.returning && begun.error().code == Errc::kBusy) slot->busy_return = replica;
     }
+    if (candidate.returning && at_disk) core_.pools->mark_failed(pool, begun.error());
     could_not_begin(volume, candidate, begun.error());
     return false;
 }

@@ -21,6 +21,7 @@ using replication::Membership;
 namespace {
 
 constexpr unsigned kReturns = 3;  // that may fail by the replica's own disk
+constexpr unsigned kBusyNow = ~0U;
 
 std::string name_in_pool(const ReplicaRecord& replica) {
     return fmt::format("{} in {}", replica.id.to_string(), replica.pool.to_string());
@@ -42,22 +43,20 @@ ReplicaState Volumes::state_without(const ReplicaRecord& replica, bool whole, Re
 }
 
 void Volumes::reconcile(VolumeId volume) {
-    const ReplicaId joining = [&] {
-        const auto ref = slot(volume);
-        const std::lock_guard state(ref->state);
-        return ref->joining;
-    }();
-    std::vector<ReplicaRecord> gone;
+    const auto ref = slot(volume);
     std::vector<ReplicaRecord> given_up;
-    std::optional<VolumeRecord> record;
     const auto done = core_.store->write([&](Transaction& tx) -> Result<void> {
-        gone.clear();
         given_up.clear();
-        TRY_ASSIGN(record, tx.get<VolumeRecord>(volume));
+        TRY_ASSIGN(const auto record, tx.get<VolumeRecord>(volume));
         TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
         if (!record || !membership || !membership->membership || membership->retired) return {};
         const Membership& members = *membership->membership;
         const bool whole = members.members.size() >= record->replica_count;
+        // Here: set_returning() comes after it was set.
+        const ReplicaId joining = [&] {
+            const std::lock_guard state(ref->state);
+            return ref->joining;
+        }();
         TRY_ASSIGN(auto replicas, tx.list<ReplicaRecord>(metadata::where("volume", volume)));
         for (auto& replica : replicas) {
             // Also one that was given up while the proposal that added it was under way.
@@ -66,7 +65,9 @@ void Volumes::reconcile(VolumeId volume) {
                                           : state_without(replica, whole, joining);
             if (next == ReplicaState::kRemoving && replica.state == ReplicaState::kLost)
                 given_up.push_back(replica);
-            if (next == ReplicaState::kRemoving) gone.push_back(replica);
+            if (next == ReplicaState::kRemoving) {
+                TRY(metadata::PermissionService::revoke_all(tx, replica.id));
+            }
             if (next == replica.state) continue;
             replica.state = next;
             TRY(tx.put(replica));
@@ -80,7 +81,6 @@ void Volumes::reconcile(VolumeId volume) {
     for (const auto& replica : given_up)
         core_.events->add("member.given-up", volume.to_string(),
                           fmt::format("{}: the volume is whole without it", name_in_pool(replica)));
-    for (const auto& replica : gone) revoke_permission_of(*record, replica.id);
     changed_();
 }
 
@@ -88,7 +88,7 @@ std::vector<ReplicaRecord> Volumes::lost_replicas(VolumeId volume) {
     auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume));
     if (!replicas) return {};
     std::erase_if(*replicas, [](const ReplicaRecord& replica) {
-        return replica.state != ReplicaState::kLost;
+        return replica.state != ReplicaState::kLost && replica.state != ReplicaState::kReturning;
     });
     return std::move(*replicas);
 }
@@ -101,6 +101,14 @@ std::string Volumes::waits_for(const ReplicaRecord& replica, const std::set<std:
                : "";
 }
 
+/// Where that cannot be told it does.
+bool Volumes::holds_a_place(VolumeId volume, const ReplicaRecord& replica) {
+    const replication::Member member{replica.id, core_.identity->host(), replica.pool};
+    const auto holds = core_.store->read_for<bool>(
+        [&](Transaction& tx) { return metadata::holds_place(tx, volume, member); });
+    return holds.value_or(true);
+}
+
 /// A lost replica whose pool is back. One that cannot return is given up here.
 std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
                                                       const VolumeRecord& volume,
@@ -108,21 +116,25 @@ std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
     const auto taken = domains_of_members(record.members);
     for (const ReplicaRecord& replica : lost_replicas(volume.id)) {
         auto place = core_.pools->place(replica.pool, replica.id);
-        if (!place || !waits_for(replica, taken).empty() || record.has(replica.id)) continue;
+        if (replica.state != ReplicaState::kLost || !place || record.has(replica.id) ||
+            !waits_for(replica, taken).empty())
+            continue;
         const auto look = core_.pools->look(replica.pool, replica.id);
         if (!look) continue;  // its disk does not answer
         const unsigned failed = [&] {
             const std::lock_guard state(slot->state);
+            if (slot->busy_return == replica.id) return kBusyNow;
             const auto found = slot->failed_returns.find(replica.id);
             return found == slot->failed_returns.end() ? 0 : found->second;
         }();
+        if (failed == kBusyNow) {
+            const std::lock_guard state(slot->state);
+            slot->busy_return = ReplicaId();
+            continue;
+        }
         if (!look->is_there) {
             give_up_lost(replica, "its folder is not in the pool");
-        } else if (!core_.store
-                        ->read_for<bool>([&](Transaction& tx) {
-                            return metadata::holds_place(tx, volume.id, place->member);
-                        })
-                        .value_or(true)) {
+        } else if (!holds_a_place(volume.id, replica)) {
             give_up_lost(replica, "its permission was revoked");
         } else if (failed >= kReturns) {
             give_up_lost(replica, fmt::format("it could not be copied to {} times", failed));
@@ -138,6 +150,7 @@ void Volumes::give_up_lost(const ReplicaRecord& replica, const std::string& why)
         TRY_ASSIGN(auto stored, tx.get<ReplicaRecord>(replica.id));
         if (!stored || stored->state != ReplicaState::kLost) return false;
         stored->state = ReplicaState::kRemoving;
+        TRY(metadata::PermissionService::revoke_all(tx, replica.id));
         TRY(tx.put(*stored));
         return true;
     });
@@ -145,36 +158,56 @@ void Volumes::give_up_lost(const ReplicaRecord& replica, const std::string& why)
     if (!given_up || !*given_up) return;
     core_.events->add("member.given-up", replica.volume.to_string(),
                       fmt::format("{}: {}", name_in_pool(replica), why));
-    reconcile(replica.volume);
+    changed_();
 }
 
-/// Places that no member holds: never granted, revoked, or of a replica that has no record any more
-/// since its pool was removed; else that of a lost replica, which is given up.
-std::vector<unsigned> Volumes::make_place_free(const VolumeRecord& volume,
-                                               const Membership& record) {
-    const auto free_places = [&] {
-        std::vector<unsigned> places;
-        for (unsigned place = 0; place < volume.replica_count; ++place) {
-            const auto stored = core_.store->get<PermissionRecord>(place_name(volume.id, place));
-            if (stored && (!*stored || (*stored)->state == PermissionState::kRevoked))
-                places.push_back(place);
+bool Volumes::is_behind(VolumeId volume, const Membership& record) {
+    const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume));
+    return replicas && std::ranges::any_of(*replicas, [&](const ReplicaRecord& replica) {
+               const ReplicaState state = replica.state;
+               return record.has(replica.id)
+                          ? state != ReplicaState::kReady
+                          : state == ReplicaState::kReady || state == ReplicaState::kReturning;
+           });
+}
+
+/// Places that a new replica may have: those that nobody holds, or, where there is none, those of
+/// holders that may be given up: lost, or without a record since their pool was removed.
+std::vector<unsigned> Volumes::places_to_have(const VolumeRecord& volume,
+                                              const Membership& record) {
+    std::vector<unsigned> free;
+    std::vector<unsigned> held;
+    for (unsigned place = 0; place < volume.replica_count; ++place) {
+        const auto stored = core_.store->get<PermissionRecord>(place_name(volume.id, place));
+        if (!stored) continue;
+        if (!*stored || (*stored)->state == PermissionState::kRevoked) {
+            free.push_back(place);
+        } else if ((*stored)->state == PermissionState::kGranted &&
+                   !record.has((*stored)->incarnation)) {
+            const auto replica = core_.store->get<ReplicaRecord>((*stored)->incarnation);
+            if (replica && (!*replica || (*replica)->state == ReplicaState::kLost ||
+                            (*replica)->state == ReplicaState::kRemoving))
+                held.push_back(place);
         }
-        return places;
-    };
-    auto places = free_places();
-    for (unsigned place = 0; place < volume.replica_count && places.empty(); ++place) {
-        const auto held = core_.store->get<PermissionRecord>(place_name(volume.id, place));
-        if (!held || !*held || record.has((*held)->incarnation)) continue;
-        const auto replica = core_.store->get<ReplicaRecord>((*held)->incarnation);
-        if (!replica) continue;
-        if (*replica && (*replica)->state == ReplicaState::kLost) {
-            give_up_lost(**replica, "a new replica takes its place");
-        } else if (!*replica || (*replica)->state == ReplicaState::kRemoving) {
-            revoke_permission_of(volume, (*held)->incarnation);
-        }
-        places = free_places();
     }
-    return places;
+    return free.empty() ? held : free;
+}
+
+/// A place that a new replica may have, free; its holder has been given up then.
+std::optional<unsigned> Volumes::make_place_free(const VolumeRecord& volume,
+                                                 const Membership& record) {
+    const auto places = places_to_have(volume, record);
+    if (places.empty()) return std::nullopt;
+    const auto held = core_.store->get<PermissionRecord>(place_name(volume.id, places.front()));
+    if (held && *held && (*held)->state == PermissionState::kGranted) {
+        const auto replica = core_.store->get<ReplicaRecord>((*held)->incarnation);
+        if (replica && *replica && (*replica)->state == ReplicaState::kLost) {
+            give_up_lost(**replica, "a new replica takes its place");
+        } else {
+            revoke_permission_of((*held)->incarnation);
+        }
+    }
+    return places.front();
 }
 
 Result<void> Volumes::set_returning(ReplicaId replica) {
@@ -191,8 +224,11 @@ Result<void> Volumes::set_returning(ReplicaId replica) {
 void Volumes::add_lost(const VolumeRecord& record, const Membership& membership,
                        api::VolumeView& view) {
     const auto taken = domains_of_members(membership.members);
+    const bool other_copy = std::ranges::any_of(view.replicas, [](const api::ReplicaView& shown) {
+        return shown.role == "joining" || shown.role == "returning";
+    });
     for (const ReplicaRecord& replica : lost_replicas(record.id)) {
-        if (membership.has(replica.id)) continue;
+        if (membership.has(replica.id) || !holds_a_place(record.id, replica)) continue;
         const auto known =
             std::ranges::find(view.replicas, replica.id.to_string(), &api::ReplicaView::id);
         api::ReplicaView* shown = known == view.replicas.end() ? nullptr : &*known;
@@ -204,7 +240,10 @@ void Volumes::add_lost(const VolumeRecord& record, const Membership& membership,
         }
         if (shown->role != "lost") continue;
         shown->waits_for = waits_for(replica, taken);
-        if (shown->waits_for.empty()) shown->waits_for = "it returns soon";
+        if (shown->waits_for.empty())
+            shown->waits_for = replica.state == ReplicaState::kReturning ? "it is being opened"
+                               : other_copy ? "another replica is being copied"
+                                            : "it is tried again within seconds";
     }
 }
 

@@ -250,7 +250,11 @@ void Node::on_timer(TimerKind kind) {
 }
 
 void Node::on_peer_lost(ReplicaId replica, const Error& cause) {
-    if (Peer* const peer = find_peer(replica); peer != nullptr) fail_peer(*peer, cause);
+    if (replica == config_.self.replica) {
+        fail_self(cause);
+    } else if (Peer* const peer = find_peer(replica); peer != nullptr) {
+        fail_peer(*peer, cause);
+    }
     run();
 }
 

@@ -88,7 +88,7 @@ class Node {
     void on_outcome(Result<Verdict> verdict, const Membership* current);
     void on_current(Result<const Membership*> current);
     void on_timer(TimerKind kind);
-    /// A member can't be reached or its disk failed outside a request.
+    /// A member, or this one, can't be reached or its disk failed outside a request.
     void on_peer_lost(ReplicaId replica, const Error& cause);
     /// Takes part no longer; what it still had open has ended when open_ops() is 0.
     void stop();

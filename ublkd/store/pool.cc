@@ -138,7 +138,14 @@ Pool::Pool(std::string folder, PoolConfig config, Fd lock)
     : folder_(std::move(folder)),
       config_(std::move(config)),
       lock_(std::move(lock)),
-      budget_(std::make_shared<AllocationBudget>(config_.size_cap_bytes)) {}
+      budget_(std::make_shared<AllocationBudget>(config_.size_cap_bytes)) {
+    // Now: a file system that has failed may answer no question about what is open on it.
+    struct stat opened{};
+    if (::fstat(lock_.get(), &opened) == 0) {
+        opened_device_ = opened.st_dev;
+        opened_inode_ = opened.st_ino;
+    }
+}
 
 Result<void> Pool::check_free(const std::string& folder) {
     if (!fs::exists(folder)) return {};
@@ -243,14 +250,12 @@ Result<PoolSpace> Pool::space() const {
 }
 
 Result<bool> Pool::is_in_place() const {
-    struct stat opened{};
     struct stat there{};
-    if (::fstat(lock_.get(), &opened) != 0) return fail_errno(errno, "look at the pool's lock");
     if (::stat((folder_ + "/lock").c_str(), &there) != 0) {
-        if (errno == ENOENT) return false;
+        if (errno == ENOENT || errno == ENOTDIR) return false;
         return fail_errno(errno, "look at the pool's lock");
     }
-    return opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
+    return opened_device_ == there.st_dev && opened_inode_ == there.st_ino;
 }
 
 std::string Pool::replica_folder(ReplicaId id) const {

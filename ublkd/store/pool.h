@@ -9,6 +9,8 @@
 // remove_replica() are thread-safe.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -93,6 +95,8 @@ class Pool {
     std::string folder_;
     PoolConfig config_;
     Fd lock_;
+    dev_t opened_device_ = 0;  // of the lock
+    ino_t opened_inode_ = 0;
     std::shared_ptr<AllocationBudget> budget_;
 };
 

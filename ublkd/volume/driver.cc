@@ -179,6 +179,24 @@ void Volume::Driver::on_record(const replication::Membership& record) {
     wake_maintenance();  // who is no member any more is told there
 }
 
+void Volume::Driver::try_disks(PoolId pool) {
+    for (const auto& host : hosts_) {
+        if (host->place.member.pool == pool) io::spawn(host->gate, try_disk(host.get()));
+    }
+}
+
+io::Task<void> Volume::Driver::try_disk(Host* host) {
+    const std::uint64_t begun = host->watch.begin();
+    watch_disks();
+    const auto written = co_await host->replica->update_superblock(store::SuperblockChange{});
+    host->watch.end(begun);
+    Host* const primary = serving();
+    if (written || primary == nullptr) co_return;
+    const ReplicaId replica = host->place.member.replica;
+    const Error cause = written.error();
+    step([&] { primary->node.on_peer_lost(replica, cause); });
+}
+
 void Volume::Driver::set_on_full(OnFull on_full) {
     config_.on_full = on_full;
     step([&] {

@@ -40,6 +40,7 @@ class Volume::Driver final : public replication::ClientEffects {
     void end_verify() { verify_ends_ = true; }
     VolumeStatus status() const;
     void set_on_full(OnFull on_full);
+    void try_disks(PoolId pool);
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
     bool durable_writes() const { return config_.durability == Durability::kWrite; }
@@ -131,6 +132,7 @@ class Volume::Driver final : public replication::ClientEffects {
     void on_record(const replication::Membership& record);
     io::Task<void> run_disk(Host* host, replication::DiskRequest request);
     void watch_disks();
+    io::Task<void> try_disk(Host* host);
     void look_at_disks();
     io::Task<void> run_store(Host* host, Done::Kind kind, std::uint64_t token,
                              store::SuperblockChange change);

@@ -41,6 +41,8 @@ io::Task<Result<void>> Volume::stop(Retries retries) { return driver_->stop(retr
 void Volume::end_verify() { driver_->end_verify(); }
 void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 VolumeStatus Volume::status() const { return driver_->status(); }
+void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }
+
 io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) {
     return driver_->add_replica(std::move(place));
 }

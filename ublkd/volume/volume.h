@@ -64,6 +64,10 @@ class Volume final : public block::BlockDevice {
     /// can come to its end.
     void set_on_full(OnFull on_full);
 
+    /// Members in `pool` show whether their disk works: each writes its superblock again, and is
+    /// lost where it can't. Returns at once.
+    void try_disks(PoolId pool);
+
     /// Brings in a replica: makes its folder (or takes the one that an interrupted call left),
     /// copies all to it while the volume serves, then proposes it as a member. Ends when the copy
     /// has begun; status() and events tell the rest. Errors: kBusy (one is joining already),

@@ -72,6 +72,7 @@ struct Willing final : SystemControl,
     ApiResult<VerifyView> verify_volume(const std::string&, bool) override {
         return VerifyView{"v", 2, 1, 1, 1, 0};
     }
+    ApiResult<std::vector<FindingView>> why(const std::string&) override { return doctor(); }
     ApiResult<AttachmentView> attach(const AttachRequest&) override { return attachment_; }
     ApiResult<PlanView> plan_attach(const AttachRequest&) override { return plan_; }
     ApiResult<AttachmentView> detach(const std::string&, const std::string&, bool) override {

@@ -46,6 +46,7 @@ struct Unreachable final : SystemControl,
     }
     ApiResult<void> delete_volume(const std::string&, bool) override { return reached(); }
     ApiResult<VerifyView> verify_volume(const std::string&, bool) override { return reached(); }
+    ApiResult<std::vector<FindingView>> why(const std::string&) override { return reached(); }
     ApiResult<AttachmentView> attach(const AttachRequest&) override { return reached(); }
     ApiResult<PlanView> plan_attach(const AttachRequest&) override { return reached(); }
     ApiResult<AttachmentView> detach(const std::string&, const std::string&, bool) override {
