@@ -117,4 +117,19 @@ DETACH = [
     off("detach", D_TWO, "NO_CONFIRM", "R2: a read is confirmed by all"),
 ]
 
-SEARCHES = MEMBERSHIP + RETRIES + DETACH
+T_TWO = "HOSTS=2 NUMBERS=4"
+T_THREE = "HOSTS=3 NUMBERS=4 FAILS=3"
+T_WRITES = "HOSTS=3 NUMBERS=5 WRITES=2"
+
+RESTORE = [
+    clean("restore", T_TWO),
+    clean("restore", T_THREE),
+    clean("restore", T_WRITES),
+    off("restore", T_TWO, "NO_FREEZE", "R16: a restored store authorizes nothing"),
+    off("restore", T_TWO, "NO_GENERATION", "R16: it knows itself that it was restored"),
+    off("restore", T_TWO, "NO_WAIT", "R16: until each host of a record has reported"),
+    off("restore", T_THREE, "NO_FOLLOWING", "R16: of the newest record that was reported, and not of the one in the backup"),
+    off("restore", T_TWO, "NO_GREATEST", "R16: the greatest number wins"),
+]
+
+SEARCHES = MEMBERSHIP + RETRIES + DETACH + RESTORE
