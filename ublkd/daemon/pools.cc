@@ -165,13 +165,14 @@ bool Pools::passes_probe(const EntryRef& entry) {
     if (!written || !set_state(entry->record.id, PoolState::kAvailable)) {
         const std::lock_guard lock(entry->mutex);
         if (!written) entry->trouble = to_string(written.error());
-        entry->backoff = std::min<Clock::duration>(entry->backoff * 2, std::chrono::minutes(10));
+        entry->backoff = std::min(entry->backoff * 2, kLongestBackoff);
         entry->next_probe = Clock::now() + entry->backoff;
         return false;
     }
     const std::lock_guard lock(entry->mutex);
     if (entry->failures != failures) return false;  // it failed again meanwhile
     entry->failed = false;
+    entry->came_back = Clock::now();
     entry->trouble.clear();
     return true;
 }
@@ -214,10 +215,15 @@ void Pools::mark_failed(PoolId pool, const Error& cause) {
     if (!entry) return;
     {
         const std::lock_guard lock(entry->mutex);
-        if (!entry->failed) entry->backoff = std::chrono::seconds(30);
+        const auto now = Clock::now();
+        // R5: one that fails soon after it came back waits longer each time.
+        if (!entry->failed)
+            entry->backoff = entry->came_back && now - *entry->came_back < kLongestBackoff
+                                 ? std::min(entry->backoff * 2, kLongestBackoff)
+                                 : kFirstBackoff;
         entry->failed = true;
         ++entry->failures;
-        entry->next_probe = Clock::now() + entry->backoff;
+        entry->next_probe = now + entry->backoff;
         entry->trouble = to_string(cause);
     }
     if (const auto stored = set_state(pool, PoolState::kFailed); !stored)

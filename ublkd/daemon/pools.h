@@ -95,6 +95,9 @@ class Pools final : public api::PoolControl {
 
   private:
     using Clock = std::chrono::steady_clock;
+    // Until a failed pool is probed: at first, and at most.
+    static constexpr Clock::duration kFirstBackoff = std::chrono::seconds(30);
+    static constexpr Clock::duration kLongestBackoff = std::chrono::minutes(10);
     struct Entry {
         explicit Entry(const metadata::PoolRecord& given);
         const metadata::PoolRecord record;  // as it was when this was made
@@ -110,7 +113,8 @@ class Pools final : public api::PoolControl {
         unsigned failures = 0;
         std::string trouble;
         Clock::time_point next_probe{};
-        Clock::duration backoff = std::chrono::seconds(30);
+        Clock::duration backoff = kFirstBackoff;
+        std::optional<Clock::time_point> came_back;
     };
     using EntryRef = std::shared_ptr<Entry>;
 
