@@ -60,6 +60,27 @@ struct Disk {
     void power_cut(Random& random);
     /// The first 8 bytes: what the guest wrote there.
     std::uint64_t value(std::size_t sector) const;
+
+    /// A copy of the disk is made: what is durable on it. It may come back in its place later.
+    void make_image();
+    bool has_image() const { return image_.has_value(); }
+    void put_image_back();
+
+  private:
+    struct Image {
+        std::vector<std::byte> content;
+        std::vector<std::uint64_t> versions;
+        std::optional<replication::Membership> record;
+        std::optional<replication::Proposal> pending;
+        std::uint64_t boot = 0;
+        bool clean = false;
+        std::set<std::uint32_t> activity;
+        std::uint64_t durable_through = 0;
+        std::uint64_t cleared_through = 0;
+        replication::LostMembers lost{};
+        std::map<ReplicaId, std::set<std::uint32_t>> dirty;
+    };
+    std::optional<Image> image_;
 };
 
 }  // namespace ublkd::sim

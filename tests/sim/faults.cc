@@ -26,6 +26,8 @@ const char* to_string(FaultKind kind) {
             return "kill without a disk";
         case FaultKind::kDiskReturn:
             return "disk return";
+        case FaultKind::kImage:
+            return "image";
     }
     return "?";
 }
@@ -50,6 +52,7 @@ std::vector<Fault> draw_faults(const Scenario& scenario, std::uint64_t seed) {
     draw(FaultKind::kJoin, scenario.joins);
     draw(FaultKind::kKillWithoutDisk, scenario.kills_without_disk);
     draw(FaultKind::kDiskReturn, scenario.disk_returns);
+    draw(FaultKind::kImage, scenario.images);
     std::stable_sort(faults.begin(), faults.end(),
                      [](const Fault& a, const Fault& b) { return a.at_us < b.at_us; });
     return faults;
@@ -86,6 +89,11 @@ void World::happen(const Fault& fault) {
         case FaultKind::kDiskReturn:
             return_disk();
             break;
+        case FaultKind::kImage: {
+            Disk& disk = *disks_[fault.which % disks_.size()];
+            if (!disk.failed) disk.make_image();
+            break;
+        }
     }
 }
 
@@ -135,7 +143,7 @@ void World::fail_disk(const Fault& fault) {
     disk.failed = true;
 }
 
-/// What it holds is what it held when it failed.
+/// What it holds is what it held when it failed, or a copy that was made before.
 void World::return_disk() {
     for (const auto& disk : disks_) {
         const ReplicaId id = disk->member.replica;
@@ -143,6 +151,9 @@ void World::return_disk() {
         trace(clock.now_us(), "disk %llu ANSWERS again",
               static_cast<unsigned long long>(id.value()));
         disk->failed = false;
+        if (!disk->has_image() || timing.one_in(3)) return;
+        trace(clock.now_us(), "as an older IMAGE of itself");
+        disk->put_image_back();
         return;
     }
 }

@@ -31,6 +31,7 @@ struct Scenario {
     int disk_returns = 0;        // and a disk that did so answers again
     int fills = 0;               // disks become full, or have space again
     int joins = 0;               // a spare, or a former member, is brought in
+    int images = 0;              // a copy of a disk is made; it may come back in that one's place
 };
 
 enum class FaultKind : std::uint8_t {
@@ -41,7 +42,8 @@ enum class FaultKind : std::uint8_t {
     kFill,
     kJoin,
     kKillWithoutDisk,
-    kDiskReturn
+    kDiskReturn,
+    kImage
 };
 const char* to_string(FaultKind kind);
 
