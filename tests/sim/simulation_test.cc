@@ -137,6 +137,7 @@ constexpr Found kFound[] = {
      "unreadable_power", 1425},
     {"a late record whose primary is gone is told to nobody else", "unreadable_three", 105},
     {"a change that failed for space leaves nothing of an interrupted one", "full_fail_deaths", 13},
+    {"a retry waits for the answer of a replica that joins no more", "repairs", 100619},
 };
 
 TEST(Simulation, WhatItFoundStaysFound) {

@@ -158,7 +158,12 @@ Node::Ack* Node::message_answered(Op& op, const Message& message) {
     Peer* const peer = find_peer(message.from);
     Ack* const ack = peer == nullptr ? nullptr : &op.acks[place_of(*peer)];
     if (ack != nullptr && ack->open > 0) --ack->open;
-    if (op.step != Step::kLingering) return op.dropped ? nullptr : ack;
+    if (op.step != Step::kLingering) {
+        if (op.dropped) return nullptr;
+        // Of one that is no peer any more: what waits until nobody owes an answer may go on.
+        if (ack == nullptr) settle(op);
+        return ack;
+    }
     const bool refused =
         message.failed && message.error.code == Errc::kStale;  // sent again when it is ready
     if (ack != nullptr && !message.failed && message.number == ack->number) {
@@ -263,9 +268,10 @@ void Node::on_replicated(const Message& message) {
         }
         return;
     }
-    if (message.number != ack.number || message.number != number_) return;
-    ack.sent = false;
-    ack.done = true;
+    if (message.number == ack.number && message.number == number_) {
+        ack.sent = false;
+        ack.done = true;
+    }
     settle(*op);
 }
 
