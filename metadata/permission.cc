@@ -91,6 +91,14 @@ Result<void> end_holding(Transaction& tx, PermissionRecord& record, PermissionSt
     return tx.put(record);
 }
 
+/// A member keeps its permission: a record without it comes first (R5).
+Result<void> check_fenced(Transaction& tx, ReplicaId incarnation) {
+    TRY_ASSIGN(const bool member, is_member_somewhere(tx, incarnation));
+    if (member && !faults::rule_off("rule.permission_revoke_fenced"))
+        return fail(Errc::kBusy, "revoke permission: its holder is a member");
+    return {};
+}
+
 }  // namespace
 
 bool is_resource_name(std::string_view name) {
@@ -153,9 +161,7 @@ Result<PermissionRecord> PermissionService::revoke(const std::string& resource,
         PermissionRecord record = **found;
         if (record.host != holder.host || record.incarnation != holder.incarnation)
             return fail(Errc::kConflict, "revoke permission: another holds it");
-        TRY_ASSIGN(const bool member, is_member_somewhere(tx, holder.incarnation));
-        if (member && !faults::rule_off("rule.permission_revoke_fenced"))
-            return fail(Errc::kBusy, "revoke permission: its holder is a member");
+        TRY(check_fenced(tx, holder.incarnation));
         TRY(end_holding(tx, record, PermissionState::kRevoked));
         return record;
     });
@@ -164,9 +170,7 @@ Result<PermissionRecord> PermissionService::revoke(const std::string& resource,
 Result<void> PermissionService::revoke_all(Transaction& tx, ReplicaId incarnation) {
     TRY_ASSIGN(const auto held, tx.list<PermissionRecord>(where("incarnation", incarnation)));
     if (held.empty()) return {};
-    TRY_ASSIGN(const bool member, is_member_somewhere(tx, incarnation));
-    if (member && !faults::rule_off("rule.permission_revoke_fenced"))
-        return fail(Errc::kBusy, "revoke permission: its holder is a member");
+    TRY(check_fenced(tx, incarnation));
     for (PermissionRecord record : held) {
         if (record.state != PermissionState::kGranted) continue;
         TRY(end_holding(tx, record, PermissionState::kRevoked));

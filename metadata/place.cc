@@ -56,4 +56,11 @@ Result<bool> holds_place(Transaction& tx, VolumeId volume, const replication::Me
     return false;
 }
 
+Result<void> give_up(Transaction& tx, ReplicaRecord replica) {
+    TRY(PermissionService::revoke_all(tx, replica.id));
+    if (replica.state == ReplicaState::kRemoving) return {};
+    replica.state = ReplicaState::kRemoving;
+    return tx.put(replica);
+}
+
 }  // namespace ublkd::metadata

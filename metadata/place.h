@@ -35,4 +35,8 @@ Result<bool> is_candidate(Transaction& tx, const Place& place, const Holder& ask
 /// of the volume for it.
 Result<bool> holds_place(Transaction& tx, VolumeId volume, const replication::Member& member);
 
+/// A replica that is no member returns no more: its place is taken from it, and its files are to be
+/// removed. kBusy as PermissionService::revoke().
+Result<void> give_up(Transaction& tx, ReplicaRecord replica);
+
 }  // namespace ublkd::metadata

@@ -38,3 +38,4 @@ impossible() {    # FILE...: and the report is shown
 # The ids of the replicas that hold a place, in one line.
 replicas_of_permissions() { ebs permission list -o json | jq -r '[.Permissions[].Incarnation] | sort | join(" ")'; }
 count() { ebs event list --columns kind -o tsv | grep -c "^$1\$" || true; }    # events of a KIND
+is_dead() { ! kill -0 "$daemon" 2> /dev/null; }    # a fault point has killed it

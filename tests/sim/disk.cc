@@ -49,23 +49,12 @@ void Disk::power_cut(Random& random) {
     *ids = {};  // under /run
 }
 
-void Disk::make_image() {
-    image_ = Image{durable,  durable_version, record,          pending, boot, clean,
-                   activity, durable_through, cleared_through, lost,    dirty};
-}
+void Disk::make_image() { image_ = Image{durable, durable_version, *this}; }
 
 void Disk::put_image_back() {
     now = durable = image_->content;
     version = durable_version = image_->versions;
-    record = image_->record;
-    pending = image_->pending;
-    boot = image_->boot;
-    clean = image_->clean;
-    activity = image_->activity;
-    durable_through = image_->durable_through;
-    cleared_through = image_->cleared_through;
-    lost = image_->lost;
-    dirty = image_->dirty;
+    static_cast<Stored&>(*this) = image_->stored;
 }
 
 std::uint64_t Disk::value(std::size_t sector) const {

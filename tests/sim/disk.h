@@ -21,16 +21,8 @@ inline constexpr std::uint64_t kVolumeBytes = kSectors * kSectorBytes;
 inline constexpr std::uint32_t kRegion = 8192;
 inline constexpr std::uint32_t kUnit = 4096;  // of the dirty maps
 
-struct Disk {
-    replication::Member member;
-    std::size_t process = 0;  // whose it is
-
-    std::vector<std::byte> now = std::vector<std::byte>(kVolumeBytes);
-    std::vector<std::byte> durable = std::vector<std::byte>(kVolumeBytes);
-    std::vector<std::uint64_t> version = std::vector<std::uint64_t>(kSectors);
-    std::vector<std::uint64_t> durable_version = std::vector<std::uint64_t>(kSectors);
-    std::uint64_t versions = 0;
-
+/// What a replica keeps beside its sectors; durable at once.
+struct Stored {
     std::optional<replication::Membership> record;
     std::optional<replication::Proposal> pending;
     std::uint64_t boot = 0;  // 0: none
@@ -40,6 +32,18 @@ struct Disk {
     std::uint64_t cleared_through = 0;
     replication::LostMembers lost{};
     std::map<ReplicaId, std::set<std::uint32_t>> dirty;  // units, of each lost member
+};
+
+struct Disk : Stored {
+    replication::Member member;
+    std::size_t process = 0;  // whose it is
+
+    std::vector<std::byte> now = std::vector<std::byte>(kVolumeBytes);
+    std::vector<std::byte> durable = std::vector<std::byte>(kVolumeBytes);
+    std::vector<std::uint64_t> version = std::vector<std::uint64_t>(kSectors);
+    std::vector<std::uint64_t> durable_version = std::vector<std::uint64_t>(kSectors);
+    std::uint64_t versions = 0;
+
     std::unique_ptr<replication::AppliedIds::Table> ids =
         std::make_unique<replication::AppliedIds::Table>();
 
@@ -70,15 +74,7 @@ struct Disk {
     struct Image {
         std::vector<std::byte> content;
         std::vector<std::uint64_t> versions;
-        std::optional<replication::Membership> record;
-        std::optional<replication::Proposal> pending;
-        std::uint64_t boot = 0;
-        bool clean = false;
-        std::set<std::uint32_t> activity;
-        std::uint64_t durable_through = 0;
-        std::uint64_t cleared_through = 0;
-        replication::LostMembers lost{};
-        std::map<ReplicaId, std::set<std::uint32_t>> dirty;
+        Stored stored;
     };
     std::optional<Image> image_;
 };

@@ -34,6 +34,8 @@ struct ReplicaView {
     std::string cause;        // why it was lost
     std::string waits_for{};  // lost: until when it does not return; "": it is gone for good
     std::uint64_t differing_bytes = 0, copied_bytes = 0;  // returning
+
+    bool is_copied_to() const { return role == "joining" || role == "returning"; }
 };
 
 struct HealthView {

@@ -41,6 +41,13 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
     (void)faults::hit("daemon.hosting.after_prepare");
 }
 
+void ask_if_prepared(const Core& core, VolumeId volume, const std::vector<unsigned>& places,
+                     std::size_t first, Candidate& candidate) {
+    if (candidate.error) return;
+    ask(core, volume, places, first, candidate);
+    (void)faults::hit("daemon.hosting.after_permission");
+}
+
 /// `work(index)` for each candidate, side by side.
 template <class Work>
 void for_each_of(const std::vector<Candidate>& candidates, Work work) {
@@ -72,9 +79,7 @@ void prepare_and_ask(const Core& core, const metadata::VolumeRecord& volume,
                      const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
     for_each_of(candidates, [&](std::size_t i) {
         prepare(core, volume, candidates[i]);
-        if (candidates[i].error) return;
-        ask(core, volume.id, places, i, candidates[i]);
-        (void)faults::hit("daemon.hosting.after_permission");
+        ask_if_prepared(core, volume.id, places, i, candidates[i]);
     });
 }
 
@@ -85,11 +90,8 @@ void prepare_candidates(const Core& core, const metadata::VolumeRecord& volume,
 
 void ask_for_places(const Core& core, const metadata::VolumeRecord& volume,
                     const std::vector<unsigned>& places, std::vector<Candidate>& candidates) {
-    for_each_of(candidates, [&](std::size_t i) {
-        if (candidates[i].error) return;
-        ask(core, volume.id, places, i, candidates[i]);
-        (void)faults::hit("daemon.hosting.after_permission");
-    });
+    for_each_of(candidates,
+                [&](std::size_t i) { ask_if_prepared(core, volume.id, places, i, candidates[i]); });
 }
 
 void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {

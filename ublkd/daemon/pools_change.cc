@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "metadata/permission.h"
+#include "metadata/place.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
@@ -450,10 +450,8 @@ ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
         TRY_ASSIGN(auto record, tx.get<PoolRecord>(found.id));
         if (!record) return fail(Errc::kNotFound, "the pool's record");
         if (dry_run) return {};
-        for (auto replica : given_up) {
-            TRY(metadata::PermissionService::revoke_all(tx, replica.id));
-            replica.state = metadata::ReplicaState::kRemoving;
-            TRY(tx.put(replica));
+        for (const auto& replica : given_up) {
+            TRY(metadata::give_up(tx, replica));
         }
         record->state = PoolState::kRemoving;
         return tx.put(*record);

@@ -66,7 +66,8 @@ void Volumes::reconcile(VolumeId volume) {
             if (next == ReplicaState::kRemoving && replica.state == ReplicaState::kLost)
                 given_up.push_back(replica);
             if (next == ReplicaState::kRemoving) {
-                TRY(metadata::PermissionService::revoke_all(tx, replica.id));
+                TRY(metadata::give_up(tx, replica));
+                continue;
             }
             if (next == replica.state) continue;
             replica.state = next;
@@ -147,11 +148,9 @@ std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
 
 void Volumes::give_up_lost(const ReplicaRecord& replica, const std::string& why) {
     const auto given_up = core_.store->write_for<bool>([&](Transaction& tx) -> Result<bool> {
-        TRY_ASSIGN(auto stored, tx.get<ReplicaRecord>(replica.id));
+        TRY_ASSIGN(const auto stored, tx.get<ReplicaRecord>(replica.id));
         if (!stored || stored->state != ReplicaState::kLost) return false;
-        stored->state = ReplicaState::kRemoving;
-        TRY(metadata::PermissionService::revoke_all(tx, replica.id));
-        TRY(tx.put(*stored));
+        TRY(metadata::give_up(tx, *stored));
         return true;
     });
     if (!given_up) log::warn("replica {}: {}", replica.id.to_string(), to_string(given_up.error()));
@@ -224,9 +223,7 @@ Result<void> Volumes::set_returning(ReplicaId replica) {
 void Volumes::add_lost(const VolumeRecord& record, const Membership& membership,
                        api::VolumeView& view) {
     const auto taken = domains_of_members(membership.members);
-    const bool other_copy = std::ranges::any_of(view.replicas, [](const api::ReplicaView& shown) {
-        return shown.role == "joining" || shown.role == "returning";
-    });
+    const bool other_copy = std::ranges::any_of(view.replicas, &api::ReplicaView::is_copied_to);
     for (const ReplicaRecord& replica : lost_replicas(record.id)) {
         if (membership.has(replica.id) || !holds_a_place(record.id, replica)) continue;
         const auto known =

@@ -51,10 +51,6 @@ FindingView io_finding(const VolumeView& volume) {
     return made;
 }
 
-bool is_copied(const api::ReplicaView& replica) {
-    return replica.role == "joining" || replica.role == "returning";
-}
-
 FindingView data_finding(const VolumeView& volume) {
     if (volume.data_may_be_lost)
         return {"data", "problem", "an operator's force may have lost acknowledged data", ""};
@@ -114,7 +110,7 @@ ApiResult<std::vector<FindingView>> Volumes::why(const std::string& name) {
         "redundancy", health.in_sync < health.wanted ? "warning" : "ok",
         fmt::format("{} of {} replicas are in sync", health.in_sync, health.wanted), ""};
     const bool comes = std::ranges::any_of(view.replicas, [](const auto& replica) {
-        return is_copied(replica) || !replica.waits_for.empty();
+        return replica.is_copied_to() || !replica.waits_for.empty();
     });
     if (health.in_sync < health.wanted && !comes)
         redundancy.fix = "'ebs-cli pool add DIR --domain NEW': a pool in a free failure domain";
