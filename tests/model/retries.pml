@@ -466,7 +466,7 @@ end:
         if
         :: d_step {
             if
-            :: HAS(mark_only, AT(m, c)) || APPLIED(s, op[AT(m, c)]) ->
+            :: HAS(mark_only, AT(m, c)) ->
                 printf("%d notes that it has %d\n", s, op[AT(m, c)]);
                 note_applied(s, op[AT(m, c)]);
 #ifndef NO_MARK_OVERWRITES
@@ -476,7 +476,7 @@ end:
             fi;
             op_has[AT(m, c)] = op_has[AT(m, c)] | BIT(s) }
 #if DEATHS
-        :: d_step { deaths < DEATHS && !HAS(mark_only, AT(m, c)) && !APPLIED(s, op[AT(m, c)]) ->
+        :: d_step { deaths < DEATHS && !HAS(mark_only, AT(m, c)) ->
             printf("%d dies: its disk has %d, and nothing is noted\n", s, op[AT(m, c)]);
 #ifndef NO_NOTED_FIRST
             note_perhaps(s, op[AT(m, c)]);

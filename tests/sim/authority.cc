@@ -1,6 +1,7 @@
 #include "tests/sim/authority.h"
 
 #include "tests/sim/world.h"
+#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::sim {
 
@@ -21,12 +22,12 @@ std::string text(const replication::Membership& record) {
 void Authority::propose(Replica& from, const replication::Proposal& proposal) {
     // On its way it depends on no process: a proposal of one that died may arrive.
     const std::uint64_t number = ++from.proposals;
-    if (world_->timing.one_in(8)) {
+    if (away() || world_->timing.one_in(8)) {
         from.after(world_->timing.spread(1000, 50'000), [&from, number] {
             if (from.proposals == number)
                 from.node.on_outcome(fail(Errc::kTimedOut, "lost"), nullptr);
         });
-        if (world_->timing.one_in(2)) return;
+        if (away() || world_->timing.one_in(2)) return;
     }
     world_->clock.after(world_->timing.spread(100, 20'000), nullptr,
                         [this, id = from.place->member.replica, serial = from.serial, number,
@@ -35,8 +36,21 @@ void Authority::propose(Replica& from, const replication::Proposal& proposal) {
 
 void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t proposals,
                        const replication::Proposal& proposal) {
+    if (frozen_) {
+        if (Replica* const asker = world_->replica(from);
+            asker != nullptr && asker->serial == serial)
+            asker->after(1, [asker, proposals] {
+                if (asker->proposals == proposals)
+                    asker->node.on_outcome(fail(Errc::kTimedOut, "frozen"), nullptr);
+            });
+        return;
+    }
     const Verdict verdict = decide(record, proposal);
-    if (verdict == Verdict::kAuthorized) record = proposal.next;
+    if (verdict == Verdict::kAuthorized) {
+        if (proposal.next.loss_count > record.loss_count) world_->check_loss(record);
+        past_.push_back(record);
+        record = proposal.next;
+    }
     if (tracing)
         trace(world_->clock.now_us(), "authority: %llu proposes %s: %s",
               static_cast<unsigned long long>(from.value()), text(proposal.next).c_str(),
@@ -48,9 +62,11 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
     // The answer may be lost, which the asker takes for a deadline that passed.
     const bool lost = world_->timing.one_in(4);
     asker->after(world_->timing.spread(50, 2000),
-                 [asker, proposals, verdict, lost, current = record] {
+                 [asker, proposals, verdict, lost, generation = generation_, current = record] {
                      if (asker->proposals != proposals) return;  // another one was sent since
-                     if (lost) {
+                     const bool old = generation < asker->process->store_generation &&
+                                      !faults::rule_off("rule.reports_promise");
+                     if (lost || old) {
                          asker->node.on_outcome(fail(Errc::kTimedOut, "lost"), nullptr);
                      } else {
                          asker->node.on_outcome(verdict, &current);
@@ -59,7 +75,42 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
 }
 
 void Authority::ask(Replica& from) {
-    from.after(world_->timing.spread(100, 5000), [this, &from] { from.node.on_current(&record); });
+    from.after(world_->timing.spread(100, 5000), [this, &from] {
+        if (away()) {
+            from.node.on_current(fail(Errc::kTimedOut, "the authority"));
+        } else {
+            from.node.on_current(&record);
+        }
+    });
+}
+
+// ---- R16
+
+void Authority::restore(std::uint64_t changes) {
+    trace(world_->clock.now_us(), "authority: RESTORED, %llu changes are lost",
+          static_cast<unsigned long long>(std::min<std::uint64_t>(changes, past_.size())));
+    if (!frozen_) lost_ = record;
+    for (; changes > 0 && !past_.empty(); --changes) {
+        record = past_.back();
+        past_.pop_back();
+    }
+    frozen_ = true;
+    ++generation_;
+    reports_.clear();
+}
+
+void Authority::report(Process& process) {
+    if (!frozen_ || away_) return;
+    process.store_generation = generation_;
+    std::erase_if(reports_,
+                  [&](const auto& other) { return other.host == HostId(process.index + 1); });
+    reports_.push_back(world_->report_of(process));
+    const auto next = replication::thawed(record, generation_, reports_);
+    if (!next) return;
+    record = *next;
+    frozen_ = false;
+    ++world_->counts.restores;
+    trace(world_->clock.now_us(), "authority: goes on with %s", text(record).c_str());
 }
 
 }  // namespace ublkd::sim

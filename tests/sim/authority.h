@@ -8,12 +8,23 @@ namespace ublkd::sim {
 
 class World;
 struct Replica;
+struct Process;
 
 class Authority {
   public:
     explicit Authority(World* world) : world_(world) {}
     void propose(Replica& from, const replication::Proposal& proposal);
     void ask(Replica& from);
+    /// It answers nobody.
+    bool away() const { return away_ || frozen_; }
+    void set_away(bool away) { away_ = away; }
+    /// R16: its store is lost, and restored from a backup of before `changes` of the record.
+    void restore(std::uint64_t changes);
+    bool frozen() const { return frozen_; }
+    /// What is in force while the store is behind: what it last authorized.
+    const replication::Membership& in_force() const { return frozen_ ? lost_ : record; }
+    /// A host answers a restored store.
+    void report(Process& process);
 
     replication::Membership record;
 
@@ -21,6 +32,12 @@ class Authority {
     void arrive(ReplicaId from, std::uint64_t serial, std::uint64_t proposals,
                 const replication::Proposal& proposal);
     World* world_;
+    bool away_ = false;
+    bool frozen_ = false;
+    std::uint64_t generation_ = 1;
+    replication::Membership lost_;               // frozen: the record before it was restored
+    std::vector<replication::Membership> past_;  // its records, the newest one last
+    std::vector<replication::HostReport> reports_;
 };
 
 }  // namespace ublkd::sim

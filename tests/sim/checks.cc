@@ -7,15 +7,33 @@ namespace ublkd::sim {
 
 using replication::Role;
 
+void World::check_loss(const replication::Membership& record) {
+    for (const replication::Member& member : record.members) {
+        const Disk& disk = *disks_[member.replica.value() - 1];
+        const bool kept = disk.boot == processes_[disk.process]->boot && disk.record;
+        // Told by a late message from before the last power cut that it is in sync, and nobody has
+        // served since: it has nothing that others lack.
+        const bool empty = served_ < disk.in_sync_from;
+        if (kept && !disk.failed && !empty)
+            wrong("writes were given up as lost that member " +
+                  std::to_string(member.replica.value()) + " has");
+    }
+}
+
+void World::check_read(std::uint64_t value, std::uint64_t begin) {
+    if (const auto found = fenced_.find(value); found != fenced_.end() && begin > found->second)
+        wrong("a write of an attachment that was fenced came later: " + std::to_string(value));
+}
+
 /// Acknowledged => on every member of the record. The range lock is held until the answer is sent,
 /// so nothing can have been written over it; a record that was replaced since is judged by the
 /// history alone.
 void World::check_answer(const Replica& primary, const replication::Message& answer) {
     const replication::Membership& record = *primary.node.record();
-    if (record.number != authority.record.number || scenario.scribble) return;
+    if (record.number != authority.in_force().number || scenario.scribble) return;
     for (const replication::Member& member : record.members) {
         const Disk& disk = *disks_[member.replica.value() - 1];
-        if (disk.failed) continue;
+        if (!in_sync(disk)) continue;  // R9: one that restarted is copied before it counts again
         for (const auto& attachment : attachments_) {
             if (const std::string missing = attachment->missing(answer, disk); !missing.empty())
                 wrong(missing);
@@ -25,7 +43,7 @@ void World::check_answer(const Replica& primary, const replication::Message& ans
 
 bool World::in_sync(const Disk& disk) const {
     const bool kept = disk.boot == processes_[disk.process]->boot || disk.clean;
-    return !disk.failed && disk.record && kept && authority.record.has(disk.member.replica);
+    return !disk.failed && disk.record && kept && authority.in_force().has(disk.member.replica);
 }
 
 /// The activity maps of in-sync members cover every difference between them.
@@ -51,7 +69,9 @@ void World::check_maps() {
 
 bool World::busy() const {
     for (const auto& attachment : attachments_) {
-        if (attachment->open() > 0) return true;
+        // A client of a record that is long over may never hear that it was forced off.
+        if (attachment->forced_off) continue;
+        if (attachment->open() > 0 || !attachment->client) return true;
     }
     for (const auto& process : processes_) {
         if (!process->running.up || process->running.paused) return true;
@@ -62,6 +82,7 @@ bool World::busy() const {
                 return true;
         }
     }
+    if (detach_ || authority.frozen()) return true;
     return network.under_way() > 0;
 }
 
@@ -99,6 +120,7 @@ void World::check_end() {
             for (std::size_t sector = 0; sector < kSectors; ++sector) {
                 const std::uint64_t begin = tick();
                 history.read(sector, begin, tick(), primary->place->value(sector));
+                check_read(primary->place->value(sector), begin);
             }
         }
         if (const std::string found = history.check(); !found.empty()) wrong(found);

@@ -25,7 +25,9 @@ inline constexpr std::uint32_t kUnit = 4096;  // of the dirty maps
 struct Stored {
     std::optional<replication::Membership> record;
     std::optional<replication::Proposal> pending;
-    std::uint64_t boot = 0;  // 0: none
+    std::optional<replication::Membership> left_by;  // R16
+    std::uint64_t boot = 0;                          // 0: none
+    std::uint64_t in_sync_from = 0;  // the number with which that boot began to be in sync
     bool clean = false;
     std::set<std::uint32_t> activity;
     std::uint64_t durable_through = 0;
@@ -49,7 +51,7 @@ struct Disk : Stored {
 
     bool failed = false;
     bool full = false;
-    std::uint64_t gives_up = 0;  // the number under which it was found lost: it may leave
+    bool gives_up = false;  // it was found lost as a member: a number without it may come
 
     /// A change reaches the disk; `torn`: any part of it.
     void apply(const replication::DiskRequest& request, Random* torn);
@@ -64,6 +66,7 @@ struct Disk : Stored {
     void power_cut(Random& random);
     /// The first 8 bytes: what the guest wrote there.
     std::uint64_t value(std::size_t sector) const;
+    std::uint64_t durable_value(std::size_t sector) const;
 
     /// A copy of the disk is made: what is durable on it. It may come back in its place later.
     void make_image();

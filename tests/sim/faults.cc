@@ -28,6 +28,22 @@ const char* to_string(FaultKind kind) {
             return "disk return";
         case FaultKind::kImage:
             return "image";
+        case FaultKind::kPartition:
+            return "partition";
+        case FaultKind::kCut:
+            return "cut connection";
+        case FaultKind::kPause:
+            return "pause";
+        case FaultKind::kOutage:
+            return "outage";
+        case FaultKind::kHostPowerCut:
+            return "power cut of one host";
+        case FaultKind::kAuthorityAway:
+            return "authority away";
+        case FaultKind::kAuthorityLoss:
+            return "authority restored";
+        case FaultKind::kDetach:
+            return "forced detach";
     }
     return "?";
 }
@@ -53,6 +69,14 @@ std::vector<Fault> draw_faults(const Scenario& scenario, std::uint64_t seed) {
     draw(FaultKind::kKillWithoutDisk, scenario.kills_without_disk);
     draw(FaultKind::kDiskReturn, scenario.disk_returns);
     draw(FaultKind::kImage, scenario.images);
+    draw(FaultKind::kPartition, scenario.partitions);
+    draw(FaultKind::kCut, scenario.cuts);
+    draw(FaultKind::kPause, scenario.pauses);
+    draw(FaultKind::kOutage, scenario.outages);
+    draw(FaultKind::kHostPowerCut, scenario.host_power_cuts);
+    draw(FaultKind::kAuthorityAway, scenario.authority_aways);
+    draw(FaultKind::kAuthorityLoss, scenario.authority_losses);
+    draw(FaultKind::kDetach, scenario.detaches);
     std::stable_sort(faults.begin(), faults.end(),
                      [](const Fault& a, const Fault& b) { return a.at_us < b.at_us; });
     return faults;
@@ -94,7 +118,131 @@ void World::happen(const Fault& fault) {
             if (!disk.failed) disk.make_image();
             break;
         }
+        case FaultKind::kPartition:
+            partition(fault);
+            break;
+        case FaultKind::kCut:
+            network.cut(fault.which % processes_.size(),
+                        (fault.which / processes_.size()) % processes_.size());
+            break;
+        case FaultKind::kPause:
+            pause(process, fault.length_us);
+            break;
+        case FaultKind::kOutage:
+        case FaultKind::kHostPowerCut:
+            go_down(process, fault.kind == FaultKind::kHostPowerCut, fault.length_us);
+            break;
+        case FaultKind::kAuthorityAway:
+            authority.set_away(true);
+            clock.after(fault.length_us, nullptr, [this] { authority.set_away(false); });
+            break;
+        case FaultKind::kAuthorityLoss:
+            authority.restore(fault.which % 6);
+            break;
+        case FaultKind::kDetach:
+            if (detach_) break;
+            detach_ = Detach{.from = attachments_[fault.which % attachments_.size()].get()};
+            if (std::exchange(detach_->from->forced_off, true)) {
+                detach_.reset();
+                break;
+            }
+            trace(clock.now_us(), "client %llu is FORCED OFF",
+                  static_cast<unsigned long long>(detach_->from->endpoint - kFirstClient));
+            break;
     }
+}
+
+/// A host goes down and comes back after a while.
+void World::go_down(Process& process, bool power_cut, std::uint64_t length_us) {
+    if (!process.running.up) return;
+    die(process, power_cut);
+    clock.after(length_us, nullptr, [this, &process] {
+        if (process.running.up) return;
+        process.running.up = true;
+        start(process);
+    });
+}
+
+/// Of two hosts, or of one direction between them.
+void World::partition(const Fault& fault) {
+    const std::size_t count = processes_.size();
+    const std::size_t a = fault.which % count;
+    const std::size_t b = (a + 1 + (fault.which / count) % (count - 1)) % count;
+    const std::uint64_t until = clock.now_us() + fault.length_us;
+    const bool one_way = (fault.which / 1000) % 3 == 0;
+    trace(clock.now_us(), "PARTITION: host %zu does not reach %zu%s, for %llu us", a, b,
+          one_way ? "" : ", nor the other way round",
+          static_cast<unsigned long long>(fault.length_us));
+    network.block(a, b, until);
+    if (!one_way) network.block(b, a, until);
+}
+
+/// R15: the next number without it; when that is stored where the volume is served and nothing of
+/// it is under way there, another one may come.
+void World::follow_detach() {
+    Replica* const primary = serving();
+    if (!detach_ || primary == nullptr || authority.record.number != primary->node.number() ||
+        !primary->process->running.up || primary->process->running.paused)
+        return;
+    const auto& attached = authority.record.attachments;
+    const auto has = [&](AttachmentId id) {
+        return std::find(attached.begin(), attached.end(), id) != attached.end();
+    };
+    std::vector<AttachmentId> wanted = attached;
+    if (detach_->to == nullptr) {
+        std::erase(wanted, detach_->from->id);
+        (void)primary->node.set_attachments(wanted);
+        if (!primary->node.fenced(detach_->from->id)) return;
+        ++counts.fenced;
+        trace(clock.now_us(), "client %llu is FENCED",
+              static_cast<unsigned long long>(detach_->from->endpoint - kFirstClient));
+        for (const auto& [sector, value] : detach_->from->unanswered()) {
+            const bool there = std::any_of(disks_.begin(), disks_.end(), [&](const auto& disk) {
+                return disk->value(sector) == value || disk->durable_value(sector) == value;
+            });
+            if (!there) fenced_.emplace(value, tick());
+        }
+        attachments_.push_back(std::make_unique<Attachment>(this, detach_->from->process,
+                                                            kFirstClient + attachments_.size()));
+        detach_->to = attachments_.back().get();
+        return;
+    }
+    if (!has(detach_->to->id)) {
+        wanted.push_back(detach_->to->id);
+        (void)primary->node.set_attachments(wanted);
+        return;
+    }
+    if (!detach_->to->process->started) return;
+    detach_->to->start();
+    guest_turn(*detach_->to);
+    detach_.reset();
+}
+
+replication::HostReport World::report_of(const Process& process) const {
+    replication::HostReport report{.host = HostId(process.index + 1), .records = {}, .pending = {}};
+    for (const auto& disk : disks_) {
+        if (disk->process != process.index || disk->failed) continue;
+        if (disk->record) report.records.push_back(*disk->record);
+        if (disk->left_by) report.records.push_back(*disk->left_by);
+        if (disk->pending) report.pending.push_back(*disk->pending);
+    }
+    for (const auto& open : process.replicas) {
+        if (open->node.newest_record()) report.records.push_back(*open->node.newest_record());
+        if (open->node.proposal()) report.pending.push_back(*open->node.proposal());
+    }
+    return report;
+}
+
+void World::pause(Process& process, std::uint64_t length_us) {
+    if (!process.running.up || process.running.paused) return;
+    trace(clock.now_us(), "process %zu STOPS for %llu us", process.index,
+          static_cast<unsigned long long>(length_us));
+    process.running.paused = true;
+    clock.after(length_us, nullptr, [this, &process, life = process.running.life] {
+        if (process.running.life != life || !process.running.paused) return;
+        process.running.paused = false;
+        clock.resume(&process.running);
+    });
 }
 
 void World::cut_power() {
@@ -103,7 +251,13 @@ void World::cut_power() {
     for (const auto& disk : disks_) {
         if (disk->failed && authority.record.has(disk->member.replica)) return;
     }
-    for (const auto& process : processes_) die(*process, true);
+    for (const auto& process : processes_) {
+        if (process->running.up) {
+            die(*process, true);
+        } else {  // it was down already; what it had under way is long over
+            ++process->boot;
+        }
+    }
     for (const auto& process : processes_) {
         process->running.up = true;
         start(*process);
@@ -133,8 +287,7 @@ void World::fail_disk(const Fault& fault) {
     std::vector<Disk*> healthy;
     for (const auto& disk : disks_) {
         // For one that was found lost a proposal without it may be on its way.
-        const bool stays = disk->gives_up != authority.record.number;
-        if (in_sync(*disk) && stays) healthy.push_back(disk.get());
+        if (in_sync(*disk) && !disk->gives_up) healthy.push_back(disk.get());
     }
     if (healthy.size() < 2) return;
     Disk& disk = *healthy[fault.which % healthy.size()];
@@ -171,8 +324,7 @@ void World::join() {
     for (const auto& disk : disks_) {
         const ReplicaId id = disk->member.replica;
         Process& process = *processes_[disk->process];
-        if (disk->failed || !process.running.up || replica(id) != nullptr ||
-            authority.record.has(id))
+        if (disk->failed || !process.started || replica(id) != nullptr || authority.record.has(id))
             continue;
         open(process, *disk, false);
         (void)primary->node.add(disk->member);
@@ -184,6 +336,19 @@ void World::end_faults() {
     trace(clock.now_us(), "ALL FAULTS END");
     unreadable = false;
     for (const auto& disk : disks_) disk->full = false;
+    network.heal();
+    authority.set_away(false);
+    for (const auto& process : processes_) {
+        if (std::exchange(process->running.paused, false)) clock.resume(&process->running);
+        if (process->running.up) continue;
+        process->running.up = true;
+        start(*process);
+    }
+    // A volume that nobody uses has no primary after its last one died (R6).
+    for (const auto& attachment : attachments_) {
+        const bool waits = detach_ && detach_->to == attachment.get();
+        if (hosts() && !attachment->forced_off && !waits) attachment->last_issue();
+    }
 }
 
 }  // namespace ublkd::sim

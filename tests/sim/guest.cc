@@ -12,6 +12,7 @@ using replication::OpKind;
 namespace {
 constexpr std::size_t kOpenMax = 6;
 constexpr std::uint64_t kLateUs = 20000;
+constexpr std::uint32_t kDeadlineMs = 100;
 }  // namespace
 
 std::size_t Attachment::open() const {
@@ -20,8 +21,26 @@ std::size_t Attachment::open() const {
                       [](const std::unique_ptr<Request>& request) { return !request->answered; }));
 }
 
+std::vector<std::pair<std::size_t, std::uint64_t>> Attachment::unanswered() const {
+    std::vector<std::pair<std::size_t, std::uint64_t>> values;
+    for (const auto& request : requests_) {
+        if (request->answered) continue;
+        for (std::size_t i = 0; i < request->values.size(); ++i)
+            values.emplace_back(request->range.offset_bytes / kSectorBytes + i, request->values[i]);
+    }
+    return values;
+}
+
 void Attachment::start() {
-    client = std::make_unique<replication::Client>(kVolume, world_->next_serial(), this);
+    const bool hosts = world_->hosts();
+    client = std::make_unique<replication::Client>(
+        replication::ClientConfig{.volume = kVolume,
+                                  .client_start = world_->next_serial(),
+                                  .attachment = hosts ? id : AttachmentId(),
+                                  .deadline_ms = hosts ? kDeadlineMs : 0,
+                                  .losses = losses_},
+        this);
+    world_->network.opened(endpoint);
     if (guest_start_ == 0) guest_start_ = world_->next_serial();
     client->set_record(world_->authority.record, false);
     for (const auto& request : requests_) {
@@ -32,9 +51,12 @@ void Attachment::start() {
             client->submit(*request);
         } else {  // late, and new ones go before it, as from another queue of a device
             world_->clock.after(world_->timing.spread(50, kLateUs), &process->running,
-                                [this, late = request.get()] { client->submit(*late); });
+                                [this, late = request.get(), mine = guest_start_] {
+                                    if (mine == guest_start_) client->submit(*late);
+                                });
         }
     }
+    if (owes_last_) last_issue();
 }
 
 void Attachment::guest_dies() {
@@ -42,6 +64,12 @@ void Attachment::guest_dies() {
     requests_.clear();
     guest_start_ = 0;
     sequence_ = 0;
+    losses_ = replication::kAnyLosses;
+}
+
+void Attachment::last_issue() {
+    owes_last_ = client == nullptr;
+    if (!owes_last_) issue();
 }
 
 void Attachment::issue() {
@@ -74,7 +102,7 @@ void Attachment::issue() {
             request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
         request.range = {first * kSectorBytes, count * kSectorBytes};
         request.memory = world_->memory(count * kSectorBytes);
-        request.into = *request.memory;
+        if (request.kind == OpKind::kRead) request.into = *request.memory;
     }
     if (is_change(request.kind)) request.id = {guest_start_, ++sequence_};
     if (request.kind == OpKind::kWrite) {
@@ -111,14 +139,44 @@ std::string Attachment::missing(const replication::Message& answer, const Disk& 
                 !world_->history.beside(sector, value, request->begin))
                 return "acknowledged, but not on member " +
                        std::to_string(disk.member.replica.value()) + ": sector " +
-                       std::to_string(sector) + ", " + std::to_string(request->values[i]);
+                       std::to_string(sector) + ", " + std::to_string(request->values[i]) +
+                       ", it has " + std::to_string(value);
         }
     }
     return "";
 }
 
 void Attachment::send_to_node(const replication::Message& message) {
+    // What the driver keeps under /run before the first request goes out (R9).
+    if (message.type == replication::MessageType::kRequest) losses_ = message.losses;
     world_->network.send(endpoint, message);
+}
+
+void Attachment::start_timer(std::uint32_t milliseconds) {
+    const std::uint64_t us = world_->timing.spread(500, std::uint64_t{milliseconds} * 300);
+    world_->clock.after(us, &process->running, [this, timed = client.get()] {
+        if (client.get() == timed) client->on_timer();
+    });
+}
+
+void Attachment::close(ReplicaId replica) { world_->network.close(endpoint, replica.value()); }
+
+void Attachment::ask_authority() {
+    world_->clock.after(world_->timing.spread(100, 5000), &process->running,
+                        [this, asked = client.get()] {
+                            if (client.get() == asked && !world_->authority.away())
+                                client->set_record(world_->authority.record, false);
+                        });
+}
+
+/// R9: what was not flushed may be gone; a new guest begins, as after a crash of this one.
+void Attachment::crash() {
+    world_->clock.after(1, &process->running, [this, mine = guest_start_] {
+        if (mine != guest_start_) return;
+        world_->network.forget(endpoint);
+        guest_dies();
+        start();
+    });
 }
 
 void Attachment::answered(Request& request) {
@@ -128,6 +186,18 @@ void Attachment::answered(Request& request) {
     const std::uint64_t end = world_->tick();
     const std::size_t first = request.range.offset_bytes / kSectorBytes;
     const Scenario& scenario = world_->scenario;
+    if (!request.result && world_->hosts()) {
+        if (request.result.error().code == Errc::kLost) {
+            if (losses_ >= world_->counts.losses) world_->wrong("told of a loss that was none");
+            trace(world_->clock.now_us(), "client %llu is told that writes may be LOST",
+                  static_cast<unsigned long long>(endpoint - kFirstClient));
+            crash();
+            return;
+        }
+        // A restored store may have lost that it was attached, as it may have lost anything.
+        const bool may_be_off = forced_off || world_->counts.restores > 0;
+        if (request.result.error().code == Errc::kNotPermitted && may_be_off) return;
+    }
     if (!request.result) {
         // Only a volume whose last disk is gone, or a full one that was told to fail, answers with
         // an error.
@@ -147,6 +217,7 @@ void Attachment::answered(Request& request) {
             std::uint64_t value = 0;
             std::memcpy(&value, request.into.data() + i * kSectorBytes, 8);
             world_->history.read(first + i, request.begin, end, value);
+            world_->check_read(value, request.begin);
         }
     }
 }

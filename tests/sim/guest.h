@@ -27,30 +27,42 @@ struct Request : replication::ClientRequest {
 class Attachment final : public replication::ClientEffects {
   public:
     Attachment(World* owner, Process* where, Endpoint number)
-        : process(where), endpoint(number), world_(owner) {}
+        : process(where), endpoint(number), id(number), world_(owner) {}
 
     /// The process starts: what the guest has no answer for is sent again under the same ids.
     void start();
     /// The guest died with its host.
     void guest_dies();
     void issue();
+    /// One request more, now or when its process has started.
+    void last_issue();
     void scribble();
     std::size_t open() const;
+    /// Sectors and values of writes without an answer.
+    std::vector<std::pair<std::size_t, std::uint64_t>> unanswered() const;
     /// What `disk` lacks of the change that `answer` tells this attachment of; "": nothing.
     std::string missing(const replication::Message& answer, const Disk& disk) const;
 
     Process* process;
     Endpoint endpoint;
+    AttachmentId id;  // its token in the record, where there are several hosts
     std::unique_ptr<replication::Client> client;
+    bool forced_off = false;  // its guest asks for nothing new
 
   private:
     void send_to_node(const replication::Message& message) override;
+    void start_timer(std::uint32_t milliseconds) override;
+    void close(ReplicaId replica) override;
+    void ask_authority() override;
     void answered(Request& request);
+    void crash();
 
     World* world_;
     std::vector<std::unique_ptr<Request>> requests_;
     std::uint64_t sequence_ = 0;
     std::uint64_t guest_start_ = 0;
+    bool owes_last_ = false;
+    std::uint64_t losses_ = replication::kAnyLosses;  // R9: outlives the process, as the guest does
 };
 
 }  // namespace ublkd::sim

@@ -1,6 +1,7 @@
 #include "tests/sim/network.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tests/sim/world.h"
 
@@ -10,6 +11,9 @@ using replication::Message;
 using replication::MessageType;
 
 namespace {
+
+constexpr std::uint64_t kLeastSilenceUs = 3000;  // until a silent connection is given up
+constexpr std::uint64_t kMostSilenceUs = 80'000;
 
 bool is_answer(MessageType type) {
     switch (type) {
@@ -21,10 +25,44 @@ bool is_answer(MessageType type) {
         case MessageType::kProbed:
         case MessageType::kCopied:
         case MessageType::kFetched:
+        case MessageType::kMarked:
+        case MessageType::kExamined:
         case MessageType::kFinished:
+        case MessageType::kHealthy:
+        case MessageType::kPong:
             return true;
         default:
             return false;
+    }
+}
+
+/// What answers a member's request; nullopt: nobody waits for an answer.
+std::optional<MessageType> answer_of(MessageType request) {
+    switch (request) {
+        case MessageType::kReplicate:
+            return MessageType::kReplicated;
+        case MessageType::kConfirm:
+            return MessageType::kConfirmed;
+        case MessageType::kAdopt:
+            return MessageType::kAdopted;
+        case MessageType::kProbe:
+            return MessageType::kProbed;
+        case MessageType::kCopy:
+            return MessageType::kCopied;
+        case MessageType::kFetch:
+            return MessageType::kFetched;
+        case MessageType::kMark:
+            return MessageType::kMarked;
+        case MessageType::kExamine:
+            return MessageType::kExamined;
+        case MessageType::kFinish:
+            return MessageType::kFinished;
+        case MessageType::kHealth:
+            return MessageType::kHealthy;
+        case MessageType::kPing:
+            return MessageType::kPong;
+        default:
+            return std::nullopt;
     }
 }
 
@@ -39,40 +77,107 @@ Network::Link& Network::link(Endpoint a, Endpoint b) {
     return *link;
 }
 
+std::size_t Network::host_of(Endpoint endpoint) const { return world_->process_of(endpoint).index; }
+
+bool Network::between_hosts(const Link& link) const {
+    return host_of(link.ends[0]) != host_of(link.ends[1]);
+}
+
 void Network::send(Endpoint from, const Message& message) {
     if (is_answer(message.type)) {
         if (message.route == 0) return;
         Route& route = routes_[message.route - 1];
         if (route.answered || route.epoch != route.link->epoch) return;
         route.answered = true;
-        transmit(*route.link, route.asker, {.message = message, .content = {}});
+        Sent sent{.epoch = route.epoch, .message = message};
+        const bool carries =
+            message.type == MessageType::kAnswer || message.type == MessageType::kFetched;
+        if (route.received != nullptr && carries && !message.failed) {
+            sent.content = world_->memory(route.received->size());
+            *sent.content = *route.received;
+        }
+        transmit(*route.link, route.asker, std::move(sent));
         return;
     }
-    Link& way = link(from, message.to.value());
+    const Endpoint receiver = message.type == MessageType::kPing
+                                  ? world_->endpoint_of(message.attachment)
+                                  : message.to.value();
+    Link& way = link(from, receiver);
     const std::size_t to = way.ends[0] == from ? 1 : 0;
-    Message copy = message;
-    routes_.push_back({.link = &way, .epoch = way.epoch, .asker = 1 - to});
-    copy.route = routes_.size();
-    transmit(way, to, {.message = std::move(copy), .content = {}});
+    Sent sent{.epoch = way.sides[1 - to].epoch, .message = message};
+    Route route{.link = &way, .epoch = sent.epoch, .asker = 1 - to};
+    if (world_->hosts()) {
+        route.asked = message;
+        route.asked.data = {};
+        route.asked.into = {};
+        route.into = message.into;
+        if (!message.data.empty()) {
+            std::vector<std::byte>* const copy = world_->memory(message.data.size());
+            std::copy(message.data.begin(), message.data.end(), copy->begin());
+            sent.message.data = *copy;
+        }
+        if (!message.into.empty()) {
+            route.received = world_->memory(message.into.size());
+            sent.message.into = *route.received;
+        }
+        way.routes.push_back(routes_.size());
+    }
+    routes_.push_back(std::move(route));
+    sent.message.route = routes_.size();
+    transmit(way, to, std::move(sent));
+}
+
+std::uint64_t Network::held_until(const Link& link, std::size_t to) const {
+    const auto found = blocked_.find({host_of(link.ends[1 - to]), host_of(link.ends[to])});
+    const std::uint64_t now = world_->clock.now_us();
+    return found == blocked_.end() || found->second <= now ? 0 : found->second;
 }
 
 void Network::transmit(Link& link, std::size_t to, Sent sent) {
-    Direction& direction = link.to[to];
-    direction.queue.push_back(std::move(sent));
-    ++under_way_;
+    if (sent.epoch != link.epoch) return;  // into a connection that is gone
+    Side& side = link.sides[to];
+    sent.id = ++ids_;
     const std::uint64_t now = world_->clock.now_us();
-    direction.last_us = std::max(direction.last_us, now + world_->timing.spread(2, 500));
-    world_->clock.after(direction.last_us - now, world_->running_of(link.ends[to]),
-                        [this, &link, to, epoch = link.epoch] {
-                            if (epoch == link.epoch) arrive(link, to);
-                        });
+    const std::uint64_t held = held_until(link, to);
+    side.last_us = std::max(side.last_us, std::max(now, held) + world_->timing.spread(2, 500));
+    world_->clock.after(side.last_us - now, nullptr,
+                        [this, &link, to, id = sent.id] { arrive(link, to, id); });
+    side.queue.push_back(std::move(sent));
+    ++under_way_;
+    if (held != 0 || !world_->process_of(link.ends[to]).running.up) watch(link);
 }
 
-void Network::arrive(Link& link, std::size_t to) {
-    Direction& direction = link.to[to];
-    const Sent sent = std::move(direction.queue.front());
-    direction.queue.pop_front();
-    --under_way_;
+/// What was sent up to `id` is there, unless it was dropped.
+void Network::arrive(Link& link, std::size_t to, std::uint64_t id) {
+    Side& side = link.sides[to];
+    const Running& running = world_->process_of(link.ends[to]).running;
+    if (side.queue.empty() || side.queue.front().id > id) return;
+    if (!running.up) {
+        break_connection(link, kNobody);
+        return;
+    }
+    if (running.paused) {
+        world_->clock.after(0, &running, [this, &link, to, id] { arrive(link, to, id); });
+        return;
+    }
+    while (!side.queue.empty() && side.queue.front().id <= id) {
+        const Sent sent = std::move(side.queue.front());
+        side.queue.pop_front();
+        --under_way_;
+        receive(link, to, sent);
+    }
+}
+
+void Network::receive(Link& link, std::size_t to, const Sent& sent) {
+    const Side& side = link.sides[to];
+    if (sent.epoch > side.epoch) learn_closed(link, to);  // the other side has connected anew
+    if (is_answer(sent.message.type)) {
+        Route& route = routes_[sent.message.route - 1];
+        if (route.epoch != side.epoch) return;
+        route.delivered = true;
+        if (sent.content != nullptr)
+            std::copy(sent.content->begin(), sent.content->end(), route.into.begin());
+    }
     hand_over(link.ends[1 - to], link.ends[to], sent.message);
 }
 
@@ -81,11 +186,13 @@ void Network::hand_over(Endpoint from, Endpoint to, const Message& message) {
         trace_message(world_->clock.now_us(), world_->name_of(from).c_str(),
                       world_->name_of(to).c_str(), message);
     if (to >= kFirstClient) {
-        world_->attachment(to)->client->on_message(message);
+        if (world_->attachment(to)->client) world_->attachment(to)->client->on_message(message);
     } else if (Replica* const replica = world_->replica(ReplicaId(to)); replica != nullptr) {
         replica->node.on_message(message);
+    } else if (world_->hosts()) {
+        break_connection(link(from, to), kNobody);  // refused: no such replica here (any more)
     } else if (from >= kFirstClient) {
-        Message moved;  // no such replica here (any more)
+        Message moved;
         moved.type = MessageType::kMoved;
         moved.volume = message.volume;
         moved.token = message.token;
@@ -96,14 +203,137 @@ void Network::hand_over(Endpoint from, Endpoint to, const Message& message) {
     }
 }
 
-void Network::forget(Endpoint endpoint) {
+// ---- connections
+
+void Network::opened(Endpoint endpoint) {
     for (auto& [ends, link] : links_) {
         if (ends.first != endpoint && ends.second != endpoint) continue;
-        ++link->epoch;
-        for (Direction& direction : link->to) {
-            under_way_ -= direction.queue.size();
-            direction = Direction{};
+        link->sides[ends.first == endpoint ? 0 : 1].epoch = link->epoch;
+    }
+}
+
+void Network::forget(Endpoint endpoint) {
+    for (auto& [ends, link] : links_) {
+        if (ends.first == endpoint) break_connection(*link, 0);
+        if (ends.second == endpoint) break_connection(*link, 1);
+    }
+}
+
+void Network::close(Endpoint from, Endpoint to) {
+    Link& way = link(from, to);
+    break_connection(way, way.ends[0] == from ? 0 : 1);
+}
+
+void Network::drop_from(Side& side, std::size_t kept) {
+    while (side.queue.size() > kept) {
+        side.queue.pop_back();
+        --under_way_;
+    }
+}
+
+void Network::break_connection(Link& link, std::size_t gone) {
+    ++link.epoch;
+    const bool tells = between_hosts(link);
+    for (std::size_t side = 0; side < 2; ++side) {
+        Side& mine = link.sides[side];
+        if (side == gone || !tells) {
+            drop_from(mine, 0);
+            mine.epoch = link.epoch;
+            mine.last_us = 0;
+            std::erase_if(link.routes,
+                          [&](std::size_t index) { return routes_[index].asker == side; });
+            continue;
         }
+        const bool down = !world_->process_of(link.ends[side]).running.up;
+        drop_from(mine, down ? 0 : world_->timing.below(mine.queue.size() + 1));
+        const std::uint64_t now = world_->clock.now_us();
+        const std::uint64_t last = mine.queue.empty() ? now : std::max(now, mine.last_us);
+        world_->clock.after(last - now + world_->timing.spread(20, 4000),
+                            &world_->process_of(link.ends[side]).running,
+                            [this, &link, side, epoch = link.epoch] {
+                                if (link.sides[side].epoch < epoch) learn_closed(link, side);
+                            });
+    }
+}
+
+/// Nothing comes over it any more: who waits for an answer is told that there is none.
+void Network::learn_closed(Link& link, std::size_t at) {
+    Side& side = link.sides[at];
+    side.epoch = link.epoch;
+    // What arrives later belongs to the connection that is there now.
+    while (!side.queue.empty() && side.queue.front().epoch < link.epoch) {
+        side.queue.pop_front();
+        --under_way_;
+    }
+    std::vector<Message> unanswered;
+    std::erase_if(link.routes, [&](std::size_t index) {
+        Route& route = routes_[index];
+        if (route.delivered) return true;
+        if (route.asker != at || route.epoch >= link.epoch) return false;
+        const std::optional<MessageType> type = answer_of(route.asked.type);
+        if (type) {
+            Message answer = route.asked;
+            answer.type = *type;
+            answer.from = ReplicaId(link.ends[1 - at] < kFirstClient ? link.ends[1 - at] : 0);
+            answer.to = route.asked.from;
+            answer.failed = true;
+            answer.in_sync = false;
+            answer.error = Error{Errc::kClosed, 0, "the connection"};
+            answer.record = nullptr;
+            answer.regions = nullptr;
+            answer.ids = nullptr;
+            unanswered.push_back(std::move(answer));
+        }
+        return true;
+    });
+    const Endpoint mine = link.ends[at];
+    const Endpoint other = link.ends[1 - at];
+    if (tracing)
+        trace(world_->clock.now_us(), "%s: the connection to %s is CLOSED",
+              world_->name_of(mine).c_str(), world_->name_of(other).c_str());
+    if (mine >= kFirstClient) {
+        if (world_->attachment(mine)->client)
+            world_->attachment(mine)->client->on_closed(ReplicaId(other));
+        return;
+    }
+    for (const Message& answer : unanswered) {
+        if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
+            replica->node.on_message(answer);
+    }
+    if (other >= kFirstClient) return;
+    if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
+        replica->node.on_peer_lost(ReplicaId(other), Error{Errc::kClosed, 0, "the connection"});
+}
+
+/// A connection that is silent for long is given up.
+void Network::watch(Link& link) {
+    if (!between_hosts(link) || std::exchange(link.watched, true)) return;
+    world_->clock.after(
+        world_->timing.spread(kLeastSilenceUs, kMostSilenceUs), nullptr,
+        [this, &link, epoch = link.epoch] {
+            link.watched = false;
+            if (link.epoch != epoch) return;
+            for (std::size_t to = 0; to < 2; ++to) {
+                const bool down = !world_->process_of(link.ends[to]).running.up;
+                if (!link.sides[to].queue.empty() && (down || held_until(link, to) != 0)) {
+                    break_connection(link, kNobody);
+                    return;
+                }
+            }
+        });
+}
+
+void Network::block(std::size_t from, std::size_t to, std::uint64_t until_us) {
+    std::uint64_t& until = blocked_[{from, to}];
+    until = std::max(until, until_us);
+    for (auto& [ends, link] : links_) watch(*link);
+}
+
+void Network::cut(std::size_t a, std::size_t b) {
+    for (auto& [ends, link] : links_) {
+        const std::size_t first = host_of(link->ends[0]);
+        const std::size_t second = host_of(link->ends[1]);
+        if (std::minmax(first, second) == std::minmax(a, b)) break_connection(*link, kNobody);
     }
 }
 

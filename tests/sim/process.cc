@@ -11,9 +11,14 @@ namespace ublkd::sim {
 using replication::Member;
 using replication::Role;
 
+namespace {
+constexpr std::uint64_t kLooksIn = 50;  // a host looks at the authority's record once in so many
+}
+
 /// `may_be_in_sync`: not where it is to be copied.
 void World::open(Process& process, Disk& disk, bool may_be_in_sync) {
     process.replicas.push_back(std::make_unique<Replica>(this, &process, &disk));
+    network.opened(disk.member.replica.value());
     process.replicas.back()->node.start(
         {.record = disk.record,
          .pending = disk.pending,
@@ -23,8 +28,15 @@ void World::open(Process& process, Disk& disk, bool may_be_in_sync) {
          .lost = disk.lost});
 }
 
-/// Opens the members that can be opened here, and tells their nodes the record.
+/// Opens the members that can be opened here, and tells their nodes the record. Where the authority
+/// answers nobody the host waits for it.
 void World::start(Process& process) {
+    if (authority.away()) {
+        clock.after(timing.spread(100, 5000), &process.running,
+                    [this, &process] { start(process); });
+        return;
+    }
+    process.started = true;
     const replication::Membership& record = authority.record;
     std::set<ReplicaId> wanted;
     for (const Member& member : record.members) wanted.insert(member.replica);
@@ -44,7 +56,8 @@ void World::start(Process& process) {
         open(process, *disk, true);
     }
     for (const auto& attachment : attachments_) {
-        if (attachment->process == &process) attachment->start();
+        const bool waits = detach_ && detach_->to == attachment.get();  // for its place (R15)
+        if (attachment->process == &process && !waits) attachment->start();
     }
     Replica* primary = nullptr;
     Replica* heir = nullptr;
@@ -67,16 +80,19 @@ void World::start(Process& process) {
 void World::die(Process& process, bool power_cut) {
     trace(clock.now_us(), "process %zu: %s", process.index, power_cut ? "POWER CUT" : "KILLED");
     ++(power_cut ? counts.power_cuts : counts.kills);
-    for (const auto& open : process.replicas) {
-        open->die();
-        network.forget(open->place->member.replica.value());
-    }
-    process.replicas.clear();
     ++process.running.life;
     process.running.up = false;
+    process.running.paused = false;
+    process.started = false;
+    for (const auto& open : process.replicas) open->die();
+    process.replicas.clear();
+    for (const auto& disk : disks_) {
+        if (disk->process == process.index) network.forget(disk->member.replica.value());
+    }
     for (const auto& attachment : attachments_) {
         if (attachment->process != &process) continue;
         network.forget(attachment->endpoint);
+        attachment->client.reset();
         if (power_cut) attachment->guest_dies();
     }
     if (!power_cut) return;
@@ -86,22 +102,42 @@ void World::die(Process& process, bool power_cut) {
     }
 }
 
+/// A record that was authorized late may have a member here that was none when the process started.
+void World::open_new_members(Process& process) {
+    if (!process.started || authority.away()) return;
+    for (const auto& disk : disks_) {
+        const ReplicaId id = disk->member.replica;
+        if (disk->process != process.index || disk->failed || replica(id) != nullptr ||
+            !authority.record.has(id))
+            continue;
+        open(process, *disk, true);
+        replica(id)->node.begin(replication::Membership(authority.record), {});
+    }
+}
+
 /// Tells former members the record; closes those that are no members any more when nothing of them
 /// is under way.
 void World::look_after(Process& process) {
+    if (hosts()) open_new_members(process);
+    for (const auto& open : process.replicas) {
+        // What a node is not told it learns in the end: the host looks now and then.
+        if (hosts() && !authority.away() && timing.one_in(kLooksIn))
+            open->node.on_current(&authority.record);
+    }
     Replica* const primary = serving();
     if (primary == nullptr) return;
     const replication::Membership record = *primary->node.record();
     for (const auto& open : process.replicas) {
         const ReplicaId id = open->place->member.replica;
+        if (hosts()) continue;
         if (record.has(id) || primary->node.joining() == id || open->node.role() == Role::kOut)
             continue;
         if (open->node.number() < record.number) open->node.on_current(&record);
     }
     std::erase_if(process.replicas, [&](const std::unique_ptr<Replica>& open) {
         const ReplicaId id = open->place->member.replica;
-        if (record.has(id) || primary->node.joining() == id || !open->idle() ||
-            network.under_way() > 0)
+        if (record.has(id) || authority.record.has(id) || primary->node.joining() == id ||
+            !open->idle() || (network.under_way() > 0 && !hosts()))
             return false;
         network.forget(id.value());
         return true;

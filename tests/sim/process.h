@@ -48,6 +48,7 @@ struct Replica final : replication::Effects {
         std::uint64_t token = 0;
         bool keep_record = false;
         std::optional<replication::Membership> record;
+        std::optional<replication::Membership> left_by;
         std::optional<std::optional<replication::Proposal>> pending;
         std::uint64_t boot = 0;
         std::uint64_t durable_through = 0;
@@ -77,6 +78,8 @@ struct Process {
     std::size_t index = 0;
     Running running;
     std::uint64_t boot = 1;
+    std::uint64_t store_generation = 1;  // R16: of the authority's store, as promised to it
+    bool started = false;                // it knows the record, and has opened its replicas
     std::vector<std::unique_ptr<Replica>> replicas;
 };
 

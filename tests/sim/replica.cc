@@ -9,6 +9,10 @@ namespace ublkd::sim {
 
 using replication::OpKind;
 
+namespace {
+constexpr std::uint32_t kHealthMs = 100;
+}
+
 Replica::Replica(World* owner, Process* where, Disk* own)
     : world(owner),
       process(where),
@@ -21,7 +25,8 @@ Replica::Replica(World* owner, Process* where, Disk* own)
             .region_bytes = kRegion,
             .unit_bytes = kUnit,
             .copy_bytes = kPageBytes,
-            .wait_on_full = owner->scenario.wait_on_full},
+            .wait_on_full = owner->scenario.wait_on_full,
+            .health_ms = owner->hosts() ? kHealthMs : 0},
            this, &ids),
       known_lost(own->lost) {
     std::erase_if(own->dirty, [&](const auto& map) {
@@ -101,10 +106,11 @@ void Replica::end_disk_op(std::uint64_t id) {
 }
 
 void Replica::store(const replication::StoreRequest& request) {
-    StoreOp op{.token = request.token, .record = {}, .pending = {}, .boot = 0};
+    StoreOp op{.token = request.token, .record = {}, .left_by = {}, .pending = {}, .boot = 0};
     if (request.record != nullptr) op.record = *request.record;
     if (request.pending != nullptr) op.pending = *request.pending;
     op.keep_record = request.keep_record;
+    if (request.left_by != nullptr) op.left_by = *request.left_by;
     op.boot = request.in_sync ? process->boot : 0;
     op.durable_through = request.durable_through.value_or(0);
     op.lost = request.lost;
@@ -126,8 +132,10 @@ void Replica::apply_store(const StoreOp& op) {
     place->durable_through = std::max(place->durable_through, op.durable_through);
     if (op.marks) return;
     if (!op.keep_record) place->record = op.record;
+    place->left_by = op.left_by;
     place->lost = op.lost;
     if (op.pending) place->pending = *op.pending;
+    if (op.boot != place->boot && op.record) place->in_sync_from = op.record->number;
     place->boot = op.boot;
     place->clean = false;
 }

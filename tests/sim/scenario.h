@@ -15,9 +15,11 @@ namespace ublkd::sim {
 struct Scenario {
     std::string_view name;
     std::size_t members = 2;
-    std::size_t spares = 0;  // replicas that may join
-    int milliseconds = 150;  // how long guests send requests
-    int flush_percent = 8;   // of the guests' requests
+    std::size_t spares = 0;   // replicas that may join
+    std::size_t hosts = 1;    // a process, and a part of the disks, on each
+    std::size_t clients = 1;  // attachments, one after the other on the hosts
+    int milliseconds = 150;   // how long guests send requests
+    int flush_percent = 8;    // of the guests' requests
     bool wait_on_full = true;
     int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
     bool scribble = false;    // guests change their pages while they are written (R13)
@@ -32,6 +34,15 @@ struct Scenario {
     int fills = 0;               // disks become full, or have space again
     int joins = 0;               // a spare, or a former member, is brought in
     int images = 0;              // a copy of a disk is made; it may come back in that one's place
+    // Of several hosts.
+    int partitions = 0;        // two hosts don't reach each other, or one not the other
+    int cuts = 0;              // connections between two hosts break
+    int pauses = 0;            // a process stops and goes on
+    int outages = 0;           // a process dies, and starts again after a while
+    int host_power_cuts = 0;   // one host loses its power
+    int authority_aways = 0;   // the authority answers nobody
+    int authority_losses = 0;  // it is restored from a backup (R16)
+    int detaches = 0;          // an attachment is forced off, and another one comes (R15)
 };
 
 enum class FaultKind : std::uint8_t {
@@ -43,7 +54,15 @@ enum class FaultKind : std::uint8_t {
     kJoin,
     kKillWithoutDisk,
     kDiskReturn,
-    kImage
+    kImage,
+    kPartition,
+    kCut,
+    kPause,
+    kOutage,
+    kHostPowerCut,
+    kAuthorityAway,
+    kAuthorityLoss,
+    kDetach
 };
 const char* to_string(FaultKind kind);
 

@@ -106,6 +106,7 @@ bool run(const Scenario& scenario, Arguments& arguments) {
         sum.losses += world.counts.losses;
         sum.lost += world.counts.lost;
         sum.joins += world.counts.joins;
+        sum.failovers += world.counts.failovers;
         sum.by_map += world.counts.by_map;
         if (wrong.empty()) continue;
         std::printf("WRONG: %s\nrepeat: sim_run %s --trace\n", wrong.c_str(),
@@ -123,11 +124,11 @@ bool run(const Scenario& scenario, Arguments& arguments) {
     std::printf(
         "%s: %llu seeds clean in %.1f s of CPU: %llu answers, %llu events, %llu kills, %llu power "
         "cuts, "
-        "%llu losses, %llu members lost, %llu joined (%llu by a map)\n",
+        "%llu losses, %llu members lost, %llu joined (%llu by a map), %llu failovers\n",
         std::string(scenario.name).c_str(), show(arguments.seeds),
         static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, show(sum.answered),
         show(sum.events), show(sum.kills), show(sum.power_cuts), show(sum.losses), show(sum.lost),
-        show(sum.joins), show(sum.by_map));
+        show(sum.joins), show(sum.by_map), show(sum.failovers));
     return true;
 }
 

@@ -49,16 +49,26 @@ TEST(Simulation, EachScenarioHasItsFaults) {
             sum.power_cuts += world.counts.power_cuts;
             sum.joins += world.counts.joins;
             sum.lost += world.counts.lost;
+            sum.failovers += world.counts.failovers;
+            sum.fenced += world.counts.fenced;
+            sum.restores += world.counts.restores;
         }
         EXPECT_GT(sum.answered, 40U * 20) << scenario.name;
-        EXPECT_EQ(sum.kills > 0, scenario.kills > 0) << scenario.name;
-        EXPECT_EQ(sum.power_cuts > 0, scenario.power_cuts + scenario.stops_cut_short > 0)
-            << scenario.name;
+        const int power_cuts =
+            scenario.power_cuts + scenario.stops_cut_short + scenario.host_power_cuts;
+        EXPECT_EQ(sum.kills > 0, scenario.kills + scenario.outages > 0) << scenario.name;
+        EXPECT_EQ(sum.power_cuts > 0, power_cuts > 0) << scenario.name;
+        EXPECT_EQ(sum.fenced > 0, scenario.detaches > 0) << scenario.name;
+        EXPECT_EQ(sum.restores > 0, scenario.authority_losses > 0) << scenario.name;
+        if (scenario.partitions + scenario.outages > 0) {
+            EXPECT_GT(sum.failovers, 0U) << scenario.name;
+        }
         EXPECT_EQ(sum.joins > 0, scenario.joins > 0) << scenario.name;
         // Nobody leaves for a full disk, a death, a power cut of all, or a sector that can't be
         // read, unless a copy needs it.
         const bool copies_fail = scenario.unreadable && scenario.kills > 0;
-        if (scenario.disk_failures == 0 && scenario.stops_cut_short == 0 && !copies_fail) {
+        if (scenario.hosts == 1 && scenario.disk_failures == 0 && scenario.stops_cut_short == 0 &&
+            !copies_fail) {
             EXPECT_EQ(sum.lost, 0U) << scenario.name;
         }
     }

@@ -72,6 +72,16 @@ const char* to_string(MessageType type) {
             return "finish";
         case MessageType::kFinished:
             return "finished";
+        case MessageType::kHealth:
+            return "health";
+        case MessageType::kHealthy:
+            return "healthy";
+        case MessageType::kFailover:
+            return "failover";
+        case MessageType::kPing:
+            return "ping";
+        case MessageType::kPong:
+            return "pong";
     }
     return "?";
 }

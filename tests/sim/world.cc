@@ -24,11 +24,16 @@ World::World(const RunOptions& options)
     authority.record.volume = kVolume;
     authority.record.number = 1;
     authority.record.primary = ReplicaId(1);
-    processes_.push_back(std::make_unique<Process>());
+    for (std::size_t i = 0; i < scenario.hosts; ++i) {
+        processes_.push_back(std::make_unique<Process>());
+        processes_.back()->index = i;
+    }
     for (std::size_t i = 0; i < scenario.members + scenario.spares; ++i) {
         disks_.push_back(std::make_unique<Disk>());
         Disk& disk = *disks_.back();
-        disk.member = {.replica = ReplicaId(i + 1), .host = HostId(1), .pool = PoolId(i + 1)};
+        disk.process = i % scenario.hosts;
+        disk.member = {
+            .replica = ReplicaId(i + 1), .host = HostId(disk.process + 1), .pool = PoolId(i + 1)};
         if (i < scenario.members) authority.record.members.push_back(disk.member);
     }
     for (const auto& disk : disks_) {
@@ -36,8 +41,15 @@ World::World(const RunOptions& options)
         disk->record = authority.record;
         disk->boot = processes_[disk->process]->boot;
     }
-    attachments_.push_back(
-        std::make_unique<Attachment>(this, processes_.front().get(), kFirstClient));
+    for (std::size_t i = 0; i < scenario.clients; ++i) {
+        // The last host has a client first, so that one is not where the primary is.
+        Process* const process = processes_[scenario.hosts - 1 - i % scenario.hosts].get();
+        attachments_.push_back(std::make_unique<Attachment>(this, process, kFirstClient + i));
+        if (hosts()) authority.record.attachments.push_back(attachments_.back()->id);
+    }
+    for (const auto& disk : disks_) {
+        if (disk->record) disk->record = authority.record;
+    }
 }
 
 World::~World() = default;
@@ -54,9 +66,16 @@ Attachment* World::attachment(Endpoint endpoint) const {
     return attachments_[endpoint - kFirstClient].get();
 }
 
-const Running* World::running_of(Endpoint endpoint) const {
-    if (endpoint >= kFirstClient) return &attachment(endpoint)->process->running;
-    return &processes_[disks_[endpoint - 1]->process]->running;
+Process& World::process_of(Endpoint endpoint) const {
+    if (endpoint >= kFirstClient) return *attachment(endpoint)->process;
+    return *processes_[disks_[endpoint - 1]->process];
+}
+
+Endpoint World::endpoint_of(AttachmentId attachment) const {
+    for (const auto& each : attachments_) {
+        if (each->id == attachment) return each->endpoint;
+    }
+    return kFirstClient;  // one that was forced off: the endpoint refuses what is for another one
 }
 
 std::string World::name_of(Endpoint endpoint) const {
@@ -98,6 +117,8 @@ void World::on_notice(Replica& from, const replication::Notice& notice) {
                       notice.kind == Kind::kServing ? "serves under" : "has stored",
                       static_cast<unsigned long long>(notice.record->number));
             ++counts.records;
+            if (from.node.role() == replication::Role::kServing)
+                served_ = std::max(served_, from.node.number());
             if (notice.kind == Kind::kServing && notice.record->loss_count > counts.losses) {
                 counts.losses = notice.record->loss_count;
                 const std::string lost = history.lose(tick(), [&](std::size_t sector) {
@@ -111,23 +132,29 @@ void World::on_notice(Replica& from, const replication::Notice& notice) {
                 if (!lost.empty()) wrong(lost);
             }
             for (const auto& attachment : attachments_) {
-                if (attachment->process == from.process)
+                if (attachment->process == from.process && attachment->client)
                     attachment->client->set_record(*notice.record, notice.kind == Kind::kServing);
             }
             break;
         case Kind::kLost:
             ++counts.lost;
-            disks_[notice.replica.value() - 1]->gives_up = from.node.number();
+            disks_[notice.replica.value() - 1]->gives_up = true;
             if (tracing)
                 trace(clock.now_us(), "replica %llu finds %llu lost: %s", id,
                       static_cast<unsigned long long>(notice.replica.value()), notice.cause.where);
             break;
         case Kind::kJoined:
             ++counts.joins;
+            disks_[notice.replica.value() - 1]->gives_up = false;
             counts.by_map += notice.by_map ? 1 : 0;
             trace(clock.now_us(), "replica %llu finds %llu joined%s", id,
                   static_cast<unsigned long long>(notice.replica.value()),
                   notice.by_map ? ", copied by a map" : "");
+            break;
+        case Kind::kFailover:
+            ++counts.failovers;
+            trace(clock.now_us(), "replica %llu TAKES OVER from %llu, which %s", id,
+                  static_cast<unsigned long long>(notice.replica.value()), notice.text);
             break;
         default:
             break;
@@ -136,7 +163,8 @@ void World::on_notice(Replica& from, const replication::Notice& notice) {
 
 void World::guest_turn(Attachment& attachment) {
     if (clock.now_us() >= ends_us_ || requests_left_ == 0) return;
-    if (attachment.process->running.up) {
+    if (attachment.forced_off) return;
+    if (attachment.process->running.up && attachment.client) {
         --requests_left_;
         attachment.issue();
         if (scenario.scribble) attachment.scribble();
@@ -148,6 +176,13 @@ void World::guest_turn(Attachment& attachment) {
 void World::look_after_all() {
     for (const auto& process : processes_) {
         if (process->running.up && !process->running.paused) look_after(*process);
+    }
+    follow_detach();
+    for (const auto& process : processes_) {
+        // A host answers also where it has not started yet: from its superblocks.
+        if (authority.frozen() && process->running.up && !process->running.paused &&
+            timing.one_in(2))
+            authority.report(*process);
     }
     check_maps();
     clock.after(timing.spread(kLookAfterUs / 4, kLookAfterUs), nullptr,

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -25,8 +26,8 @@ namespace ublkd::sim {
 inline constexpr VolumeId kVolume{1};
 
 struct Counts {
-    std::uint64_t answered = 0, kills = 0, power_cuts = 0, joins = 0, by_map = 0, lost = 0,
-                  records = 0, losses = 0, events = 0;
+    std::uint64_t answered = 0, failovers = 0, fenced = 0, restores = 0, kills = 0, power_cuts = 0,
+                  joins = 0, by_map = 0, lost = 0, records = 0, losses = 0, events = 0;
 };
 
 class World {
@@ -39,7 +40,9 @@ class World {
     // For the parts of the run.
     Replica* replica(ReplicaId id) const;
     Attachment* attachment(Endpoint endpoint) const;
-    const Running* running_of(Endpoint endpoint) const;
+    Process& process_of(Endpoint endpoint) const;
+    Endpoint endpoint_of(AttachmentId attachment) const;
+    bool hosts() const { return processes_.size() > 1; }
     std::string name_of(Endpoint endpoint) const;
     std::uint64_t tick() { return ++ticks_; }
     std::uint64_t next_serial() { return ++serials_; }
@@ -49,6 +52,13 @@ class World {
     void wrong(std::string what);
     void on_notice(Replica& from, const replication::Notice& notice);
     void check_answer(const Replica& primary, const replication::Message& answer);
+    /// A read that began after an attachment was fenced shows nothing of what that had under way
+    /// (R15).
+    void check_read(std::uint64_t value, std::uint64_t begin);
+    /// R9: unflushed writes may be given up only when all members restarted in another boot.
+    void check_loss(const replication::Membership& record);
+    /// R16: what a host reports.
+    replication::HostReport report_of(const Process& process) const;
 
     Scenario scenario;
     Random timing;    // what takes how long, and what is lost
@@ -65,6 +75,8 @@ class World {
     void start(Process& process);
     void die(Process& process, bool power_cut);
     void look_after(Process& process);
+    void open_new_members(Process& process);
+    void follow_detach();
     void open(Process& process, Disk& disk, bool may_be_in_sync);
     Replica* serving() const;
 
@@ -72,6 +84,9 @@ class World {
     void happen(const Fault& fault);
     void cut_power();
     void cut_stop_short();
+    void go_down(Process& process, bool power_cut, std::uint64_t length_us);
+    void partition(const Fault& fault);
+    void pause(Process& process, std::uint64_t length_us);
     void fail_disk(const Fault& fault);
     void return_disk();
     void fill_disks(const Fault& fault);
@@ -99,6 +114,14 @@ class World {
     std::deque<std::vector<std::byte>>
         arena_;  // as long as the run: late writes hit no freed memory
     std::vector<std::unique_ptr<Request>> buried_;
+    /// R15: forced off, until it is fenced and another one has its place.
+    struct Detach {
+        Attachment* from = nullptr;
+        Attachment* to = nullptr;  // made when `from` is fenced
+    };
+    std::optional<Detach> detach_;
+    std::map<std::uint64_t, std::uint64_t> fenced_;  // values under way then and on no disk; when
+    std::uint64_t served_ = 0;  // the greatest number under which somebody served
     std::uint64_t ticks_ = 1;
     std::uint64_t serials_ = 1000;
     std::uint64_t values_ = 0;

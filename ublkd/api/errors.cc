@@ -98,6 +98,7 @@ std::string_view code_of(Errc code) noexcept {
         case Errc::kClosed:
             return "Unavailable";
         case Errc::kProtocol:
+        case Errc::kLost:
             return "InternalError";
         case Errc::kUnsupported:
             return "UnsupportedOperation";

@@ -41,6 +41,8 @@ const char* to_string(Errc code) noexcept {
             return "not_permitted";
         case Errc::kExhausted:
             return "exhausted";
+        case Errc::kLost:
+            return "lost";
     }
     return "unknown";
 }

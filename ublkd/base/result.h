@@ -30,6 +30,7 @@ enum class Errc : std::uint16_t {
     kUnsupported,      // this kernel, version or device cannot do that
     kNotPermitted,     // not allowed for this user or attachment
     kExhausted,        // a bounded resource (memory, tags, connections) is used up
+    kLost,             // unflushed writes may be gone (replication R9): the session is over
 };
 
 /// A name such as "io" or "no_space", for logs.

@@ -97,6 +97,7 @@ void Node::answer(const Op& op) {
     message.id = op.id;
     message.failed = op.failed;
     message.error = op.error;
+    message.attachment = op.attachment;
     effects_->send(message);
 }
 
@@ -112,6 +113,7 @@ void Node::drop(Op& op) {
         message.token = op.client_token;
         message.route = op.client_route;
         message.id = op.id;
+        message.attachment = op.attachment;
         if (record_ || adopting_)
             message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);
         effects_->send(message);
@@ -225,7 +227,11 @@ void Node::start_round() {
 void Node::on_confirmed(const Message& message) {
     Peer* const peer = find_peer(message.from);
     if (message.failed) {
-        learn(message);
+        if (message.error.code == Errc::kStale) {
+            learn(message);
+        } else if (peer != nullptr) {
+            fail_peer(*peer, message.error);
+        }
         return;
     }
     if (peer == nullptr || message.number != number_ || message.value != round_running_ ||

@@ -1,5 +1,7 @@
 #include "ublkd/replication/client.h"
 
+#include <utility>
+
 #include "ublkd/base/check.h"
 
 namespace ublkd::replication {
@@ -7,11 +9,13 @@ namespace ublkd::replication {
 void Client::submit(ClientRequest& request) {
     CHECK(request.place == ClientRequest::Place::kNone, "a request is submitted once");
     ++open_;
+    if (greeting_ && !timer_ && record_) ask_primary();
+    watch();
     if (!is_change(request.kind)) {
         begin(request);
         return;
     }
-    if (request.id.sequence == 0) request.id = RequestId{client_start_, ++sequence_};
+    if (request.id.sequence == 0) request.id = RequestId{config_.client_start, ++sequence_};
     const std::uint64_t sequence = request.id.sequence;
     Start& start = start_of(request.id.client_start);
     const bool older_waits =
@@ -65,21 +69,18 @@ void Client::send(ClientRequest& request) {
         open.request = &request;
         request.token = open.token;
     }
-    if (!record_) {
+    if (!record_ || greeting_) {
         request.place = ClientRequest::Place::kParked;
         ++parked_;
         return;
     }
     request.place = ClientRequest::Place::kSent;
     request.sent_number = record_->number;
-    Message message;
-    message.type = MessageType::kRequest;
+    request.sent_to = record_->primary;
+    Message message = message_to_primary(MessageType::kRequest);
     message.kind = request.kind;
     message.fua = request.fua;
     message.keep_allocated = request.keep_allocated;
-    message.volume = volume_;
-    message.to = record_->primary;
-    message.number = record_->number;
     message.id = request.id;
     message.token = request.token;
     message.range = request.range;
@@ -88,35 +89,54 @@ void Client::send(ClientRequest& request) {
     effects_->send_to_node(message);
 }
 
-void Client::release(ClientRequest& request) {
+Message Client::message_to_primary(MessageType type) const {
     Message message;
-    message.type = MessageType::kRelease;
-    message.volume = volume_;
+    message.type = type;
+    message.volume = config_.volume;
     message.to = record_->primary;
+    message.attachment = config_.attachment;
+    message.losses = losses_;
     message.number = record_->number;
+    return message;
+}
+
+void Client::release(ClientRequest& request) {
+    Message message = message_to_primary(MessageType::kRelease);
     message.token = request.token;
     if (!request.lost) effects_->send_to_node(message);
     remove(request);
 }
 
 void Client::on_message(const Message& message) {
-    Open* const open = tokens_.find(message.token);
-    if (message.volume != volume_ || open == nullptr) return;
-    ClientRequest& request = *open->request;
-    if (request.place == ClientRequest::Place::kHeld) {
-        request.lost = request.lost || message.type == MessageType::kMoved;
+    if (message.volume != config_.volume) return;
+    if (message.type == MessageType::kPing) {
+        Message answer;
+        answer.type = MessageType::kPong;
+        answer.volume = config_.volume;
+        answer.to = message.from;
+        answer.attachment = config_.attachment;
+        answer.token = message.token;
+        answer.route = message.route;
+        effects_->send_to_node(answer);
         return;
     }
-    if (request.place != ClientRequest::Place::kSent) return;
-    if (message.type == MessageType::kMoved) {
-        request.place = ClientRequest::Place::kParked;
-        ++parked_;
-        if (message.record && (!record_ || message.record->number > record_->number))
-            record_ = *message.record;
+    if (message.record) learn(*message.record);
+    if (message.type == MessageType::kHealthy && !message.failed) {
+        heard_ = true;
+        if (std::exchange(greeting_, false)) {
+            losses_ = message.losses;
+            send_parked(true);
+        }
+    }
+    Open* const open = tokens_.find(message.token);
+    if (message.type != MessageType::kAnswer) {
+        if (open != nullptr && message.type == MessageType::kMoved) hand_back(*open->request);
         send_parked(false);
         return;
     }
-    if (message.type != MessageType::kAnswer) return;
+    if (open == nullptr || open->request->place != ClientRequest::Place::kSent) return;
+    ClientRequest& request = *open->request;
+    heard_ = true;
     request.result = message.failed ? Result<void>(fail(message.error)) : Result<void>();
     const bool change = is_change(request.kind);
     const std::uint64_t client_start = request.id.client_start;
@@ -144,8 +164,102 @@ void Client::remove(ClientRequest& request) {
     request.token = 0;
 }
 
+/// A newer record: the primary that it names is the one to talk to.
+void Client::learn(const Membership& record) {
+    if (record_ && record.number <= record_->number) return;
+    const ReplicaId before = record_ ? record_->primary : ReplicaId{};
+    record_ = record;
+    silence_ = Silence::kNone;
+    if (config_.deadline_ms != 0 && before && before != record_->primary) {
+        effects_->close(before);
+        leave(before);
+    }
+}
+
+/// It is to be sent again.
+void Client::hand_back(ClientRequest& request) {
+    if (request.place == ClientRequest::Place::kHeld) request.lost = true;
+    if (request.place != ClientRequest::Place::kSent) return;
+    request.place = ClientRequest::Place::kParked;
+    ++parked_;
+}
+
+void Client::leave(ReplicaId replica) {
+    for (ClientRequest* request = first_; request != nullptr; request = request->next) {
+        if (request->sent_to == replica) hand_back(*request);
+    }
+}
+
+// ---- R6: an answer that does not come
+
+void Client::watch() {
+    if (config_.deadline_ms == 0 || timer_ || open_ == 0) return;
+    timer_ = true;
+    effects_->start_timer(config_.deadline_ms);
+}
+
+void Client::on_timer() {
+    timer_ = false;
+    if (open_ == 0 || !record_) {
+        silence_ = Silence::kNone;
+        watch();
+        return;
+    }
+    if (std::exchange(heard_, false)) {
+        silence_ = Silence::kNone;
+        send_parked(true);
+    } else if (silence_ == Silence::kNone) {
+        silence_ = Silence::kAsked;
+        ask_primary();
+    } else if (silence_ == Silence::kAsked) {
+        silence_ = Silence::kReconnected;
+        effects_->close(record_->primary);
+        leave(record_->primary);
+        ask_primary();
+    } else {
+        ask_to_take_over();
+    }
+    watch();
+}
+
+/// A connection that was refused or reset counts at once.
+void Client::on_closed(ReplicaId replica) {
+    leave(replica);
+    if (!record_ || replica != record_->primary || open_ == 0) return;
+    if (silence_ == Silence::kNone || silence_ == Silence::kAsked) {
+        silence_ = Silence::kReconnected;
+        ask_primary();
+    } else if (silence_ == Silence::kReconnected) {
+        ask_to_take_over();
+    }
+}
+
+void Client::ask_primary() {
+    send_parked(true);
+    effects_->send_to_node(message_to_primary(MessageType::kHealth));
+}
+
+/// The next member that is not the primary; after the last one the authority is asked for a newer
+/// record, and the primary is tried again.
+void Client::ask_to_take_over() {
+    silence_ = Silence::kFailover;
+    for (; asked_ < record_->members.size(); ++asked_) {
+        const ReplicaId secondary = record_->members[asked_].replica;
+        if (secondary == record_->primary) continue;
+        Message message = message_to_primary(MessageType::kFailover);
+        message.to = secondary;
+        effects_->send_to_node(message);
+        ++asked_;
+        return;
+    }
+    asked_ = 0;
+    silence_ = Silence::kReconnected;
+    effects_->ask_authority();
+    ask_primary();
+}
+
 void Client::set_record(const Membership& record, bool again) {
-    if (!record_ || record.number > record_->number) record_ = record;
+    learn(record);
     send_parked(again && record_->number == record.number);
 }
 

@@ -36,23 +36,44 @@ struct ClientRequest {
     Place place = Place::kNone;
     std::uint64_t token = 0;
     std::uint64_t sent_number = 0;
+    ReplicaId sent_to{};
     bool lost =
         false;  // a kHold that was answered and lost with its primary: nothing was kept off since
     ClientRequest* previous = nullptr;
     ClientRequest* next = nullptr;
 };
 
+struct ClientConfig {
+    VolumeId volume;
+    std::uint64_t client_start = 0;  // drawn anew by each client
+    AttachmentId attachment{};       // R15; none: the host's own
+    /// R6: after so long without an answer the primary is asked whether it could give one, and then
+    /// a secondary is asked to take over. 0: never, the primary lives in this process.
+    std::uint32_t deadline_ms = 0;
+    std::uint64_t losses = kAnyLosses;  // R9: what this guest knows; none where it is a new one
+};
+
 class ClientEffects {
   public:
     virtual ~ClientEffects() = default;
     virtual void send_to_node(const Message& message) = 0;
+    // With a deadline:
+    /// Client::on_timer() after `milliseconds`.
+    virtual void start_timer(std::uint32_t) {}
+    /// Closes the connection to `replica`: what was sent over it is answered no more, and its
+    /// memory is used no more. What is sent next opens another one.
+    virtual void close(ReplicaId) {}
+    /// No member of the record that is known here helps: Client::set_record() with the authority's.
+    virtual void ask_authority() {}
 };
 
 class Client {
   public:
-    /// `client_start`: drawn anew by each client.
-    Client(VolumeId volume, std::uint64_t client_start, ClientEffects* effects)
-        : volume_(volume), client_start_(client_start), effects_(effects) {}
+    Client(const ClientConfig& config, ClientEffects* effects)
+        : config_(config),
+          effects_(effects),
+          losses_(config.losses),
+          greeting_(config.deadline_ms != 0 && config.losses == kAnyLosses) {}
     Client(const Client&) = delete;
     Client& operator=(const Client&) = delete;
 
@@ -63,6 +84,10 @@ class Client {
     /// A record that was read; sends what waits for it where it is newer. `again`: also what waits
     /// under this number.
     void set_record(const Membership& record, bool again);
+    /// The connection to `replica` is closed, or could not be opened: what was sent over it gets no
+    /// answer.
+    void on_closed(ReplicaId replica);
+    void on_timer();
     const std::optional<Membership>& record() const { return record_; }
     std::uint64_t open() const { return open_; }
     std::uint64_t parked() const { return parked_; }
@@ -84,14 +109,36 @@ class Client {
     static void wait(Start& start, ClientRequest& request);
     void begin(ClientRequest& request);
     void send(ClientRequest& request);
+    Message message_to_primary(MessageType type) const;
+    void learn(const Membership& record);
+    void hand_back(ClientRequest& request);
+    void leave(ReplicaId replica);
+    void watch();
+    void ask_primary();
+    void ask_to_take_over();
     void send_parked(bool again);
     void send_waiting(std::uint64_t client_start);
     void remove(ClientRequest& request);
 
-    VolumeId volume_;
-    std::uint64_t client_start_;
+    /// What was done about an answer that does not come.
+    enum class Silence : std::uint8_t {
+        kNone,
+        kAsked,        // the primary, over the connection that is there
+        kReconnected,  // and over another one
+        kFailover,     // a secondary was asked to take over
+    };
+
+    ClientConfig config_;
     ClientEffects* effects_;
+    std::uint64_t losses_;
     std::optional<Membership> record_;
+    Silence silence_ = Silence::kNone;
+    bool heard_ = false;  // from the primary since the timer began
+    /// R9: the loss count is to be known before anything is sent. What was sent without it could be
+    /// sent again after a loss that took the members' tables of ids.
+    bool greeting_;
+    bool timer_ = false;
+    std::size_t asked_ = 0;  // of the members, to take over
     std::uint64_t sequence_ = 0;
     Slab<Open, 3> tokens_;
     std::vector<Start> starts_;       // those with changes that are open or wait

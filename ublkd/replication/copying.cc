@@ -107,6 +107,10 @@ void Node::on_examine(const Message& message) {
 void Node::on_examined(const Message& message) {
     Peer* const peer = find_peer(message.from);
     if (role_ != Role::kServing || peer == nullptr || !peer->joining || join_.examined) return;
+    if (message.failed) {
+        abort_join(message.error);
+        return;
+    }
     join_.examined = true;
     const auto map = std::find_if(lost_.begin(), lost_.end(), [&](const LostMember& entry) {
         return entry.replica == message.from;

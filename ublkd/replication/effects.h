@@ -43,6 +43,9 @@ struct StoreRequest {
     std::uint64_t token = 0;
     const Membership* record = nullptr;  // nullptr: forget it (the replica is copied as a whole)
     bool keep_record = false;            // leave number and record as they are
+    /// R16: the newest record that is known here and has this replica not among its members;
+    /// nullptr: there is none any more.
+    const Membership* left_by = nullptr;
     const std::optional<Proposal>* pending = nullptr;  // nullptr: as it is; an empty one clears it
     bool in_sync = false;  // write this boot's id; otherwise none, so that the replica counts as
                            // out of sync (R9)
@@ -57,8 +60,11 @@ enum class TimerKind : std::uint8_t {
     kFull,       // try again what found no space
     kBits,       // R10: clear activity bits
     kCopy,       // the next copy, by the rate limit
+    kProbe,      // R9: ask again who did not restart
+    kFailover,   // R6: a secondary waits no longer for the answers to its questions
+    kPing,       // R6: a primary waits no longer for its clients' answers
 };
-inline constexpr std::size_t kTimerKinds = 4;
+inline constexpr std::size_t kTimerKinds = 7;
 
 struct BufferRef {
     std::span<std::byte> bytes{};
@@ -68,11 +74,12 @@ struct BufferRef {
 /// For status and people; nothing in the protocol depends on it.
 struct Notice {
     enum class Kind : std::uint8_t {
-        kRecord,   // a record was stored: `record`
-        kServing,  // this node serves as primary
-        kLost,     // `replica` leaves, or gave up joining: `cause`
-        kJoined,   // `replica` is a member now; `done` bytes were copied, `by_map` or all
-        kTrouble,  // `text`
+        kRecord,    // a record was stored: `record`
+        kServing,   // this node serves as primary
+        kLost,      // `replica` leaves, or gave up joining: `cause`
+        kJoined,    // `replica` is a member now; `done` bytes were copied, `by_map` or all
+        kTrouble,   // `text`
+        kFailover,  // this secondary takes over from `replica`: `text` says why
     };
     Kind kind{};
     ReplicaId replica{};

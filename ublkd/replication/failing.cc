@@ -76,6 +76,7 @@ void Node::leave_primary() {
     round_running_ = 0;
     round_reads_.clear();
     loss_takeover_ = false;
+    attachments_.reset();
     peers_.fill(Peer{});
     ops_.for_each([&](Op& op) { drop(op); });
     for (std::size_t place = 0; place < kMaxPeers; ++place) forget_acks(place);

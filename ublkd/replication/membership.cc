@@ -133,4 +133,32 @@ Verdict decide(const std::optional<Membership>& current, const Proposal& proposa
     return Verdict::kAuthorized;
 }
 
+std::optional<Membership> thawed(const Membership& restored, std::uint64_t generation,
+                                 std::span<const HostReport> reports) {
+    const Membership* newest = &restored;
+    for (const HostReport& report : reports) {
+        for (const Membership& record : report.records) {
+            if (record.number > newest->number) newest = &record;
+        }
+    }
+    const auto reported = [&](const Member& member) {
+        return std::any_of(reports.begin(), reports.end(),
+                           [&](const HostReport& report) { return report.host == member.host; });
+    };
+    bool all = std::all_of(newest->members.begin(), newest->members.end(), reported);
+    for (const HostReport& report : reports) {
+        for (const Proposal& pending : report.pending) {
+            const bool open =
+                pending.base_number >= newest->number && !faults::rule_off("rule.pending_reported");
+            all = all && (!open || std::all_of(pending.next.members.begin(),
+                                               pending.next.members.end(), reported));
+        }
+    }
+    if (!all && !faults::rule_off("rule.all_hosts_report")) return std::nullopt;
+    Membership next = *newest;
+    next.number = std::max(newest->number + 1, generation * kGenerationNumbers);
+    if (faults::rule_off("rule.generation_numbers")) next.number = newest->number + 1;
+    return next;
+}
+
 }  // namespace ublkd::replication

@@ -76,4 +76,23 @@ constexpr bool accepted(Verdict verdict) {
 /// yet). Pure: who is barred or may not be hosted only the authority knows.
 Verdict decide(const std::optional<Membership>& current, const Proposal& proposal);
 
+/// R16: what a host answers when a restored authority asks: the records of its replicas'
+/// superblocks (also those by which they left) and nodes, and proposals without an outcome. With
+/// the answer it promises to listen to nothing that the store said before it was restored.
+struct HostReport {
+    HostId host;
+    std::vector<Membership> records;
+    std::vector<Proposal> pending;
+};
+/// Numbers of generation g begin at g times this.
+inline constexpr std::uint64_t kGenerationNumbers = std::uint64_t{1} << 32;
+
+/// The record with which an authority goes on that was restored to `restored`: the newest one that
+/// was reported, when all hosts have reported that its members live on, or those of a proposal over
+/// it, which may have been authorized and stored there; nullopt: not yet. Its number is greater
+/// than all of earlier generations, so that nothing that was authorized and then lost with the
+/// store can be taken for it. `generation`: of the restored store, greater than any before. Pure.
+std::optional<Membership> thawed(const Membership& restored, std::uint64_t generation,
+                                 std::span<const HostReport> reports);
+
 }  // namespace ublkd::replication

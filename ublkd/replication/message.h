@@ -69,7 +69,16 @@ enum class MessageType : std::uint8_t {
     kExamined,
     kFinish,  // R12: all is copied: flush, note the ids, mark yourself in sync
     kFinished,
+    kHealth,  // R6: could you acknowledge now? From a member that was asked to take over, or from a
+              // client; attachment: on whose word
+    kHealthy,   // failed: no; in_sync; value: how many other attachments answered (0 or more)
+    kFailover,  // R6: client -> secondary: the primary of `number` can't be reached. check: an
+                // operator's word, other attachments don't count. Answered by kMoved
+    kPing,      // R6: primary -> client of `attachment`: are you there?
+    kPong,
 };
+
+inline constexpr std::uint64_t kAnyLosses = UINT64_MAX;
 
 struct Message {
     MessageType type{};
@@ -88,6 +97,9 @@ struct Message {
     VolumeId volume;
     ReplicaId from;
     ReplicaId to;
+    AttachmentId attachment;   // of a client's session (R15); none: the host's own
+    std::uint64_t losses = 0;  // R9: the loss count that the client knows; kAnyLosses: it lives in
+                               // this process, and no loss outlives it. Of kHealthy: the record's
     std::uint64_t number = 0;
     RequestId id{};
     std::uint64_t token = 0;  // of the side that asks; echoed by the answer

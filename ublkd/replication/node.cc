@@ -56,7 +56,9 @@ void Node::begin(const Membership& record, const std::vector<ReplicaId>& missing
     CHECK(record.number >= number_,
           "a record that is older than the disk's is refused by the driver");
     missing_ = missing;
-    if (pending_ && pending_->base_number == record.number) {
+    // One of a member that is out of sync and not primary answers for nothing here (R9).
+    const bool settles = in_sync_ || record.primary == config_.self.replica;
+    if (pending_ && pending_->base_number == record.number && settles) {
         // R4: it may arrive late, so its outcome is made certain before anything is acknowledged.
         record_ = record;
         number_ = record.number;
@@ -137,7 +139,9 @@ void Node::on_message(const Message& message) {
             break;
         case MessageType::kProbe: {
             Message answer;
-            answer.in_sync = in_sync_;
+            answer.in_sync = in_sync_ && !self_failed_;
+            if (number_ > message.number && record_)
+                answer.record = std::make_shared<const Membership>(*record_);
             reply(message, MessageType::kProbed, answer);
             break;
         }
@@ -182,8 +186,21 @@ void Node::on_message(const Message& message) {
         case MessageType::kFinished:
             on_finished(message);
             break;
+        case MessageType::kHealth:
+            on_health(message);
+            break;
+        case MessageType::kHealthy:
+            on_healthy(message);
+            break;
+        case MessageType::kFailover:
+            on_failover(message);
+            break;
+        case MessageType::kPong:
+            on_pong(message);
+            break;
         case MessageType::kAnswer:
         case MessageType::kMoved:
+        case MessageType::kPing:
             break;  // a client's
     }
     run();
@@ -196,6 +213,9 @@ void Node::on_disk(std::uint64_t token, Result<void> result) {
         op_disk_done(*op, result);
     } else if (Apply* const apply = applies_.find(token); apply != nullptr) {
         apply_disk_done(*apply, result);
+    } else if (Check* const check = checks_.find(token); check != nullptr) {
+        check->disk_open = false;
+        check->disk_done = true;  // a sector that can't be read is R14's
     }
     if (adopting_ && role_ != Role::kServing && quiet()) drained();
     run();
@@ -223,6 +243,14 @@ void Node::on_buffer(std::uint64_t token, BufferRef buffer) {
                         .kind = OpKind::kRead,
                         .range = apply->request.range,
                         .into = buffer.bytes.first(apply->request.range.length_bytes)});
+    } else if (Check* const check = checks_.find(token); check != nullptr) {
+        check->buffer = buffer;
+        check->disk_open = true;
+        ++disk_open_;
+        effects_->disk({.token = token,
+                        .kind = OpKind::kRead,
+                        .range = {0, kPageBytes},
+                        .into = buffer.bytes.first(kPageBytes)});
     } else {
         effects_->release_buffer(buffer.handle);
     }
@@ -245,6 +273,18 @@ void Node::on_timer(TimerKind kind) {
         case TimerKind::kCopy:
             next_join_copy();
             break;
+        case TimerKind::kProbe:
+            // Its question, or the word to the member that is to take over, may have been lost.
+            if (!proposal_ && !adopting_ && !in_sync_ && record_->primary == config_.self.replica &&
+                (role_ == Role::kProbing || role_ == Role::kSecondary))
+                probe();
+            break;
+        case TimerKind::kFailover:
+            failover_timed_out();
+            break;
+        case TimerKind::kPing:
+            pings_timed_out();
+            break;
     }
     run();
 }
@@ -265,10 +305,11 @@ void Node::stop() {
     run();
 }
 
-/// One timer of a kind at a time.
-void Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
-    if (!std::exchange(timers_[static_cast<std::size_t>(kind)], true))
-        effects_->start_timer(kind, milliseconds);
+/// One timer of a kind at a time; false: one runs already.
+bool Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
+    if (std::exchange(timers_[static_cast<std::size_t>(kind)], true)) return false;
+    effects_->start_timer(kind, milliseconds);
+    return true;
 }
 
 /// What became possible by the input that was just taken: reads whose range somebody has now, or
@@ -279,6 +320,7 @@ void Node::run() {
             if (op.fetch_waits) fetch(op);
         });
     }
+    if (checks_.count() > 0) answer_checks();
     while (RangeLock* const lock = locks_.take_granted()) {
         if (Op* const op = ops_.find(lock->owner); op != nullptr && op->step == Step::kLock)
             locked(*op);
@@ -306,6 +348,7 @@ void Node::reply(const Message& request, MessageType type, Message& answer) cons
     answer.from = config_.self.replica;
     answer.to = request.from;
     answer.number = number_;
+    answer.attachment = request.attachment;
     answer.through = durable_through_;
     answer.cleared = cleared_through_;
     answer.token = request.token;

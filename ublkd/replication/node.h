@@ -8,10 +8,10 @@
 //
 // Files: node.cc (inputs), record.cc (record, proposals, peers), primary.cc and acknowledging.cc
 // (requests), takeover.cc (R7, R9), copying.cc (copies of R7 and R12), failing.cc (R5, R14, full
-// pools), secondary.cc. Owner: the driver, on the volume's reactor. Invariants: acknowledged or
-// read => on every member of the record; what is acknowledged under a number was stored by all of
-// its members; nothing is answered between sending a proposal and knowing its outcome unless old
-// and proposed members have it.
+// pools), secondary.cc, health.cc (R6), sessions.cc (R15). Owner: the driver, on the volume's
+// reactor. Invariants: acknowledged or read => on every member of the record; what is acknowledged
+// under a number was stored by all of its members; nothing is answered between sending a proposal
+// and knowing its outcome unless old and proposed members have it.
 #pragma once
 
 #include <array>
@@ -42,6 +42,9 @@ struct NodeConfig {
     /// Each change is durable on all members before it is answered: nobody else flushes, so the
     /// node does, for its activity bits (R10).
     bool durable_changes = false;
+    /// R6: how long a member has for saying that it could acknowledge now. 0: all members and
+    /// clients live in this process, and nothing that is asked can be lost.
+    std::uint32_t health_ms = 0;
 };
 
 /// What the superblock says when the node starts.
@@ -93,6 +96,13 @@ class Node {
     /// Takes part no longer; what it still had open has ended when open_ops() is 0.
     void stop();
 
+    /// R15: who may send requests, by the next number: the primary's, and to be said again to the
+    /// next one. Requests without an attachment are the host's own.
+    /// Errors: kBusy: not primary; kInvalidArgument: one twice, or more than kMaxAttachments.
+    Result<void> set_attachments(std::vector<AttachmentId> attachments);
+    /// R15: the record that is stored here has it no more, and nothing of it is under way.
+    bool fenced(AttachmentId attachment);
+
     /// The policy for a full pool from now on. Those that wait are tried once more at once.
     void set_wait_on_full(bool wait);
 
@@ -100,6 +110,12 @@ class Node {
     Role role() const { return role_; }
     bool in_sync() const { return in_sync_; }
     const std::optional<Membership>& record() const { return record_; }
+    /// Also one that is being stored.
+    const std::optional<Membership>& newest_record() const {
+        return adopting_ ? adopting_ : record_;
+    }
+    /// Without an outcome; also one that the disk could not store.
+    const std::optional<Proposal>& proposal() const { return proposal_; }
     std::uint64_t number() const { return number_; }
     bool proposing() const { return proposal_.has_value(); }
     std::uint64_t authority_failures() const { return authority_failures_; }
@@ -112,7 +128,7 @@ class Node {
     std::uint64_t durable_through() const { return durable_through_; }
     const std::optional<Error>& self_failed() const { return self_failed_; }
     /// Requests, and what is being applied here for a primary, which waits for the answer.
-    std::uint64_t open_ops() const { return ops_.count() + applies_.count(); }
+    std::uint64_t open_ops() const { return ops_.count() + applies_.count() + checks_.count(); }
     const Member& self() const { return config_.self; }
 
   private:
@@ -189,6 +205,8 @@ class Node {
         RequestId id{};
         std::uint64_t client_token = 0;
         std::uint64_t client_route = 0;
+        AttachmentId attachment{};
+        std::uint64_t losses = 0;        // R9: that the client knows
         std::uint64_t round = 0;         // R2: the confirmation that a read needs
         std::uint64_t durable_tick = 0;  // of a flush: what had completed when it began
         std::span<const std::byte> data{};
@@ -215,6 +233,30 @@ class Node {
         Message request;
         BufferRef buffer{};
         std::uint8_t step = 0;
+    };
+
+    /// R6: a client asked this secondary to take over.
+    struct Failover {
+        Message request;
+        std::size_t open = 0;  // questions without an answer
+        std::uint64_t token_max = 0;
+        bool healthy = false;              // the primary
+        bool others = false;               // and it serves other attachments
+        std::vector<ReplicaId> members{};  // who else answered
+        std::size_t questions = 0;
+        bool timed = false;  // the timer that runs was started for it
+    };
+    /// R6: somebody asked this primary whether it could acknowledge now.
+    struct Check {
+        std::uint64_t token = 0;
+        Message request{};
+        BufferRef buffer{};
+        bool disk_open = false;
+        bool disk_done = false;
+        std::uint64_t round = 0;
+        std::size_t pings = 0;  // attachments that have not answered yet
+        std::size_t attached = 0;
+        bool timed = false;  // the timer that runs was started for its pings
     };
 
     struct Region {
@@ -251,6 +293,7 @@ class Node {
 
     using Ops = Slab<Op, 1>;
     using Applies = Slab<Apply, 2>;
+    using Checks = Slab<Check, 3>;
 
     // node.cc, record.cc
     Message message_to(ReplicaId to, MessageType type) const;
@@ -273,7 +316,7 @@ class Node {
     void leave_primary();
     void retry_authority();
     void withdraw(const Membership& current);
-    void start_timer(TimerKind kind, std::uint32_t milliseconds);
+    bool start_timer(TimerKind kind, std::uint32_t milliseconds);
     void reconsider();
     void run();
     Peer* find_peer(ReplicaId replica);
@@ -371,6 +414,22 @@ class Node {
     void repair_write(Op& op);
     void repair_done(Op& op);
 
+    // health.cc
+    bool may_take_over() const;
+    void failover_timed_out();
+    void pings_timed_out();
+    void on_failover(const Message& message);
+    void on_healthy(const Message& message);
+    void decide_failover();
+    void on_health(const Message& message);
+    void on_pong(const Message& message);
+    void answer_checks();
+
+    // sessions.cc
+    bool attached(AttachmentId attachment) const;
+    std::optional<Error> session_over(const Op& op) const;
+    void end_sessions();
+
     // secondary.cc
     bool from_primary(const Message& message) const;
     void on_replicate(const Message& message);
@@ -443,6 +502,15 @@ class Node {
     std::uint32_t full_wait_ms_ = 0;
     std::size_t probes_open_ = 0;
     std::vector<ReplicaId> probed_in_sync_;
+    bool probe_failed_ = false;  // somebody could not be asked
+    std::uint64_t probe_round_ = 0;
+
+    // R6, R15.
+    std::optional<Failover> failover_;
+    std::optional<Message> failover_asker_;  // of what is proposed
+    std::uint64_t failovers_ = 0;            // questions sent
+    Checks checks_;
+    std::optional<std::vector<AttachmentId>> attachments_;  // as they are to be
 
     // Copies.
     RegionSet to_copy_;  // R7: regions that are not served yet, ascending

@@ -74,6 +74,8 @@ void Node::on_request(const Message& message) {
     op.id = message.id;
     op.client_token = message.token;
     op.client_route = message.route;
+    op.attachment = message.attachment;
+    op.losses = message.losses;
     op.data = message.data;
     op.into = message.into;
     if (message.kind == OpKind::kMakeEqual) {
@@ -96,6 +98,12 @@ void Node::on_release(const Message& message) {
 }
 
 void Node::start_op(Op& op) {
+    if (const std::optional<Error> over = session_over(op)) {
+        op.failed = true;
+        op.error = *over;
+        finish(op);
+        return;
+    }
     if (op.kind == OpKind::kFlush) {
         issue(op);
         return;

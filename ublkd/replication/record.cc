@@ -41,18 +41,21 @@ void Node::store_now() {
             const bool member = adopting_->has(config_.self.replica);
             const bool by_loss = loss_takeover_ || (adopt_request_ && adopt_request_->in_sync);
             storing_number_ = adopting_->number;
+            request.pending = &proposal_;
             request.in_sync = member && (in_sync_ || by_loss);
             if (member) {
                 request.record = &*adopting_;
                 request.lost = lost_after(*adopting_);
             } else {  // by what it was last, it may be brought back (R11)
                 request.keep_record = true;
+                if (!faults::rule_off("rule.left_is_known")) request.left_by = &*adopting_;
             }
             break;
         }
         case Storing::kJoinBegin:
             storing_number_ = adopting_->number;
             request.keep_record = adopt_request_->by_map;
+            request.left_by = &*adopting_;
             request.lost = {};
             break;
         case Storing::kJoinFinish:
@@ -101,8 +104,14 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
     // Another one came meanwhile.
     if (adopting_ && storing_ == Storing::kNothing && (role_ == Role::kServing || quiet()))
         drained();
-    if (std::exchange(proposal_waits_, false) && proposal_ && storing_ == Storing::kNothing)
-        store(Storing::kPending);
+    const bool backs_off = timers_[static_cast<std::size_t>(TimerKind::kAuthority)];
+    if (storing_ == Storing::kNothing && proposal_ && !proposal_sent_ && !adopting_ && !backs_off) {
+        if (std::exchange(proposal_waits_, false)) {
+            store(Storing::kPending);
+        } else {
+            send_proposal();
+        }
+    }
     reconsider();
     run();
 }
@@ -114,8 +123,7 @@ void Node::stored(Storing what) {
             break;
         case Storing::kPending:
             faults::hit("repl.pending_stored");
-            if (proposal_ && !adopting_) send_proposal();
-            break;
+            break;  // on_stored() sends it
         case Storing::kRecord:
         case Storing::kJoinBegin:
             faults::hit("repl.record_stored");
@@ -144,6 +152,8 @@ void Node::store_failed(Storing what, const Error& error) {
             break;
         case Storing::kPending:
             proposal_.reset();  // it was not sent
+            if (failover_asker_)
+                refuse(*std::exchange(failover_asker_, std::nullopt), MessageType::kMoved);
             for (Peer& peer : peers_) peer.needed = peer.member;
             fail_self(error);
             break;
@@ -283,6 +293,8 @@ void Node::adopt(const Membership& record) {
     if (record.number <= number_ || (adopting_ && adopting_->number >= record.number)) return;
     const bool primary_here = record.primary == config_.self.replica;
     proposal_.reset();
+    proposal_waits_ = false;
+    resolving_ = false;
     adopting_ = record;
     if (adopt_request_) {  // under a number that is over before it was stored
         refuse(*adopt_request_, MessageType::kAdopted);
@@ -336,6 +348,7 @@ void Node::record_stored() {
     });
     marking_ = Marking{};
     mark_request_.reset();
+    if (failover_asker_) refuse(*std::exchange(failover_asker_, std::nullopt), MessageType::kMoved);
     const bool joins = adopt_request_ && adopt_request_->joining;
     const bool joined = joining_here_ && !joins;
     joining_here_ = joins;
@@ -362,7 +375,7 @@ void Node::record_stored() {
         const bool tells =
             std::exchange(came_late_, false) ||
             (before.primary == config_.self.replica && record_->primary != config_.self.replica);
-        if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary)) {
+        if (role_ == Role::kSecondary && in_sync_ && is_missing(record_->primary) && !proposal_) {
             propose_handover();  // another's proposal came first, and names a primary that is gone
         } else if (tells) {
             tell_members();
@@ -387,10 +400,15 @@ void Node::record_stored() {
                               .done = join_.done_bytes});
         join_ = Join{};
     }
+    // One that failed while it was proposed, and is no member by the record that came instead.
+    if (const Peer* const peer = find_peer(join_.replica);
+        join_.replica && peer != nullptr && peer->joining && peer->failed)
+        abort_join(Error(*peer->failed));
     // Acknowledgements and confirmations were given under the old number: what is open is asked for
     // again (R2).
     round_running_ = 0;
     start_round();
+    end_sessions();
     ops_.for_each([&](Op& op) { settle(op); });
     end_union_copies();
     reconsider();
@@ -481,6 +499,7 @@ void Node::reconsider() {
     if (proposal_ || adopting_ || storing_ != Storing::kNothing || !record_) return;
     Membership next = *record_;
     ++next.number;
+    if (attachments_) next.attachments = *attachments_;
     std::erase_if(next.members, [&](const Member& member) {
         const Peer* const peer = find_peer(member.replica);
         return peer != nullptr && peer->failed;
@@ -503,6 +522,8 @@ void Node::reconsider() {
         propose(std::move(next));
     } else if (join_.finished && role_ == Role::kServing) {
         next.members.push_back(join_.member);
+        propose(std::move(next));
+    } else if (next.attachments != record_->attachments) {
         propose(std::move(next));
     }
 }

@@ -36,7 +36,9 @@ void Node::on_replicate(const Message& message) {
         refuse(message, type);
         return;
     }
-    if (!copy && is_change(message.kind) && (message.mark_only || applied_before(message.id))) {
+    // Whatever else the primary sends is applied, also where it is known here: a primary that does
+    // not know it has others before it, and its order counts.
+    if (!copy && is_change(message.kind) && message.mark_only) {
         ids_->note_applied(message.id, message.range);
         Message answer;
         reply(message, type, answer);
@@ -108,7 +110,9 @@ void Node::on_adopt(const Message& message) {
         return;
     if (role_ == Role::kServing || role_ == Role::kPreparing) leave_primary();
     if (message.joining && !joining_here_) ids_->clear();
-    proposal_.reset();
+    // R4: one of its own under this number may have been authorized already.
+    if (record.number > number_) proposal_.reset();
+    resolving_ = false;
     role_ = Role::kSecondary;
     adopting_ = record;
     adopt_request_ = message;

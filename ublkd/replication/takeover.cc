@@ -125,19 +125,27 @@ void Node::probe() {
     role_ = Role::kProbing;
     probes_open_ = 0;
     probed_in_sync_.clear();
+    probe_failed_ = false;
+    ++probe_round_;
     for (const Member& member : record_->members) {
         if (member.replica == config_.self.replica || is_missing(member.replica)) continue;
         ++probes_open_;
         Message message = message_to(member.replica, MessageType::kProbe);
-        message.token = number_;
+        message.token = probe_round_;
         effects_->send(message);
     }
     if (probes_open_ == 0) decide_after_probe();
 }
 
 void Node::on_probed(const Message& message) {
-    if (role_ != Role::kProbing || probes_open_ == 0 || message.token != number_) return;
-    if (message.in_sync) probed_in_sync_.push_back(message.from);
+    if (message.record) learn(message);
+    if (role_ != Role::kProbing || probes_open_ == 0 || message.token != probe_round_ || proposal_)
+        return;
+    if (message.failed) {
+        probe_failed_ = true;
+    } else if (message.in_sync) {
+        probed_in_sync_.push_back(message.from);
+    }
     if (--probes_open_ == 0) decide_after_probe();
 }
 
@@ -148,6 +156,12 @@ void Node::decide_after_probe() {
         message.record = std::make_shared<const Membership>(*record_);
         effects_->send(message);
         role_ = Role::kSecondary;
+        if (config_.health_ms != 0) start_timer(TimerKind::kProbe, config_.health_ms);
+        return;
+    }
+    if (probe_failed_ && !faults::rule_off("rule.all_restarted")) {
+        // Who can't be asked may hold what was answered: only when all say that they restarted.
+        start_timer(TimerKind::kProbe, config_.health_ms);
         return;
     }
     // All restarted: this disk is the source, under a loss number of this boot.

@@ -25,6 +25,7 @@ constexpr std::size_t kDurableThroughAt = 64;
 constexpr std::size_t kBootIdAt = 72;
 constexpr std::size_t kRecordLengthAt = 88;
 constexpr std::size_t kPendingLengthAt = 90;
+constexpr std::size_t kLeftByLengthAt = 92;
 constexpr std::size_t kClearedThroughAt = 96;
 constexpr std::size_t kLostAt = 104;  // kDirtyMaps times replica, number, through
 constexpr std::size_t kLostBytes = 24;
@@ -33,7 +34,8 @@ static_assert(kLostAt + kDirtyMaps * kLostBytes <= kRecordAt);
 constexpr std::size_t kRecordCapacity = 512;
 constexpr std::size_t kPendingAt = kRecordAt + kRecordCapacity;
 constexpr std::size_t kPendingCapacity = 640;
-static_assert(kPendingAt + kPendingCapacity <= kSuperblockBytes);
+constexpr std::size_t kLeftByAt = kPendingAt + kPendingCapacity;
+static_assert(kLeftByAt + kRecordCapacity <= kSuperblockBytes);
 
 constexpr std::uint32_t kFlagClean = 1;
 constexpr std::uint32_t kFlagBuffered = 2;
@@ -75,7 +77,9 @@ void encode_superblock(const SuperblockCopy& from, std::uint32_t copy, Superbloc
     store_le<std::uint16_t>(at + kRecordLengthAt, static_cast<std::uint16_t>(value.record.size()));
     store_le<std::uint16_t>(at + kPendingLengthAt,
                             static_cast<std::uint16_t>(value.pending.size()));
+    store_le<std::uint16_t>(at + kLeftByLengthAt, static_cast<std::uint16_t>(value.left_by.size()));
     std::ranges::copy(value.record.span(), at + kRecordAt);
+    std::ranges::copy(value.left_by.span(), at + kLeftByAt);
     std::ranges::copy(value.pending.span(), at + kPendingAt);
     store_le<std::uint32_t>(at + kChecksumAt, checksum(page));
 }
@@ -114,13 +118,16 @@ Result<SuperblockCopy> decode_superblock(std::span<const std::byte, kSuperblockB
     std::memcpy(value.boot_id.data(), at + kBootIdAt, value.boot_id.size());
     const std::size_t record_bytes = load_le<std::uint16_t>(at + kRecordLengthAt);
     const std::size_t pending_bytes = load_le<std::uint16_t>(at + kPendingLengthAt);
-    if (record_bytes > kRecordCapacity || pending_bytes > kPendingCapacity || !value.volume ||
-        value.size_bytes == 0 || !is_aligned(value.size_bytes, kSectorBytes) || out.sequence == 0)
+    const std::size_t left_by_bytes = load_le<std::uint16_t>(at + kLeftByLengthAt);
+    if (record_bytes > kRecordCapacity || pending_bytes > kPendingCapacity ||
+        left_by_bytes > kRecordCapacity || !value.volume || value.size_bytes == 0 ||
+        !is_aligned(value.size_bytes, kSectorBytes) || out.sequence == 0)
         return fail(Errc::kCorrupt, "superblock: contradicts itself");
     if (value.incarnation != incarnation)
         return fail(Errc::kCorrupt, "superblock: of another replica");
     value.record = RecordBytes(page.subspan(kRecordAt, record_bytes));
     value.pending = ProposalBytes(page.subspan(kPendingAt, pending_bytes));
+    value.left_by = RecordBytes(page.subspan(kLeftByAt, left_by_bytes));
     return out;
 }
 

@@ -73,6 +73,7 @@ struct Superblock {
     std::uint64_t durable_through = 0;  // R10: what all members had flushed at this mark is durable
     std::uint64_t cleared_through = 0;  // R10: and the mark for which activity bits were cleared
     LostReplicas lost{};
+    RecordBytes left_by;  // R16: a record newer than `record` without this replica; empty: none
     friend bool operator==(const Superblock&, const Superblock&) = default;
 };
 
@@ -86,6 +87,7 @@ struct SuperblockChange {
     std::optional<std::uint64_t> durable_through{};
     std::optional<std::uint64_t> cleared_through{};
     std::optional<LostReplicas> lost{};
+    std::optional<RecordBytes> left_by{};
 };
 
 /// One copy as read from disk.

@@ -19,6 +19,7 @@ Superblock changed(const Superblock& from, const SuperblockChange& change) {
         next.durable_through = std::max(next.durable_through, *change.durable_through);
     if (change.cleared_through) next.cleared_through = *change.cleared_through;
     if (change.lost) next.lost = *change.lost;
+    if (change.left_by) next.left_by = *change.left_by;
     return next;
 }
 

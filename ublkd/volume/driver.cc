@@ -18,7 +18,8 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
-    client_.emplace(config_.id, random_u64(), this);
+    client_.emplace(replication::ClientConfig{.volume = config_.id, .client_start = random_u64()},
+                    this);
     watch_timer_.driver = this;
     watch_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
         static_cast<WatchTimer*>(fired)->driver->look_at_disks();
@@ -162,6 +163,10 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
                 lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
             if (events_ != nullptr) events_->sync_finished(config_.id, notice.replica, notice.done);
             wake_maintenance();
+            break;
+        case Kind::kFailover:
+            log::warn("volume {}: takes over from replica {}, which {}", config_.id.to_string(),
+                      notice.replica.to_string(), notice.text);
             break;
         case Kind::kTrouble:
             log::warn("volume {}: {}", config_.id.to_string(), notice.text);

@@ -126,6 +126,9 @@ void Volume::Driver::Host::store(const replication::StoreRequest& request) {
     }
     if (request.record != nullptr)
         change.record = store::RecordBytes(replication::encode(*request.record));
+    change.left_by = store::RecordBytes();
+    if (request.left_by != nullptr)
+        change.left_by = store::RecordBytes(replication::encode(*request.left_by));
     change.durable_through = request.durable_through;
     change.lost = store::LostReplicas();
     for (std::size_t i = 0; i < request.lost.size(); ++i)

@@ -119,7 +119,15 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
         if (superblock.volume != config_.id || superblock.size_bytes != config_.size_bytes)
             co_return fail(Errc::kCorrupt,
                            "a replica of another volume or size in the place of a member");
-        if (superblock.number > record->number)
+        // R16: a store that was restored from a backup, and is behind.
+        std::uint64_t left = 0;
+        if (!superblock.left_by.empty()) {
+            CO_TRY_ASSIGN(const Membership newer,
+                          replication::decode_membership(superblock.left_by.span()));
+            left = newer.number;
+        }
+        if (std::max(superblock.number, left) > record->number &&
+            !faults::rule_off("rule.older_store"))
             co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
         CO_TRY(add_host(*place, std::move(*opened), record->number == 1));
     }

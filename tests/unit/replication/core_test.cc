@@ -313,7 +313,7 @@ struct Sent final : ClientEffects {
 
 TEST(ClientTest, SendsAgainUnderTheSameIdWhatAPrimaryHandedBack) {
     Sent sent;
-    Client client(VolumeId(1), 50, &sent);
+    Client client({.volume = VolumeId(1), .client_start = 50}, &sent);
     ClientRequest request;
     request.kind = OpKind::kWrite;
     request.range = {0, 512};
@@ -343,7 +343,7 @@ TEST(ClientTest, SendsAgainUnderTheSameIdWhatAPrimaryHandedBack) {
 
 TEST(ClientTest, ChangeWaitsWhileOneThatIsAWindowOlderIsOpen) {
     Sent sent;
-    Client client(VolumeId(1), 50, &sent);
+    Client client({.volume = VolumeId(1), .client_start = 50}, &sent);
     client.set_record(record_of(1, 1), false);
     std::vector<ClientRequest> requests(AppliedIds::kWindow + 1);
     for (ClientRequest& request : requests) {
@@ -389,7 +389,7 @@ void answer(Client& client, const ClientRequest& request) {
 
 TEST(ClientTest, ChangeWaitsForALowerSequenceThatCameLater) {
     Sent sent;
-    Client client(VolumeId(1), 50, &sent);
+    Client client({.volume = VolumeId(1), .client_start = 50}, &sent);
     client.set_record(record_of(1, 1), false);
     Ordered newer(1000), oldest(1), next(1 + AppliedIds::kWindow), other(2000);
     client.submit(newer);
@@ -412,7 +412,7 @@ TEST(ClientTest, ChangeWaitsForALowerSequenceThatCameLater) {
 
 TEST(ClientTest, LowerSequenceWaitsForOneThatIsAWindowNewer) {
     Sent sent;
-    Client client(VolumeId(1), 50, &sent);
+    Client client({.volume = VolumeId(1), .client_start = 50}, &sent);
     client.set_record(record_of(1, 1), false);
     Ordered newest(5000), older(5000 - AppliedIds::kWindow), oldest(3000), same(5000), after(5001);
     client.submit(newest);

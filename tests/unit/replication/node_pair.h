@@ -46,6 +46,7 @@ struct Fake final : Effects {
     void store(const StoreRequest& request) override {
         stores.push_back(request.token);
         lost_stored = request.lost;
+        left_by = request.left_by == nullptr ? 0 : request.left_by->number;
         if (request.pending != nullptr) pending_stored = request.pending->has_value();
     }
     void extent(std::uint64_t token, Range) override { extents.push_back(token); }
@@ -123,6 +124,7 @@ struct Fake final : Effects {
     std::vector<std::uint64_t> extents;
     std::vector<Errc> lost;
     bool pending_stored = false;
+    std::uint64_t left_by = 0;  // the number of the record in the superblock (R16)
     int asked = 0;
 };
 

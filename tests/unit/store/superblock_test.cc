@@ -23,6 +23,7 @@ using Page = std::array<std::byte, kSuperblockBytes>;
 SuperblockCopy example() {
     const std::array record{std::byte{0xaa}, std::byte{0xbb}};
     const std::array pending{std::byte{0xcc}};
+    const std::array left_by{std::byte{0xdd}, std::byte{0xee}, std::byte{0xff}};
     SuperblockCopy copy;
     copy.sequence = 9;
     copy.value.volume = VolumeId(0x0102030405060708);
@@ -34,6 +35,7 @@ SuperblockCopy example() {
     copy.value.lost[1] = {ReplicaId(0x21), 4, 75};
     copy.value.record = RecordBytes(record);
     copy.value.pending = ProposalBytes(pending);
+    copy.value.left_by = RecordBytes(left_by);
     copy.value.boot_id.fill(std::byte{0x42});
     copy.value.clean = true;
     return copy;
@@ -65,7 +67,7 @@ TEST(Superblock, HasTheBytesOfTheFormatPage) {
               "08070605040302018877665544332211"
               "00000040000000000500000000000000"
               "4d000000000000004242424242424242"
-              "42424242424242420200010000000000");
+              "42424242424242420200010003000000");
     EXPECT_EQ(hex_of(std::span(page).subspan(96, 64)),
               "4c000000000000000000000000000000"
               "00000000000000000000000000000000"
@@ -73,7 +75,8 @@ TEST(Superblock, HasTheBytesOfTheFormatPage) {
               "4b000000000000000000000000000000");
     EXPECT_EQ(hex_of(std::span(page).subspan(256, 4)), "aabb0000");
     EXPECT_EQ(hex_of(std::span(page).subspan(768, 4)), "cc000000");
-    EXPECT_TRUE(is_all_zero(std::span(page).subspan(1408)));
+    EXPECT_EQ(hex_of(std::span(page).subspan(1408, 4)), "ddeeff00");
+    EXPECT_TRUE(is_all_zero(std::span(page).subspan(1920)));
 }
 
 TEST(Superblock, IsReadAsItWasWritten) {

@@ -301,6 +301,29 @@ TEST(VolumeRestart, ReplicaThatKnowsAGreaterNumberThanTheAuthorityIsRefused) {
     EXPECT_EQ(*world.authority->load(), old);
 }
 
+/// The store was restored from a backup of before the second member left; the first one, which
+/// knows better, is not there.
+TEST(VolumeRestart, R16_ReplicaThatLeftIsNotServedByAStoreThatIsBehind) {
+    for (const bool rule : {true, false}) {
+        World world(2);
+        create_and_write(world);
+        auto newer = *world.authority->load();
+        newer.number = 5;
+        newer.members.pop_back();
+        tamper(world, 1, {}, 0_b,
+               store::SuperblockChange{.left_by = store::RecordBytes(replication::encode(newer))});
+        std::filesystem::remove_all(world.config.replicas[0].folder);
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.older_store=off"));
+        }
+        const auto started = world.start();
+        ASSERT_EQ(started.has_value(), !rule);
+        if (rule) {
+            EXPECT_EQ(started.error().code, Errc::kStale);
+        }
+    }
+}
+
 TEST(VolumeRestart, ReplicaMadeWithoutARecordServesUnderTheFirst) {
     World world(2);
     world.reactor();

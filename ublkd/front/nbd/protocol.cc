@@ -27,6 +27,7 @@ NbdError to_nbd_error(const Error& error) noexcept {
         case Errc::kConflict:
         case Errc::kTimedOut:
         case Errc::kProtocol:
+        case Errc::kLost:
             return NbdError::kIo;
     }
     return NbdError::kIo;
