@@ -62,7 +62,7 @@ std::string hex_of(std::span<const std::byte> bytes) {
 TEST(Superblock, HasTheBytesOfTheFormatPage) {
     const Page page = encoded(example(), 1);
     EXPECT_EQ(hex_of(std::span(page).first(96)),
-              "55424c4b4453420a0200000005512dd0"
+              "55424c4b4453420a02000000a5f84289"
               "09000000000000000100000001000000"
               "08070605040302018877665544332211"
               "00000040000000000500000000000000"
