@@ -17,16 +17,21 @@ std::string text(const replication::Membership& record) {
            ", members" + members + ", losses " + std::to_string(record.loss_count);
 }
 
+/// The asker of proposal `number` gets no answer, unless it has sent another one by then.
+void times_out(Replica& asker, std::uint64_t number, std::uint64_t microseconds) {
+    asker.after(microseconds, [&asker, number] {
+        if (asker.proposals == number)
+            asker.node.on_outcome(fail(Errc::kTimedOut, "lost"), nullptr);
+    });
+}
+
 }  // namespace
 
 void Authority::propose(Replica& from, const replication::Proposal& proposal) {
     // On its way it depends on no process: a proposal of one that died may arrive.
     const std::uint64_t number = ++from.proposals;
     if (away() || world_->timing.one_in(8)) {
-        from.after(world_->timing.spread(1000, 50'000), [&from, number] {
-            if (from.proposals == number)
-                from.node.on_outcome(fail(Errc::kTimedOut, "lost"), nullptr);
-        });
+        times_out(from, number, world_->timing.spread(1000, 50'000));
         if (away() || world_->timing.one_in(2)) return;
     }
     world_->clock.after(world_->timing.spread(100, 20'000), nullptr,
@@ -36,13 +41,10 @@ void Authority::propose(Replica& from, const replication::Proposal& proposal) {
 
 void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t proposals,
                        const replication::Proposal& proposal) {
+    Replica* const found = world_->replica(from);
+    Replica* const asker = found != nullptr && found->serial == serial ? found : nullptr;
     if (frozen_) {
-        if (Replica* const asker = world_->replica(from);
-            asker != nullptr && asker->serial == serial)
-            asker->after(1, [asker, proposals] {
-                if (asker->proposals == proposals)
-                    asker->node.on_outcome(fail(Errc::kTimedOut, "frozen"), nullptr);
-            });
+        if (asker != nullptr) times_out(*asker, proposals, 1);
         return;
     }
     const Verdict verdict = decide(record, proposal);
@@ -57,8 +59,7 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
               verdict == Verdict::kAuthorized     ? "authorized"
               : verdict == Verdict::kAlreadyYours ? "already so"
                                                   : "declined");
-    Replica* const asker = world_->replica(from);
-    if (asker == nullptr || asker->serial != serial) return;
+    if (asker == nullptr) return;
     // The answer may be lost, which the asker takes for a deadline that passed.
     const bool lost = world_->timing.one_in(4);
     asker->after(world_->timing.spread(50, 2000),

@@ -57,16 +57,4 @@ void Disk::put_image_back() {
     static_cast<Stored&>(*this) = image_->stored;
 }
 
-std::uint64_t Disk::durable_value(std::size_t sector) const {
-    std::uint64_t value = 0;
-    std::memcpy(&value, durable.data() + sector * kSectorBytes, sizeof(value));
-    return value;
-}
-
-std::uint64_t Disk::value(std::size_t sector) const {
-    std::uint64_t value = 0;
-    std::memcpy(&value, now.data() + sector * kSectorBytes, sizeof(value));
-    return value;
-}
-
 }  // namespace ublkd::sim

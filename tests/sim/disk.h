@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tests/sim/random.h"
+#include "ublkd/base/bytes.h"
 #include "ublkd/base/units.h"
 #include "ublkd/replication/applied_ids.h"
 #include "ublkd/replication/effects.h"
@@ -65,8 +66,8 @@ struct Disk : Stored {
     void flushed(const Snapshot& snapshot);
     void power_cut(Random& random);
     /// The first 8 bytes: what the guest wrote there.
-    std::uint64_t value(std::size_t sector) const;
-    std::uint64_t durable_value(std::size_t sector) const;
+    std::uint64_t value(std::size_t sector) const { return value_in(now, sector); }
+    std::uint64_t durable_value(std::size_t sector) const { return value_in(durable, sector); }
 
     /// A copy of the disk is made: what is durable on it. It may come back in its place later.
     void make_image();
@@ -79,6 +80,9 @@ struct Disk : Stored {
         std::vector<std::uint64_t> versions;
         Stored stored;
     };
+    static std::uint64_t value_in(const std::vector<std::byte>& content, std::size_t sector) {
+        return load_le<std::uint64_t>(content.data() + sector * kSectorBytes);
+    }
     std::optional<Image> image_;
 };
 

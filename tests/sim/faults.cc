@@ -139,16 +139,15 @@ void World::happen(const Fault& fault) {
         case FaultKind::kAuthorityLoss:
             authority.restore(fault.which % 6);
             break;
-        case FaultKind::kDetach:
-            if (detach_) break;
-            detach_ = Detach{.from = attachments_[fault.which % attachments_.size()].get()};
-            if (std::exchange(detach_->from->forced_off, true)) {
-                detach_.reset();
-                break;
-            }
+        case FaultKind::kDetach: {
+            Attachment& from = *attachments_[fault.which % attachments_.size()];
+            if (detach_ || from.forced_off) break;
+            from.forced_off = true;
+            detach_ = Detach{.from = &from};
             trace(clock.now_us(), "client %llu is FORCED OFF",
-                  static_cast<unsigned long long>(detach_->from->endpoint - kFirstClient));
+                  static_cast<unsigned long long>(from.endpoint - kFirstClient));
             break;
+        }
     }
 }
 
@@ -175,62 +174,6 @@ void World::partition(const Fault& fault) {
           static_cast<unsigned long long>(fault.length_us));
     network.block(a, b, until);
     if (!one_way) network.block(b, a, until);
-}
-
-/// R15: the next number without it; when that is stored where the volume is served and nothing of
-/// it is under way there, another one may come.
-void World::follow_detach() {
-    Replica* const primary = serving();
-    if (!detach_ || primary == nullptr || authority.record.number != primary->node.number() ||
-        !primary->process->running.up || primary->process->running.paused)
-        return;
-    const auto& attached = authority.record.attachments;
-    const auto has = [&](AttachmentId id) {
-        return std::find(attached.begin(), attached.end(), id) != attached.end();
-    };
-    std::vector<AttachmentId> wanted = attached;
-    if (detach_->to == nullptr) {
-        std::erase(wanted, detach_->from->id);
-        (void)primary->node.set_attachments(wanted);
-        if (!primary->node.fenced(detach_->from->id)) return;
-        ++counts.fenced;
-        trace(clock.now_us(), "client %llu is FENCED",
-              static_cast<unsigned long long>(detach_->from->endpoint - kFirstClient));
-        for (const auto& [sector, value] : detach_->from->unanswered()) {
-            const bool there = std::any_of(disks_.begin(), disks_.end(), [&](const auto& disk) {
-                return disk->value(sector) == value || disk->durable_value(sector) == value;
-            });
-            if (!there) fenced_.emplace(value, tick());
-        }
-        attachments_.push_back(std::make_unique<Attachment>(this, detach_->from->process,
-                                                            kFirstClient + attachments_.size()));
-        detach_->to = attachments_.back().get();
-        return;
-    }
-    if (!has(detach_->to->id)) {
-        wanted.push_back(detach_->to->id);
-        (void)primary->node.set_attachments(wanted);
-        return;
-    }
-    if (!detach_->to->process->started) return;
-    detach_->to->start();
-    guest_turn(*detach_->to);
-    detach_.reset();
-}
-
-replication::HostReport World::report_of(const Process& process) const {
-    replication::HostReport report{.host = HostId(process.index + 1), .records = {}, .pending = {}};
-    for (const auto& disk : disks_) {
-        if (disk->process != process.index || disk->failed) continue;
-        if (disk->record) report.records.push_back(*disk->record);
-        if (disk->left_by) report.records.push_back(*disk->left_by);
-        if (disk->pending) report.pending.push_back(*disk->pending);
-    }
-    for (const auto& open : process.replicas) {
-        if (open->node.newest_record()) report.records.push_back(*open->node.newest_record());
-        if (open->node.proposal()) report.pending.push_back(*open->node.proposal());
-    }
-    return report;
 }
 
 void World::pause(Process& process, std::uint64_t length_us) {
@@ -346,8 +289,8 @@ void World::end_faults() {
     }
     // A volume that nobody uses has no primary after its last one died (R6).
     for (const auto& attachment : attachments_) {
-        const bool waits = detach_ && detach_->to == attachment.get();
-        if (hosts() && !attachment->forced_off && !waits) attachment->last_issue();
+        if (hosts() && !attachment->forced_off && !waits_for_place(*attachment))
+            attachment->last_issue();
     }
 }
 

@@ -15,55 +15,32 @@ namespace {
 constexpr std::uint64_t kLeastSilenceUs = 3000;  // until a silent connection is given up
 constexpr std::uint64_t kMostSilenceUs = 80'000;
 
+/// What members and clients ask each other, and the answer to it.
+constexpr std::pair<MessageType, MessageType> kAnswers[] = {
+    {MessageType::kReplicate, MessageType::kReplicated},
+    {MessageType::kConfirm, MessageType::kConfirmed},
+    {MessageType::kAdopt, MessageType::kAdopted},
+    {MessageType::kProbe, MessageType::kProbed},
+    {MessageType::kCopy, MessageType::kCopied},
+    {MessageType::kFetch, MessageType::kFetched},
+    {MessageType::kMark, MessageType::kMarked},
+    {MessageType::kExamine, MessageType::kExamined},
+    {MessageType::kFinish, MessageType::kFinished},
+    {MessageType::kHealth, MessageType::kHealthy},
+    {MessageType::kPing, MessageType::kPong},
+};
+
 bool is_answer(MessageType type) {
-    switch (type) {
-        case MessageType::kAnswer:
-        case MessageType::kMoved:
-        case MessageType::kReplicated:
-        case MessageType::kConfirmed:
-        case MessageType::kAdopted:
-        case MessageType::kProbed:
-        case MessageType::kCopied:
-        case MessageType::kFetched:
-        case MessageType::kMarked:
-        case MessageType::kExamined:
-        case MessageType::kFinished:
-        case MessageType::kHealthy:
-        case MessageType::kPong:
-            return true;
-        default:
-            return false;
-    }
+    return type == MessageType::kAnswer || type == MessageType::kMoved ||
+           std::ranges::any_of(kAnswers, [&](const auto& pair) { return pair.second == type; });
 }
 
-/// What answers a member's request; nullopt: nobody waits for an answer.
+/// nullopt: nobody waits for an answer that would have to be told that there is none.
 std::optional<MessageType> answer_of(MessageType request) {
-    switch (request) {
-        case MessageType::kReplicate:
-            return MessageType::kReplicated;
-        case MessageType::kConfirm:
-            return MessageType::kConfirmed;
-        case MessageType::kAdopt:
-            return MessageType::kAdopted;
-        case MessageType::kProbe:
-            return MessageType::kProbed;
-        case MessageType::kCopy:
-            return MessageType::kCopied;
-        case MessageType::kFetch:
-            return MessageType::kFetched;
-        case MessageType::kMark:
-            return MessageType::kMarked;
-        case MessageType::kExamine:
-            return MessageType::kExamined;
-        case MessageType::kFinish:
-            return MessageType::kFinished;
-        case MessageType::kHealth:
-            return MessageType::kHealthy;
-        case MessageType::kPing:
-            return MessageType::kPong;
-        default:
-            return std::nullopt;
+    for (const auto& [asked, answer] : kAnswers) {
+        if (asked == request) return answer;
     }
+    return std::nullopt;
 }
 
 }  // namespace

@@ -56,8 +56,7 @@ void World::start(Process& process) {
         open(process, *disk, true);
     }
     for (const auto& attachment : attachments_) {
-        const bool waits = detach_ && detach_->to == attachment.get();  // for its place (R15)
-        if (attachment->process == &process && !waits) attachment->start();
+        if (attachment->process == &process && !waits_for_place(*attachment)) attachment->start();
     }
     Replica* primary = nullptr;
     Replica* heir = nullptr;
@@ -118,19 +117,21 @@ void World::open_new_members(Process& process) {
 /// Tells former members the record; closes those that are no members any more when nothing of them
 /// is under way.
 void World::look_after(Process& process) {
-    if (hosts()) open_new_members(process);
-    for (const auto& open : process.replicas) {
-        // What a node is not told it learns in the end: the host looks now and then.
-        if (hosts() && !authority.away() && timing.one_in(kLooksIn))
-            open->node.on_current(&authority.record);
+    if (hosts()) {
+        open_new_members(process);
+        for (const auto& open : process.replicas) {
+            // What a node is not told it learns in the end: the host looks now and then.
+            if (!authority.away() && timing.one_in(kLooksIn))
+                open->node.on_current(&authority.record);
+        }
     }
     Replica* const primary = serving();
     if (primary == nullptr) return;
     const replication::Membership record = *primary->node.record();
     for (const auto& open : process.replicas) {
         const ReplicaId id = open->place->member.replica;
-        if (hosts()) continue;
-        if (record.has(id) || primary->node.joining() == id || open->node.role() == Role::kOut)
+        if (hosts() || record.has(id) || primary->node.joining() == id ||
+            open->node.role() == Role::kOut)
             continue;
         if (open->node.number() < record.number) open->node.on_current(&record);
     }
@@ -142,6 +143,66 @@ void World::look_after(Process& process) {
         network.forget(id.value());
         return true;
     });
+}
+
+bool World::waits_for_place(const Attachment& attachment) const {
+    return detach_ && detach_->to == &attachment;
+}
+
+/// R15: the next number without it; when that is stored where the volume is served and nothing of
+/// it is under way there, another one may come.
+void World::follow_detach() {
+    Replica* const primary = serving();
+    if (!detach_ || primary == nullptr || authority.record.number != primary->node.number() ||
+        !primary->process->running.up || primary->process->running.paused)
+        return;
+    const auto& attached = authority.record.attachments;
+    const auto has = [&](AttachmentId id) {
+        return std::find(attached.begin(), attached.end(), id) != attached.end();
+    };
+    std::vector<AttachmentId> wanted = attached;
+    if (detach_->to == nullptr) {
+        std::erase(wanted, detach_->from->id);
+        (void)primary->node.set_attachments(wanted);
+        if (!primary->node.fenced(detach_->from->id)) return;
+        ++counts.fenced;
+        trace(clock.now_us(), "client %llu is FENCED",
+              static_cast<unsigned long long>(detach_->from->endpoint - kFirstClient));
+        for (const auto& [sector, value] : detach_->from->unanswered()) {
+            const bool there = std::any_of(disks_.begin(), disks_.end(), [&](const auto& disk) {
+                return disk->value(sector) == value || disk->durable_value(sector) == value;
+            });
+            if (!there) fenced_.emplace(value, tick());
+        }
+        attachments_.push_back(std::make_unique<Attachment>(this, detach_->from->process,
+                                                            kFirstClient + attachments_.size()));
+        detach_->to = attachments_.back().get();
+        return;
+    }
+    if (!has(detach_->to->id)) {
+        wanted.push_back(detach_->to->id);
+        (void)primary->node.set_attachments(wanted);
+        return;
+    }
+    if (!detach_->to->process->started) return;
+    detach_->to->start();
+    guest_turn(*detach_->to);
+    detach_.reset();
+}
+
+replication::HostReport World::report_of(const Process& process) const {
+    replication::HostReport report{.host = HostId(process.index + 1), .records = {}, .pending = {}};
+    for (const auto& disk : disks_) {
+        if (disk->process != process.index || disk->failed) continue;
+        if (disk->record) report.records.push_back(*disk->record);
+        if (disk->left_by) report.records.push_back(*disk->left_by);
+        if (disk->pending) report.pending.push_back(*disk->pending);
+    }
+    for (const auto& open : process.replicas) {
+        if (open->node.newest_record()) report.records.push_back(*open->node.newest_record());
+        if (open->node.proposal()) report.pending.push_back(*open->node.proposal());
+    }
+    return report;
 }
 
 }  // namespace ublkd::sim

@@ -36,11 +36,6 @@ World::World(const RunOptions& options)
             .replica = ReplicaId(i + 1), .host = HostId(disk.process + 1), .pool = PoolId(i + 1)};
         if (i < scenario.members) authority.record.members.push_back(disk.member);
     }
-    for (const auto& disk : disks_) {
-        if (!authority.record.has(disk->member.replica)) continue;
-        disk->record = authority.record;
-        disk->boot = processes_[disk->process]->boot;
-    }
     for (std::size_t i = 0; i < scenario.clients; ++i) {
         // The last host has a client first, so that one is not where the primary is.
         Process* const process = processes_[scenario.hosts - 1 - i % scenario.hosts].get();
@@ -48,7 +43,9 @@ World::World(const RunOptions& options)
         if (hosts()) authority.record.attachments.push_back(attachments_.back()->id);
     }
     for (const auto& disk : disks_) {
-        if (disk->record) disk->record = authority.record;
+        if (!authority.record.has(disk->member.replica)) continue;
+        disk->record = authority.record;
+        disk->boot = processes_[disk->process]->boot;
     }
 }
 

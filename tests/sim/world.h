@@ -77,6 +77,8 @@ class World {
     void look_after(Process& process);
     void open_new_members(Process& process);
     void follow_detach();
+    /// It came for one that is forced off, and is no attachment yet.
+    bool waits_for_place(const Attachment& attachment) const;
     void open(Process& process, Disk& disk, bool may_be_in_sync);
     Replica* serving() const;
 

@@ -12,7 +12,7 @@ namespace ublkd::replication {
 /// Answers the request if all that it needs is there.
 void Node::settle(Op& op) {
     if (op.step == Step::kQueued && nobody_left()) {
-        fail_op(op);
+        fail_op(op, *self_failed_);
         return;
     }
     if (op.step != Step::kIssued || op.dropped) return;
@@ -21,7 +21,7 @@ void Node::settle(Op& op) {
         if (op.own_done && op.round <= round_done_) {
             finish(op);
         } else if (op.own_done && nobody_left()) {
-            fail_op(op);
+            fail_op(op, *self_failed_);
         }
         return;
     }
@@ -52,7 +52,7 @@ void Node::settle(Op& op) {
         any_full = false;
     }
     if (!all) {
-        if (is_request(op) && nobody_left()) fail_op(op);
+        if (is_request(op) && nobody_left()) fail_op(op, *self_failed_);
         return;
     }
     if (any_full) {
@@ -70,9 +70,9 @@ void Node::settle(Op& op) {
     }
 }
 
-void Node::fail_op(Op& op) {
+void Node::fail_op(Op& op, const Error& error) {
     op.failed = true;
-    op.error = *self_failed_;
+    op.error = error;
     finish(op);
 }
 
@@ -89,15 +89,19 @@ void Node::finish(Op& op) {
     if (for_bits) mark_bits();
 }
 
-void Node::answer(const Op& op) {
-    Message message = message_to(ReplicaId(), MessageType::kAnswer);
+Message Node::message_to_client(const Op& op, MessageType type) const {
+    Message message = message_to(ReplicaId(), type);
     message.kind = op.kind;
     message.token = op.client_token;
     message.route = op.client_route;
     message.id = op.id;
+    return message;
+}
+
+void Node::answer(const Op& op) {
+    Message message = message_to_client(op, MessageType::kAnswer);
     message.failed = op.failed;
     message.error = op.error;
-    message.attachment = op.attachment;
     effects_->send(message);
 }
 
@@ -108,12 +112,7 @@ void Node::drop(Op& op) {
     if (op.own_sent) return;
     untouch(op);
     if (is_request(op) && !op.internal && op.step != Step::kLingering) {
-        Message message = message_to(ReplicaId(), MessageType::kMoved);
-        message.kind = op.kind;
-        message.token = op.client_token;
-        message.route = op.client_route;
-        message.id = op.id;
-        message.attachment = op.attachment;
+        Message message = message_to_client(op, MessageType::kMoved);
         if (record_ || adopting_)
             message.record = std::make_shared<const Membership>(adopting_ ? *adopting_ : *record_);
         effects_->send(message);

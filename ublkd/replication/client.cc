@@ -114,7 +114,6 @@ void Client::on_message(const Message& message) {
         answer.type = MessageType::kPong;
         answer.volume = config_.volume;
         answer.to = message.from;
-        answer.attachment = config_.attachment;
         answer.token = message.token;
         answer.route = message.route;
         effects_->send_to_node(answer);

@@ -282,9 +282,7 @@ void Node::repair(Op& op) {
     const bool others =
         std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
     if (!others || (faults::rule_off("rule.repair_full"))) {
-        op.failed = true;
-        op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
-        finish(op);
+        fail_op(op, Error{Errc::kNoSpace, 0, "the pool is full"});
         return;
     }
     op.source = kMaxPeers;
@@ -381,9 +379,7 @@ void Node::repair_done(Op& op) {
         start_timer(TimerKind::kFull, kFullRetryMs);
         return;
     }
-    op.failed = true;
-    op.error = Error{Errc::kNoSpace, 0, "the pool is full"};
-    finish(op);
+    fail_op(op, Error{Errc::kNoSpace, 0, "the pool is full"});
 }
 
 }  // namespace ublkd::replication

@@ -25,17 +25,15 @@ void Node::on_failover(const Message& message) {
         refuse(message, MessageType::kMoved);  // it asks again
         return;
     }
-    failover_ = Failover{.request = message};
+    failover_ = Failover{.request = message, .token = ++failovers_};
     for (const Member& member : record_->members) {
         if (member.replica == config_.self.replica) continue;
         ++failover_->open;
-        ++failover_->questions;
         Message question = message_to(member.replica, MessageType::kHealth);
         question.attachment = message.attachment;
-        question.token = ++failovers_;
+        question.token = failover_->token;
         effects_->send(question);
     }
-    failover_->token_max = failovers_;
     failover_->timed = start_timer(TimerKind::kFailover, config_.health_ms);
 }
 
@@ -50,9 +48,7 @@ void Node::failover_timed_out() {
 }
 
 void Node::on_healthy(const Message& message) {
-    if (!failover_ || message.token > failover_->token_max ||
-        message.token + failover_->questions <= failover_->token_max)
-        return;
+    if (!failover_ || message.token != failover_->token) return;
     if (message.record) learn(message);
     if (!failover_) return;
     const bool well = !message.failed && message.number == number_;
@@ -77,19 +73,11 @@ void Node::decide_failover() {
         refuse(asked.request, MessageType::kMoved);
         return;
     }
-    Membership next = *record_;
-    ++next.number;
-    next.primary = config_.self.replica;
-    std::erase_if(next.members, [&](const Member& member) {
-        return member.replica != config_.self.replica &&
-               std::find(asked.members.begin(), asked.members.end(), member.replica) ==
-                   asked.members.end();
-    });
     failover_asker_ = asked.request;  // told of the outcome
     effects_->notice({.kind = Notice::Kind::kFailover,
                       .replica = record_->primary,
                       .text = asked.healthy ? "serves no other attachment" : "is not healthy"});
-    propose(std::move(next));
+    propose_self(asked.members);
 }
 
 // ---- who is asked

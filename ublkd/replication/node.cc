@@ -92,11 +92,22 @@ void Node::replace_primary(const Membership& record, const std::vector<ReplicaId
 }
 
 void Node::propose_handover() {
+    std::vector<ReplicaId> others;
+    for (const Member& member : record_->members) {
+        if (member.replica != record_->primary && !is_missing(member.replica))
+            others.push_back(member.replica);
+    }
+    propose_self(others);
+}
+
+/// The next number with this node as primary, and as members itself and `others`.
+void Node::propose_self(const std::vector<ReplicaId>& others) {
     Membership next = *record_;
     ++next.number;
     next.primary = config_.self.replica;
     std::erase_if(next.members, [&](const Member& member) {
-        return member.replica == record_->primary || is_missing(member.replica);
+        return member.replica != config_.self.replica &&
+               std::find(others.begin(), others.end(), member.replica) == others.end();
     });
     propose(std::move(next));
 }
@@ -348,7 +359,6 @@ void Node::reply(const Message& request, MessageType type, Message& answer) cons
     answer.from = config_.self.replica;
     answer.to = request.from;
     answer.number = number_;
-    answer.attachment = request.attachment;
     answer.through = durable_through_;
     answer.cleared = cleared_through_;
     answer.token = request.token;

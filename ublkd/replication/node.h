@@ -238,13 +238,12 @@ class Node {
     /// R6: a client asked this secondary to take over.
     struct Failover {
         Message request;
-        std::size_t open = 0;  // questions without an answer
-        std::uint64_t token_max = 0;
+        std::uint64_t token = 0;
+        std::size_t open = 0;              // questions without an answer
         bool healthy = false;              // the primary
         bool others = false;               // and it serves other attachments
         std::vector<ReplicaId> members{};  // who else answered
-        std::size_t questions = 0;
-        bool timed = false;  // the timer that runs was started for it
+        bool timed = false;                // the timer that runs was started for it
     };
     /// R6: somebody asked this primary whether it could acknowledge now.
     struct Check {
@@ -311,6 +310,7 @@ class Node {
     bool quiet() const;
     void drained();
     void propose_handover();
+    void propose_self(const std::vector<ReplicaId>& others);
     bool is_missing(ReplicaId replica) const;
     void record_stored();
     void leave_primary();
@@ -356,8 +356,9 @@ class Node {
     void on_replicated(const Message& message);
     void op_disk_done(Op& op, const Result<void>& result);
     void settle(Op& op);
-    void fail_op(Op& op);
+    void fail_op(Op& op, const Error& error);
     void finish(Op& op);
+    Message message_to_client(const Op& op, MessageType type) const;
     void answer(const Op& op);
     void drop(Op& op);
     void free_op(Op& op);
@@ -508,7 +509,7 @@ class Node {
     // R6, R15.
     std::optional<Failover> failover_;
     std::optional<Message> failover_asker_;  // of what is proposed
-    std::uint64_t failovers_ = 0;            // questions sent
+    std::uint64_t failovers_ = 0;
     Checks checks_;
     std::optional<std::vector<AttachmentId>> attachments_;  // as they are to be
 

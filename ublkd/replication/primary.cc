@@ -99,9 +99,7 @@ void Node::on_release(const Message& message) {
 
 void Node::start_op(Op& op) {
     if (const std::optional<Error> over = session_over(op)) {
-        op.failed = true;
-        op.error = *over;
-        finish(op);
+        fail_op(op, *over);
         return;
     }
     if (op.kind == OpKind::kFlush) {
@@ -294,9 +292,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
         } else if (op.copy == Copy::kJoin) {
             abort_join(source_failed(result.error()));  // the volume goes on as it is
         } else if (op.copy == Copy::kAsked) {
-            op.failed = true;
-            op.error = result.error();
-            finish(op);
+            fail_op(op, result.error());
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;
             full(op);

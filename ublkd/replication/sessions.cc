@@ -48,11 +48,7 @@ bool Node::fenced(AttachmentId attachment) {
 void Node::end_sessions() {
     ops_.for_each([&](Op& op) {
         if (op.dropped || (op.step != Step::kRegion && op.step != Step::kLock)) return;
-        const std::optional<Error> over = session_over(op);
-        if (!over) return;
-        op.failed = true;
-        op.error = *over;
-        finish(op);
+        if (const std::optional<Error> over = session_over(op)) fail_op(op, *over);
     });
 }
 

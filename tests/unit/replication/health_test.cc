@@ -16,20 +16,12 @@ constexpr AttachmentId kOther{72};
 
 /// Two nodes under number 1 with two attachments.
 struct Attached : Pair {
-    Attached() : Pair(nullptr_left) {
+    Attached() : Pair(with_attachments()) {}
+    static Membership with_attachments() {
         Membership record = record_of(1, 1);
         record.attachments = {kAsker, kOther};
-        for (Fake* const fake : {&first, &second}) {
-            fake->found.record = record;
-            fake->found.in_sync = true;
-        }
-        second.node.start(second.found);
-        first.node.start(first.found);
-        second.node.begin(record, {});
-        first.node.begin(record, {});
-        exchange();
+        return record;
     }
-    static void nullptr_left(Pair&) {}
 
     Message from_client(MessageType type, std::uint64_t to) const {
         Message message;
@@ -215,14 +207,8 @@ TEST(NodeHealth, R4_ProposalOfASecondaryOutlivesTheSameNumberFromItsPrimary) {
     pair.second.complete();
     ASSERT_EQ(pair.second.proposals.size(), 1U);
     // The primary, which restarted, invites it once more under the number that both have.
-    Message adopt;
-    adopt.type = MessageType::kAdopt;
-    adopt.volume = VolumeId(1);
-    adopt.from = ReplicaId(1);
-    adopt.to = ReplicaId(2);
-    adopt.number = 1;
+    Message adopt = invitation(*pair.first.node.record());
     adopt.takeover = true;
-    adopt.record = std::make_shared<const Membership>(*pair.first.node.record());
     pair.second.node.on_message(adopt);
     pair.second.complete();
     EXPECT_TRUE(pair.second.pending_stored);

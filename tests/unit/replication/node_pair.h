@@ -28,6 +28,18 @@ inline Membership record_of(std::uint64_t number, std::uint64_t primary) {
     return record;
 }
 
+/// The first member's record, of which it is the primary, for the second.
+inline Message invitation(const Membership& record) {
+    Message adopt;
+    adopt.type = MessageType::kAdopt;
+    adopt.volume = VolumeId(1);
+    adopt.from = ReplicaId(1);
+    adopt.to = ReplicaId(2);
+    adopt.number = record.number;
+    adopt.record = std::make_shared<const Membership>(record);
+    return adopt;
+}
+
 /// Written-down effects over a disk of 64 KiB; every disk request and store ends when complete() is
 /// called, reads with `read_error` where one is set, all else well.
 struct Fake final : Effects {
@@ -135,14 +147,17 @@ struct Pair {
         start();
         exchange();
     }
+    explicit Pair(const Membership& record) : first(1), second(2) {
+        start(record);
+        exchange();
+    }
     /// What an earlier process left is set by `left_behind`; both are started, and nothing was
     /// handed over yet.
     explicit Pair(void (*left_behind)(Pair& pair)) : first(1), second(2) {
         left_behind(*this);
         start();
     }
-    void start() {
-        const Membership record = record_of(1, 1);
+    void start(const Membership& record = record_of(1, 1)) {
         for (Fake* const fake : {&first, &second}) {
             fake->found.record = record;
             fake->found.in_sync = true;

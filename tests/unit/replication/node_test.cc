@@ -101,22 +101,10 @@ TEST(NodePair, R2_WriteIsAnsweredWhenTheOtherMemberHasItToo) {
     EXPECT_FALSE(pair.to_client[0].failed);
 }
 
-/// The first member's record of number 2, of which it stays the primary, for the second.
-Message number_two(const Membership& record = record_of(2, 1)) {
-    Message adopt;
-    adopt.type = MessageType::kAdopt;
-    adopt.volume = VolumeId(1);
-    adopt.from = ReplicaId(1);
-    adopt.to = ReplicaId(2);
-    adopt.number = 2;
-    adopt.record = std::make_shared<const Membership>(record);
-    return adopt;
-}
-
 TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
     for (const bool rule : {true, false}) {
         Pair pair;
-        pair.second.node.on_message(number_two());
+        pair.second.node.on_message(invitation(record_of(2, 1)));
         pair.second.complete();
         ASSERT_EQ(pair.second.node.number(), 2U);
         pair.second.sent.clear();
@@ -141,7 +129,7 @@ TEST(NodePair, R1_MessagesOfAnOlderNumberAreRefusedWithTheRecord) {
 
 TEST(NodePair, R1_RecordThatIsOvertakenWhileItIsStoredIsRefusedAndTheNewerOneCounts) {
     Pair pair;
-    pair.second.node.on_message(number_two());  // being stored
+    pair.second.node.on_message(invitation(record_of(2, 1)));  // being stored
     Membership newer = record_of(3, 2);
     newer.members.erase(newer.members.begin());
     pair.second.node.on_current(&newer);  // it is primary now, alone
@@ -408,7 +396,7 @@ TEST(NodePair, R9_PrimaryOfALateHandoverThatRestartedServesUnderALossNumberAlone
             Membership late = record_of(2, 2);
             late.members.erase(late.members.begin());
             if (told) {
-                second.node.on_message(number_two(late));
+                second.node.on_message(invitation(late));
             } else {
                 second.node.on_current(&late);
             }
