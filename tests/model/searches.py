@@ -132,4 +132,17 @@ RESTORE = [
     off("restore", T_TWO, "NO_GREATEST", "R16: the greatest number wins"),
 ]
 
-SEARCHES = MEMBERSHIP + RETRIES + DETACH + RESTORE
+C_TWO = "NUMBERS=3 TRIES=3"
+
+CUTTING = [
+    clean("cuts", C_TWO),
+    clean("cuts", "NUMBERS=4 TRIES=4", long=True),
+    off("cuts", C_TWO, "NO_DRAIN", "R18: what was under way has ended before a cut"),
+    off("cuts", C_TWO, "NO_HOLD", "R18: what comes later waits"),
+    off("cuts", C_TWO, "SEQUENTIAL", "R18: until all volumes have been cut"),
+    off("cuts", C_TWO, "NO_CHECK", "R18: a set counts when each primary was asked once more"),
+    off("cuts", C_TWO, "NO_CONFIRM", "R18: and its members have confirmed its number"),
+    off("cuts", C_TWO, "NO_NUMBER", "R18: the one under which the cut was made"),
+]
+
+SEARCHES = MEMBERSHIP + RETRIES + DETACH + RESTORE + CUTTING

@@ -41,6 +41,37 @@ void World::check_answer(const Replica& primary, const replication::Message& ans
     }
 }
 
+void World::check_cut_members(const Replica& primary, std::uint64_t cut) {
+    const replication::Membership& record = *primary.node.record();
+    cuts_[cut] = primary.place->cuts[cut];
+    if (record.number != authority.in_force().number) return;
+    for (const replication::Member& member : record.members) {
+        Disk& disk = *disks_[member.replica.value() - 1];
+        if (!in_sync(disk)) continue;
+        if (!disk.cuts.contains(cut)) {
+            wrong("member " + std::to_string(member.replica.value()) + " lacks a cut");
+            return;
+        }
+        for (std::size_t sector = 0; sector < kSectors; ++sector) {
+            if (Disk::value_in(disk.cuts[cut], sector) != Disk::value_in(cuts_[cut], sector))
+                wrong("members preserved different contents, sector " + std::to_string(sector));
+        }
+    }
+}
+
+void World::check_cut(const Request& request, std::uint64_t end) {
+    const std::vector<std::byte>& content = cuts_[request.cut];
+    const bool confirmed = request.kind == replication::OpKind::kCutHolds;
+    std::vector<std::uint64_t> values;
+    for (std::size_t sector = 0; sector < kSectors; ++sector) {
+        values.push_back(Disk::value_in(content, sector));
+        if (!confirmed) history.read(sector, request.begin, end, values.back());
+    }
+    const std::uint64_t before = confirmed ? request.begin : history.last_begin(values);
+    if (const std::string lacks = history.lacks(values, request.begin, before); !lacks.empty())
+        wrong(lacks);
+}
+
 bool World::in_sync(const Disk& disk) const {
     const bool kept = disk.boot == processes_[disk.process]->boot || disk.clean;
     return !disk.failed && disk.record && kept && authority.in_force().has(disk.member.replica);

@@ -50,6 +50,7 @@ struct Disk : Stored {
     std::unique_ptr<replication::AppliedIds::Table> ids =
         std::make_unique<replication::AppliedIds::Table>();
 
+    std::map<std::uint64_t, std::vector<std::byte>> cuts;  // R18: what was preserved
     bool failed = false;
     bool full = false;
     bool gives_up = false;  // it was found lost as a member: a number without it may come
@@ -69,6 +70,10 @@ struct Disk : Stored {
     std::uint64_t value(std::size_t sector) const { return value_in(now, sector); }
     std::uint64_t durable_value(std::size_t sector) const { return value_in(durable, sector); }
 
+    static std::uint64_t value_in(const std::vector<std::byte>& content, std::size_t sector) {
+        return load_le<std::uint64_t>(content.data() + sector * kSectorBytes);
+    }
+
     /// A copy of the disk is made: what is durable on it. It may come back in its place later.
     void make_image();
     bool has_image() const { return image_.has_value(); }
@@ -80,9 +85,6 @@ struct Disk : Stored {
         std::vector<std::uint64_t> versions;
         Stored stored;
     };
-    static std::uint64_t value_in(const std::vector<std::byte>& content, std::size_t sector) {
-        return load_le<std::uint64_t>(content.data() + sector * kSectorBytes);
-    }
     std::optional<Image> image_;
 };
 

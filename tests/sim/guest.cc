@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "tests/sim/world.h"
 
@@ -13,6 +14,10 @@ namespace {
 constexpr std::size_t kOpenMax = 6;
 constexpr std::uint64_t kLateUs = 20000;
 constexpr std::uint32_t kDeadlineMs = 100;
+// For how long a cut is to hold; the other volumes' take up to a fifth of that. (A timer ends after
+// a third of its time at most.)
+constexpr std::uint32_t kHoldMs = 40;
+constexpr std::uint32_t kLongHoldMs = 600;
 }  // namespace
 
 std::size_t Attachment::open() const {
@@ -44,8 +49,9 @@ void Attachment::start() {
     if (guest_start_ == 0) guest_start_ = world_->next_serial();
     client->set_record(world_->authority.record, false);
     for (const auto& request : requests_) {
-        if (request->answered) continue;
         request->place = replication::ClientRequest::Place::kNone;
+        request->of = nullptr;
+        if (request->answered) continue;
         request->token = 0;
         if (world_->timing.one_in(2)) {
             client->submit(*request);
@@ -75,8 +81,9 @@ void Attachment::last_issue() {
 void Attachment::issue() {
     if (open() >= kOpenMax) return;
     if (requests_.size() > 32)
-        std::erase_if(requests_,
-                      [](const std::unique_ptr<Request>& request) { return request->answered; });
+        std::erase_if(requests_, [](const std::unique_ptr<Request>& request) {
+            return request->answered && request->place == replication::ClientRequest::Place::kNone;
+        });
     Random& random = world_->workload;
     auto made = std::make_unique<Request>();
     Request& request = *made;
@@ -92,6 +99,10 @@ void Attachment::issue() {
     const Scenario& scenario = world_->scenario;
     if (dice < static_cast<std::uint64_t>(scenario.flush_percent)) {
         request.kind = OpKind::kFlush;
+    } else if (dice >= static_cast<std::uint64_t>(100 - scenario.cut_percent)) {
+        request.kind = OpKind::kCut;
+        request.cut = world_->next_serial();
+        request.hold_ms = random.one_in(3) ? kLongHoldMs : kHoldMs;
     } else if (dice >= static_cast<std::uint64_t>(100 - scenario.equal_percent)) {
         request.kind = OpKind::kMakeEqual;
         request.range = {first * kSectorBytes, count * kSectorBytes};
@@ -115,6 +126,20 @@ void Attachment::issue() {
             world_->history.write(first + i, request.begin, request.values[i], request.fua);
         }
     }
+    requests_.push_back(std::move(made));
+    client->submit(request);
+}
+
+/// Other volumes have been cut meanwhile: is it so that nothing was answered since?
+void Attachment::ask_whether_it_holds(Request& cut) {
+    auto made = std::make_unique<Request>();
+    Request& request = *made;
+    request.attachment = this;
+    request.begin = world_->tick();
+    request.kind = OpKind::kCutHolds;
+    request.cut = cut.cut;
+    request.of = &cut;
+    request.on_done = cut.on_done;
     requests_.push_back(std::move(made));
     client->submit(request);
 }
@@ -198,16 +223,28 @@ void Attachment::answered(Request& request) {
         const bool may_be_off = forced_off || world_->counts.restores > 0;
         if (request.result.error().code == Errc::kNotPermitted && may_be_off) return;
     }
+    // Another cut is under way, or its time is over.
+    const bool cuts = request.kind == OpKind::kCut || request.kind == OpKind::kCutHolds;
+    if (request.of != nullptr) client->release(*std::exchange(request.of, nullptr));
     if (!request.result) {
         // Only a volume whose last disk is gone, or a full one that was told to fail, answers with
         // an error.
         const bool allowed = request.result.error().code == Errc::kNoSpace
                                  ? !scenario.wait_on_full || request.kind == OpKind::kMakeEqual
-                                 : scenario.disk_failures > 0 || scenario.unreadable;
+                                 : cuts || scenario.disk_failures > 0 || scenario.unreadable;
         if (!allowed) world_->wrong("a request failed");
         return;
     }
-    if (request.kind == OpKind::kWrite) {
+    if (cuts) {
+        world_->check_cut(request, end);
+        ++(request.kind == OpKind::kCut ? world_->counts.cuts : world_->counts.held);
+    }
+    if (request.kind == OpKind::kCut) {
+        world_->clock.after(world_->timing.spread(100, std::uint64_t{request.hold_ms} * 200),
+                            &process->running, [this, &request, mine = guest_start_] {
+                                if (mine == guest_start_) ask_whether_it_holds(request);
+                            });
+    } else if (request.kind == OpKind::kWrite) {
         for (std::size_t i = 0; i < request.values.size(); ++i)
             world_->history.end_write(first + i, request.values[i], end);
     } else if (request.kind == OpKind::kFlush) {

@@ -21,6 +21,7 @@ struct Request : replication::ClientRequest {
     std::vector<std::uint64_t> values;  // per sector
     std::vector<std::byte>* memory = nullptr;
     bool answered = false;
+    Request* of = nullptr;  // kCutHolds: the kCut
 };
 
 /// One attachment of the volume: the client in its process, and the guest that uses it.
@@ -55,6 +56,7 @@ class Attachment final : public replication::ClientEffects {
     void close(ReplicaId replica) override;
     void ask_authority() override;
     void answered(Request& request);
+    void ask_whether_it_holds(Request& cut);
     void crash();
 
     World* world_;

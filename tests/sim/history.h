@@ -57,6 +57,32 @@ class History {
     /// All writes that ended before `begin` are durable.
     void flushed(std::uint64_t begin) { flushed_ = std::max(flushed_, begin); }
 
+    /// When the latest of the writes of these values, one of each sector, began.
+    std::uint64_t last_begin(const std::vector<std::uint64_t>& values) const {
+        std::uint64_t last = 0;
+        for (std::size_t sector = 0; sector < sectors_.size(); ++sector) {
+            if (const Operation* const write = write_of(sector, values[sector]); write != nullptr)
+                last = std::max(last, write->begin);
+        }
+        return last;
+    }
+    /// What a cut, asked for at `begin`, that has these values lacks of what somebody had been told
+    /// of before `before`; "": nothing.
+    std::string lacks(const std::vector<std::uint64_t>& values, std::uint64_t begin,
+                      std::uint64_t before) const {
+        if (begin <= lost_at_) return "";
+        for (std::size_t sector = 0; sector < sectors_.size(); ++sector) {
+            const Operation* const held = write_of(sector, values[sector]);
+            if (held == nullptr) continue;
+            for (const Operation& told : sectors_[sector]) {
+                const Operation* const write = told.write ? &told : write_of(sector, told.value);
+                if (told.end < before && write != nullptr && held->end < write->begin)
+                    return text(sector, "of a cut lacks what was known by then:", told.value);
+            }
+        }
+        return "";
+    }
+
     /// Unflushed writes were lost (R9): each sector must hold its last durable value or one that
     /// was written later. What it holds is where a new history begins; writes without an outcome
     /// may still come. `values(sector)`: what the members hold; more than one where they are to be
@@ -102,6 +128,14 @@ class History {
         }
         sectors_[sector] = std::move(rest);
         return "";
+    }
+
+    const Operation* write_of(std::size_t sector, std::uint64_t value) const {
+        const Operation* found = nullptr;
+        for (const Operation& operation : sectors_[sector]) {
+            if (operation.write && operation.value == value) found = &operation;
+        }
+        return found;
     }
 
     struct Zone {

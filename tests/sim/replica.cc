@@ -48,6 +48,9 @@ void Replica::send(const replication::Message& message) {
     if (message.type == replication::MessageType::kAnswer && is_change(message.kind) &&
         !message.failed)
         world->check_answer(*this, message);
+    const bool of_cut = message.kind == OpKind::kCut || message.kind == OpKind::kCutHolds;
+    if (message.type == replication::MessageType::kAnswer && of_cut && !message.failed)
+        world->check_cut_members(*this, message.cut);
     world->network.send(place->member.replica.value(), message);
 }
 
@@ -92,6 +95,8 @@ void Replica::end_disk_op(std::uint64_t id) {
         if (world->unreadable && world->timing.one_in(20)) result = fail(Errc::kIo, "sector");
     } else if (request.kind == OpKind::kFlush) {
         place->flushed(op.snapshot);
+    } else if (request.kind == OpKind::kCut) {
+        place->cuts[request.cut] = place->now;
     } else {
         place->apply(request, nullptr);
         if (request.fua) place->make_durable(first, end);

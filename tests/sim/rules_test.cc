@@ -45,6 +45,12 @@ constexpr Rule kRules[] = {
     {"rule.fence_drains", "R15: done when its writes have ended", "hosts_detach", 3000},
     {"rule.all_hosts_report", "R16: until each host of the record has reported", "hosts_restore"},
     {"rule.reports_promise", "R16: who reported hears nothing of before", "hosts_restore", 6000},
+    {"rule.cut_drains", "R18: what was under way has ended before a cut", "snapshots"},
+    {"rule.cut_after_copies", "R18: so have the copies of R7", "snapshots", 2000},
+    {"rule.cut_holds", "R18: changes wait until all volumes are cut", "snapshots"},
+    {"rule.cut_confirmed", "R18: that it holds is confirmed by all", "hosts_snapshots", 6000},
+    {"rule.cut_number", "R18: that it holds is said under the same number alone", "snapshots",
+     2000},
     {"rule.repair_full", "full pools: contents are made equal before a failure", "full_fail"},
 };
 

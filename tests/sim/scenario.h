@@ -22,6 +22,7 @@ struct Scenario {
     int flush_percent = 8;    // of the guests' requests
     bool wait_on_full = true;
     int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
+    int cut_percent = 0;      // of the guests' requests: a snapshot's, to cut the volume (R18)
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
     // How many faults of a kind befall a run, on the average.

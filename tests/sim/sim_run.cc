@@ -108,6 +108,8 @@ bool run(const Scenario& scenario, Arguments& arguments) {
         sum.joins += world.counts.joins;
         sum.failovers += world.counts.failovers;
         sum.by_map += world.counts.by_map;
+        sum.cuts += world.counts.cuts;
+        sum.held += world.counts.held;
         if (wrong.empty()) continue;
         std::printf("WRONG: %s\nrepeat: sim_run %s --trace\n", wrong.c_str(),
                     arguments_of(options).c_str());
@@ -124,11 +126,12 @@ bool run(const Scenario& scenario, Arguments& arguments) {
     std::printf(
         "%s: %llu seeds clean in %.1f s of CPU: %llu answers, %llu events, %llu kills, %llu power "
         "cuts, "
-        "%llu losses, %llu members lost, %llu joined (%llu by a map), %llu failovers\n",
+        "%llu losses, %llu members lost, %llu joined (%llu by a map), %llu failovers, %llu cuts "
+        "(%llu held until all were)\n",
         std::string(scenario.name).c_str(), show(arguments.seeds),
         static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, show(sum.answered),
         show(sum.events), show(sum.kills), show(sum.power_cuts), show(sum.losses), show(sum.lost),
-        show(sum.joins), show(sum.by_map), show(sum.failovers));
+        show(sum.joins), show(sum.by_map), show(sum.failovers), show(sum.cuts), show(sum.held));
     return true;
 }
 

@@ -102,6 +102,10 @@ const char* to_string(OpKind kind) {
             return "hold";
         case OpKind::kMakeEqual:
             return "make equal";
+        case OpKind::kCut:
+            return "cut";
+        case OpKind::kCutHolds:
+            return "cut holds";
     }
     return "?";
 }

@@ -27,7 +27,8 @@ inline constexpr VolumeId kVolume{1};
 
 struct Counts {
     std::uint64_t answered = 0, failovers = 0, fenced = 0, restores = 0, kills = 0, power_cuts = 0,
-                  joins = 0, by_map = 0, lost = 0, records = 0, losses = 0, events = 0;
+                  joins = 0, by_map = 0, lost = 0, records = 0, losses = 0, cuts = 0, held = 0,
+                  events = 0;
 };
 
 class World {
@@ -52,6 +53,12 @@ class World {
     void wrong(std::string what);
     void on_notice(Replica& from, const replication::Notice& notice);
     void check_answer(const Replica& primary, const replication::Message& answer);
+    /// R18: all members of the record have preserved the same.
+    void check_cut_members(const Replica& primary, std::uint64_t cut);
+    /// R18: what was preserved for `request`, a kCut that was answered or a kCutHolds that was
+    /// answered with yes, is what the volume held at one moment; and in the second case nobody was
+    /// told of a change that is not in it before that was asked.
+    void check_cut(const Request& request, std::uint64_t end);
     /// A read that began after an attachment was fenced shows nothing of what that had under way
     /// (R15).
     void check_read(std::uint64_t value, std::uint64_t begin);
@@ -122,6 +129,7 @@ class World {
         Attachment* to = nullptr;  // made when `from` is fenced
     };
     std::optional<Detach> detach_;
+    std::map<std::uint64_t, std::vector<std::byte>> cuts_;  // what counts, by name
     std::map<std::uint64_t, std::uint64_t> fenced_;  // values under way then and on no disk; when
     std::uint64_t served_ = 0;  // the greatest number under which somebody served
     std::uint64_t ticks_ = 1;

@@ -17,7 +17,7 @@ void Node::settle(Op& op) {
     }
     if (op.step != Step::kIssued || op.dropped) return;
     if (!op.own_done && !op.own_full) return;
-    if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
+    if ((op.kind == OpKind::kRead && op.copy == Copy::kNone) || op.kind == OpKind::kCutHolds) {
         if (op.own_done && op.round <= round_done_) {
             finish(op);
         } else if (op.own_done && nobody_left()) {
@@ -82,6 +82,11 @@ void Node::finish(Op& op) {
         faults::hit("repl.before_answer");
     } else if (op.kind == OpKind::kFlush && !op.failed) {
         durable_tick_ = std::max(durable_tick_, op.durable_tick);
+    } else if (op.kind == OpKind::kCut && !op.failed) {
+        cut_counts(op);
+        return;
+    } else if (op.kind == OpKind::kCutHolds && !op.failed) {
+        check_cut(op);
     }
     const bool for_bits = op.internal;
     if (!for_bits) answer(op);
@@ -95,6 +100,7 @@ Message Node::message_to_client(const Op& op, MessageType type) const {
     message.token = op.client_token;
     message.route = op.client_route;
     message.id = op.id;
+    message.cut = op.cut;
     return message;
 }
 
@@ -125,6 +131,7 @@ void Node::free_op(Op& op) {
     op.counted_full = false;
     if (op.fetch_waits) --fetches_wait_;
     op.fetch_waits = false;
+    if (op.kind == OpKind::kCut) end_cut(op);
     op.step = Step::kLingering;
     linger(op);
 }
@@ -139,7 +146,8 @@ void Node::linger(Op& op) {
         owed = owed || ack.open > 0 || (peers_[place].joining && ack.sent && !ack.done);
     }
     if (!owed && op.lock.queued) locks_.release(op.lock);
-    if (owed || op.open_messages > 0) return;
+    // The disk may still be at a cut that failed; the next one waits for that.
+    if (owed || op.open_messages > 0 || (op.kind == OpKind::kCut && op.own_sent)) return;
     if (!op.buffer.bytes.empty()) effects_->release_buffer(op.buffer.handle);
     ops_.free(op);
 }
@@ -172,7 +180,7 @@ Node::Ack* Node::message_answered(Op& op, const Message& message) {
         ack->done = true;
     }
     linger(op);
-    if (peer != nullptr && message.failed && !refused) {
+    if (peer != nullptr && message.failed && !refused && op.kind != OpKind::kCut) {
         fail_peer(*peer, message.error);  // it lacks what was answered
     } else if (join_.copied && !join_.asked) {
         finish_join();
@@ -265,6 +273,8 @@ void Node::on_replicated(const Message& message) {
     if (message.failed) {
         if (message.error.code == Errc::kStale) {
             learn(message);
+        } else if (op->kind == OpKind::kCut) {
+            fail_op(*op, message.error);  // it lacks nothing
         } else if (message.error.code == Errc::kNoSpace && (!peer->joining || proposed(*peer))) {
             ack.full = ack.number == number_;
             full(*op);

@@ -86,6 +86,8 @@ void Client::send(ClientRequest& request) {
     message.range = request.range;
     message.data = request.data;
     message.into = request.into;
+    message.cut = request.cut;
+    message.value = request.hold_ms;
     effects_->send_to_node(message);
 }
 
@@ -103,6 +105,7 @@ Message Client::message_to_primary(MessageType type) const {
 void Client::release(ClientRequest& request) {
     Message message = message_to_primary(MessageType::kRelease);
     message.token = request.token;
+    message.cut = request.cut;
     if (!request.lost) effects_->send_to_node(message);
     remove(request);
 }
@@ -139,7 +142,8 @@ void Client::on_message(const Message& message) {
     request.result = message.failed ? Result<void>(fail(message.error)) : Result<void>();
     const bool change = is_change(request.kind);
     const std::uint64_t client_start = request.id.client_start;
-    if (request.kind == OpKind::kHold && !message.failed) {
+    const bool holds = request.kind == OpKind::kHold || request.kind == OpKind::kCut;
+    if (holds && !message.failed) {
         request.place = ClientRequest::Place::kHeld;
     } else {
         remove(request);

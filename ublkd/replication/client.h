@@ -26,8 +26,10 @@ struct ClientRequest {
     RequestId id{};  // {0, 0}: the client draws one for a change
     std::span<const std::byte> data{};
     std::span<std::byte> into{};
-    /// Called once, when `result` is there; the request may be destroyed in it (a kHold after
-    /// release()).
+    std::uint64_t cut = 0;      // kCut, kCutHolds
+    std::uint32_t hold_ms = 0;  // kCut: changes wait no longer
+    /// Called once, when `result` is there; the request may be destroyed in it (a kHold or kCut
+    /// after release()).
     void (*on_done)(ClientRequest* self) noexcept = nullptr;
     Result<void> result{};
 
@@ -37,8 +39,8 @@ struct ClientRequest {
     std::uint64_t token = 0;
     std::uint64_t sent_number = 0;
     ReplicaId sent_to{};
-    bool lost =
-        false;  // a kHold that was answered and lost with its primary: nothing was kept off since
+    bool lost = false;  // a kHold or kCut that was answered and lost with its primary: nothing was
+                        // kept off since
     ClientRequest* previous = nullptr;
     ClientRequest* next = nullptr;
 };
@@ -78,7 +80,7 @@ class Client {
     Client& operator=(const Client&) = delete;
 
     void submit(ClientRequest& request);
-    /// Ends a kHold that was answered.
+    /// Ends a kHold or kCut that was answered.
     void release(ClientRequest& request);
     void on_message(const Message& message);
     /// A record that was read; sends what waits for it where it is newer. `again`: also what waits

@@ -294,6 +294,10 @@ void Node::finish_join() {
     Peer* const peer = find_peer(join_.replica);
     if (peer == nullptr || !peer->ready) return;
     peer->needed = true;
+    ops_.for_each([&](Op& op) {
+        if (op.kind == OpKind::kCut && op.step == Step::kIssued && wants(op, *peer))
+            replicate(op, *peer);
+    });
     // What was answered without it, it has first: a flush may have been answered since.
     bool owed = false;
     ops_.for_each([&](const Op& op) {

@@ -26,8 +26,9 @@ inline constexpr std::size_t kMaxLost = kMaxMembers - 1;
 /// Those for which this replica keeps a map of all that may differ (64 KiB units).
 using LostMembers = std::array<LostMember, kMaxLost>;
 
-/// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush has no
-/// range.
+/// One request to the node's own disk; its result comes by Node::on_disk(token, ...). kFlush and
+/// kCut have no range. kCut: what the disk holds is preserved under `cut`, durably, whatever is
+/// written later; once more under the same name: anew.
 struct DiskRequest {
     std::uint64_t token = 0;
     OpKind kind{};
@@ -36,6 +37,7 @@ struct DiskRequest {
     Range range{};
     std::span<const std::byte> data{};  // kWrite
     std::span<std::byte> into{};        // kRead
+    std::uint64_t cut = 0;              // kCut
 };
 
 /// A change of the superblock, durable when Node::on_stored(token, ...) is called.
@@ -63,8 +65,9 @@ enum class TimerKind : std::uint8_t {
     kProbe,      // R9: ask again who did not restart
     kFailover,   // R6: a secondary waits no longer for the answers to its questions
     kPing,       // R6: a primary waits no longer for its clients' answers
+    kCut,        // R18: changes wait no longer
 };
-inline constexpr std::size_t kTimerKinds = 7;
+inline constexpr std::size_t kTimerKinds = 8;
 
 struct BufferRef {
     std::span<std::byte> bytes{};

@@ -35,6 +35,8 @@ enum class OpKind : std::uint8_t {
     kFlush,
     kHold,       // keeps writes off a range (a shared lock) until kRelease: for comparing members
     kMakeEqual,  // R14: writes the primary's content of a range to all other members, durably
+    kCut,        // R18: preserve what is there now, under `cut`; changes wait until kRelease
+    kCutHolds,   // R18: is it so that no change has been answered since the cut `cut`?
 };
 constexpr bool is_change(OpKind kind) {
     return kind == OpKind::kWrite || kind == OpKind::kDiscard || kind == OpKind::kZero;
@@ -44,7 +46,7 @@ enum class MessageType : std::uint8_t {
     kRequest,     // client -> primary: kind, range, data or into, id
     kAnswer,      // the result of a request
     kMoved,       // not served here, or asked under an old number: `record` says where to ask
-    kRelease,     // client -> primary: ends the kHold `token`
+    kRelease,     // client -> primary: ends the kHold or kCut `token`
     kReplicate,   // primary -> member: apply this change (or flush); mark_only: its data came by a
                   // copy, note the id. ids: `range` is a piece of the change, and this is what to
                   // note of it afterwards
@@ -105,7 +107,9 @@ struct Message {
     std::uint64_t token = 0;  // of the side that asks; echoed by the answer
     std::uint64_t route = 0;  // the driver's: where the answer goes; echoed by it
     std::uint64_t value = 0;  // the round of a confirmation; the checksum of a copy; kExamined: the
-                              // number under which it was a member last
+                              // number under which it was a member last; of a request kCut: how
+                              // many milliseconds changes wait at most
+    std::uint64_t cut = 0;    // R18: of kCut, kCutHolds; the asker's name for it
     std::uint64_t through = 0;  // R10: the greatest mark in the sender's superblock
     std::uint64_t cleared = 0;  // R10: and that for which it cleared activity bits
     Range range{};

@@ -296,6 +296,9 @@ void Node::on_timer(TimerKind kind) {
         case TimerKind::kPing:
             pings_timed_out();
             break;
+        case TimerKind::kCut:
+            cut_timed_out();
+            break;
     }
     run();
 }
@@ -324,7 +327,7 @@ bool Node::start_timer(TimerKind kind, std::uint32_t milliseconds) {
 }
 
 /// What became possible by the input that was just taken: reads whose range somebody has now, or
-/// certainly nobody; locks that were granted.
+/// certainly nobody; what a cut waited for, or what waited for it; locks that were granted.
 void Node::run() {
     if (fetches_wait_ > 0) {
         ops_.for_each([&](Op& op) {
@@ -332,6 +335,8 @@ void Node::run() {
         });
     }
     if (checks_.count() > 0) answer_checks();
+    if (cut_.token != 0) drain_cut();
+    if (behind_cut_ && cut_.token == 0) go_on_after_cut();
     while (RangeLock* const lock = locks_.take_granted()) {
         if (Op* const op = ops_.find(lock->owner); op != nullptr && op->step == Step::kLock)
             locked(*op);

@@ -8,10 +8,10 @@
 //
 // Files: node.cc (inputs), record.cc (record, proposals, peers), primary.cc and acknowledging.cc
 // (requests), takeover.cc (R7, R9), copying.cc (copies of R7 and R12), failing.cc (R5, R14, full
-// pools), secondary.cc, health.cc (R6), sessions.cc (R15). Owner: the driver, on the volume's
-// reactor. Invariants: acknowledged or read => on every member of the record; what is acknowledged
-// under a number was stored by all of its members; nothing is answered between sending a proposal
-// and knowing its outcome unless old and proposed members have it.
+// pools), secondary.cc, health.cc (R6), sessions.cc (R15), cuts.cc (R18). Owner: the driver, on the
+// volume's reactor. Invariants: acknowledged or read => on every member of the record; what is
+// acknowledged under a number was stored by all of its members; nothing is answered between sending
+// a proposal and knowing its outcome unless old and proposed members have it.
 #pragma once
 
 #include <array>
@@ -162,7 +162,9 @@ class Node {
         kFetch,      // R14: the range is being read from a peer, or waits for one that has it
         kRewrite,    // R14: and written to the own disk
         kRepair,     // a full pool, policy fail: all members are brought back to one content
-        kHeld,       // kHold: until kRelease
+        kHeld,       // kHold, kCut: until kRelease
+        kDraining,   // kCut: until nothing that it is to have is under way
+        kBehindCut,  // a change, until the cut is over
         kLingering,  // answered; a peer has not: its range stays locked and its memory is kept
                      // until then
     };
@@ -207,6 +209,8 @@ class Node {
         std::uint64_t client_route = 0;
         AttachmentId attachment{};
         std::uint64_t losses = 0;        // R9: that the client knows
+        std::uint64_t cut = 0;           // R18
+        std::uint32_t hold_ms = 0;       // of a kCut
         std::uint64_t round = 0;         // R2: the confirmation that a read needs
         std::uint64_t durable_tick = 0;  // of a flush: what had completed when it began
         std::span<const std::byte> data{};
@@ -256,6 +260,13 @@ class Node {
         std::size_t pings = 0;  // attachments that have not answered yet
         std::size_t attached = 0;
         bool timed = false;  // the timer that runs was started for its pings
+    };
+
+    /// R18: one at a time.
+    struct Cut {
+        std::uint64_t token = 0;   // of its request; 0: none
+        std::uint64_t number = 0;  // under which all members had it
+        bool timed = false;        // the timer that runs was started for it
     };
 
     struct Region {
@@ -431,6 +442,16 @@ class Node {
     std::optional<Error> session_over(const Op& op) const;
     void end_sessions();
 
+    // cuts.cc
+    void start_cut(Op& op);
+    void drain_cut();
+    void cut_counts(Op& op);
+    void check_cut(Op& op);
+    void cut_timed_out();
+    bool waits_behind_cut(const Op& op) const;
+    void end_cut(Op& op);
+    void go_on_after_cut();
+
     // secondary.cc
     bool from_primary(const Message& message) const;
     void on_replicate(const Message& message);
@@ -512,6 +533,10 @@ class Node {
     std::uint64_t failovers_ = 0;
     Checks checks_;
     std::optional<std::vector<AttachmentId>> attachments_;  // as they are to be
+
+    // R18.
+    Cut cut_;
+    bool behind_cut_ = false;  // changes may wait for the end of one
 
     // Copies.
     RegionSet to_copy_;  // R7: regions that are not served yet, ascending

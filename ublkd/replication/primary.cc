@@ -76,6 +76,7 @@ void Node::on_request(const Message& message) {
     op.client_route = message.route;
     op.attachment = message.attachment;
     op.losses = message.losses;
+    op.cut = message.cut;
     op.data = message.data;
     op.into = message.into;
     if (message.kind == OpKind::kMakeEqual) {
@@ -83,6 +84,7 @@ void Node::on_request(const Message& message) {
         op.copy = Copy::kAsked;
         op.fua = true;
     }
+    if (op.kind == OpKind::kCut) op.hold_ms = static_cast<std::uint32_t>(message.value);
     if (role_ == Role::kServing) {
         start_op(op);
     } else {
@@ -92,7 +94,8 @@ void Node::on_request(const Message& message) {
 
 void Node::on_release(const Message& message) {
     ops_.for_each([&](Op& op) {
-        if (op.kind == OpKind::kHold && op.step == Step::kHeld && op.client_token == message.token)
+        if (op.step == Step::kHeld && op.client_token == message.token &&
+            op.attachment == message.attachment && op.cut == message.cut)
             free_op(op);
     });
 }
@@ -102,8 +105,17 @@ void Node::start_op(Op& op) {
         fail_op(op, *over);
         return;
     }
-    if (op.kind == OpKind::kFlush) {
+    if (op.kind == OpKind::kCut) {
+        start_cut(op);
+        return;
+    }
+    if (op.kind == OpKind::kFlush || op.kind == OpKind::kCutHolds) {
         issue(op);
+        return;
+    }
+    if (waits_behind_cut(op)) {
+        op.step = Step::kBehindCut;
+        behind_cut_ = true;
         return;
     }
     if (!to_copy_.empty()) {
@@ -156,7 +168,8 @@ void Node::locked(Op& op) {
 void Node::issue(Op& op) {
     op.step = Step::kIssued;
     if (op.kind == OpKind::kFlush) op.durable_tick = tick_;
-    if (op.kind == OpKind::kRead && op.copy == Copy::kNone) {
+    const bool reads = op.kind == OpKind::kRead && op.copy == Copy::kNone;
+    if (reads || (op.kind == OpKind::kCutHolds && !faults::rule_off("rule.cut_confirmed"))) {
         const bool others =
             std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
         if (others && !faults::rule_off("rule.confirm_reads")) {
@@ -174,7 +187,8 @@ void Node::issue(Op& op) {
             ids_->note_perhaps(op.id, op.change, op.range, op.pieces);
     }
     issue_own(op);
-    const bool sends = op.copy == Copy::kNone && (is_change(op.kind) || op.kind == OpKind::kFlush);
+    const bool sends = op.copy == Copy::kNone &&
+                       (is_change(op.kind) || op.kind == OpKind::kFlush || op.kind == OpKind::kCut);
     if (sends) {
         for (Peer& peer : peers_) {
             if (peer.replica && wants(op, peer)) replicate(op, peer);
@@ -185,7 +199,7 @@ void Node::issue(Op& op) {
 }
 
 void Node::issue_own(Op& op) {
-    if (op.mark_only) {
+    if (op.mark_only || op.kind == OpKind::kCutHolds) {
         op.own_done = true;
         return;
     }
@@ -193,7 +207,8 @@ void Node::issue_own(Op& op) {
                         .kind = op.kind,
                         .fua = op.fua,
                         .keep_allocated = op.keep_allocated,
-                        .range = op.range};
+                        .range = op.range,
+                        .cut = op.cut};
     if (op.copy != Copy::kNone) {
         request.kind = OpKind::kRead;
         request.into = op.buffer.bytes.first(op.range.length_bytes);
@@ -216,6 +231,7 @@ bool Node::wants(const Op& op, const Peer& peer) const {
     if (op.copy == Copy::kAsked) return peer.member && op.own_done;
     if (op.copy == Copy::kJoin) return peer.joining && op.own_done;
     if (op.kind == OpKind::kFlush) return true;
+    if (op.kind == OpKind::kCut) return peer.needed;  // who lacks something can't carry it
     // A write without a private copy began when there was nobody else; a copy waits for its lock.
     return is_change(op.kind) &&
            (op.mark_only || op.kind != OpKind::kWrite || !op.buffer.bytes.empty() ||
@@ -237,6 +253,7 @@ void Node::replicate(Op& op, Peer& peer) {
     message.token = op.token;
     message.range = op.range;
     message.id = op.id;
+    message.cut = op.cut;
     if (message.kind == OpKind::kWrite) message.data = payload(op);
     if (op.copy == Copy::kUnion) {
         message.ids = std::make_shared<const IdList>(ids_->about(op.range));
@@ -258,6 +275,10 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
     op.own_sent = false;
     if (op.dropped) {
         drop(op);
+        return;
+    }
+    if (op.step == Step::kLingering) {  // a cut that failed meanwhile
+        linger(op);
         return;
     }
     if (op.step == Step::kRewrite) {
@@ -291,7 +312,7 @@ void Node::op_disk_done(Op& op, const Result<void>& result) {
             read_failed(op, result.error());
         } else if (op.copy == Copy::kJoin) {
             abort_join(source_failed(result.error()));  // the volume goes on as it is
-        } else if (op.copy == Copy::kAsked) {
+        } else if (op.copy == Copy::kAsked || op.kind == OpKind::kCut) {
             fail_op(op, result.error());
         } else if (result.error().code == Errc::kNoSpace) {
             op.own_full = true;

@@ -61,7 +61,8 @@ void Node::on_replicate(const Message& message) {
                     .fua = message.fua,
                     .keep_allocated = message.keep_allocated,
                     .range = message.range,
-                    .data = message.data});
+                    .data = message.data,
+                    .cut = message.cut});
 }
 
 void Node::on_confirm(const Message& message) {

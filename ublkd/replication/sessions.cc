@@ -47,7 +47,9 @@ bool Node::fenced(AttachmentId attachment) {
 /// A record without them was stored: what has not begun of theirs never does.
 void Node::end_sessions() {
     ops_.for_each([&](Op& op) {
-        if (op.dropped || (op.step != Step::kRegion && op.step != Step::kLock)) return;
+        if (op.dropped ||
+            (op.step != Step::kRegion && op.step != Step::kLock && op.step != Step::kBehindCut))
+            return;
         if (const std::optional<Error> over = session_over(op)) fail_op(op, *over);
     });
 }

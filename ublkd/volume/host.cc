@@ -90,6 +90,8 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
             break;
         case OpKind::kHold:
         case OpKind::kMakeEqual:
+        case OpKind::kCut:
+        case OpKind::kCutHolds:
             break;
     }
     host->watch.end(begun);

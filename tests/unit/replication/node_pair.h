@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -91,6 +92,11 @@ struct Fake final : Effects {
     }
     Result<void> carry_out(const DiskRequest& request) {
         if (request.kind == OpKind::kFlush) return {};
+        if (request.kind == OpKind::kCut) {
+            if (cut_error) return fail(*cut_error);
+            cuts[request.cut] = content;
+            return {};
+        }
         const auto at =
             std::span(content).subspan(request.range.offset_bytes, request.range.length_bytes);
         if (request.kind == OpKind::kRead) {
@@ -123,6 +129,8 @@ struct Fake final : Effects {
     NodeStart found{};  // what the superblock says at the start
     std::optional<Error> read_error;
     std::optional<Error> write_error;
+    std::optional<Error> cut_error;
+    std::map<std::uint64_t, std::vector<std::byte>> cuts;  // what was preserved, by name
     bool keeps_wrong = false;  // the disk has other content than what it was given
     std::vector<std::uint64_t> stores;
     std::vector<std::uint64_t> marks;
