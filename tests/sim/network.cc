@@ -98,6 +98,7 @@ void Network::send(Endpoint from, const Message& message) {
             sent.message.into = *route.received;
         }
         way.routes.push_back(routes_.size());
+        if (from >= kFirstClient) way.served.push_back(routes_.size());
     }
     routes_.push_back(std::move(route));
     sent.message.route = routes_.size();
@@ -273,6 +274,12 @@ void Network::learn_closed(Link& link, std::size_t at) {
             world_->attachment(mine)->client->on_closed(ReplicaId(other));
         return;
     }
+    std::erase_if(link.served, [&](std::size_t index) {
+        if (routes_[index].epoch >= link.epoch) return false;
+        if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
+            (void)replica->node.on_asker_gone(index + 1);
+        return true;
+    });
     for (const Message& answer : unanswered) {
         if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
             replica->node.on_message(answer);

@@ -66,6 +66,7 @@ class Network {
         std::array<Side, 2> sides{};
         bool watched = false;
         std::vector<std::size_t> routes;  // that may be open
+        std::vector<std::size_t> served;  // those of a client
     };
     /// A request that was sent: where its answer goes.
     struct Route {

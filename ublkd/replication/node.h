@@ -100,6 +100,11 @@ class Node {
     /// next one. Requests without an attachment are the host's own.
     /// Errors: kBusy: not primary; kInvalidArgument: one twice, or more than kMaxAttachments.
     Result<void> set_attachments(std::vector<AttachmentId> attachments);
+    /// Who asked `route` is gone, its connection closed. True: what was asked is over, and its
+    /// memory is used no more: it had not begun, or it was a kHold. False: it has begun, and its
+    /// answer comes as ever. A kCut holds until its time is over, since it may be asked for again.
+    bool on_asker_gone(std::uint64_t route);
+
     /// R15: the record that is stored here has it no more, and nothing of it is under way.
     bool fenced(AttachmentId attachment);
 

@@ -1,5 +1,5 @@
 // Whose requests are served: those of the record's attachments (R15), of clients that know of each
-// loss (R9); and when an attachment that was forced off is done.
+// loss (R9), and that are still there; and when an attachment that was forced off is done.
 #include <algorithm>
 #include <utility>
 
@@ -42,6 +42,25 @@ bool Node::fenced(AttachmentId attachment) {
     bool open = false;
     ops_.for_each([&](const Op& op) { open = open || op.attachment == attachment; });
     return !open || faults::rule_off("rule.fence_drains");
+}
+
+bool Node::on_asker_gone(std::uint64_t route) {
+    bool over = true;
+    ops_.for_each([&](Op& op) {
+        if (op.client_route != route || !is_request(op) || op.internal ||
+            op.step == Step::kLingering)
+            return;
+        const bool waits = op.step == Step::kQueued || op.step == Step::kRegion ||
+                           op.step == Step::kBehindCut || op.step == Step::kLock ||
+                           op.step == Step::kBuffer;
+        if (waits || (op.step == Step::kHeld && op.kind == OpKind::kHold)) {
+            free_op(op);
+        } else {
+            over = false;
+        }
+    });
+    run();
+    return over;
 }
 
 /// A record without them was stored: what has not begun of theirs never does.

@@ -480,5 +480,63 @@ TEST(ClientHealth, R6_ConnectionThatIsRefusedCountsAtOnce) {
     EXPECT_EQ(remote.asked, 1);
 }
 
+// ---- who is gone
+
+TEST(NodeSession, WhatWaitsForOneThatIsGoneNeverBegins) {
+    Attached pair;
+    const auto write = [&](std::uint64_t sequence) {
+        Message message = Pair::request(OpKind::kWrite, 1, 1, pair.memory);
+        message.attachment = kAsker;
+        message.id = {5, sequence};
+        message.token = message.route = sequence;
+        pair.first.node.on_message(message);
+    };
+    write(1);
+    pair.first.complete();
+    write(2);  // behind the first, whose answer from the other member is on its way
+    EXPECT_FALSE(pair.first.node.on_asker_gone(1)) << "it is on a disk";
+    EXPECT_TRUE(pair.first.node.on_asker_gone(2));
+    write(3);
+    pair.exchange();
+    std::vector<std::uint64_t> answered;
+    for (const Message& message : pair.to_client) answered.push_back(message.route);
+    EXPECT_EQ(answered, (std::vector<std::uint64_t>{1, 3}));
+    EXPECT_FALSE(pair.first.ids.applied({5, 2}));
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+}
+
+TEST(NodeSession, WhatWaitsForMemoryIsOverToo) {
+    Attached pair;
+    Message message = Pair::request(OpKind::kWrite, 1, 1, pair.memory);
+    message.attachment = kAsker;
+    message.route = 1;
+    pair.first.node.on_message(message);
+    ASSERT_EQ(pair.first.buffers.size(), 1U);
+    EXPECT_TRUE(pair.first.node.on_asker_gone(1));
+    EXPECT_EQ(pair.first.node.open_ops(), 0U);
+    pair.exchange();
+    EXPECT_TRUE(pair.to_client.empty());
+    EXPECT_TRUE(std::all_of(pair.first.content.begin(), pair.first.content.end(),
+                            [](std::byte byte) { return byte == std::byte{}; }));
+}
+
+TEST(NodeSession, ARangeIsNotHeldForOneThatIsGone) {
+    Attached pair;
+    Message hold = Pair::request(OpKind::kHold, 1, 1, pair.memory);
+    hold.attachment = kAsker;
+    hold.route = 1;
+    pair.first.node.on_message(hold);
+    Message write = Pair::request(OpKind::kWrite, 1, 1, pair.memory);
+    write.attachment = kOther;
+    write.route = 2;
+    pair.first.node.on_message(write);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U) << "the write waits";
+    EXPECT_TRUE(pair.first.node.on_asker_gone(1));
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 2U);
+    EXPECT_EQ(pair.to_client[1].route, 2U);
+}
+
 }  // namespace
 }  // namespace ublkd::replication
