@@ -1,5 +1,7 @@
 #include "tests/sim/authority.h"
 
+#include <algorithm>
+
 #include "tests/sim/world.h"
 #include "ublkd/base/fault_injection.h"
 
@@ -47,7 +49,11 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
         if (asker != nullptr) times_out(*asker, proposals, 1);
         return;
     }
-    const Verdict verdict = decide(record, proposal);
+    Verdict verdict = decide(record, proposal);
+    const bool adds_barred = std::any_of(
+        proposal.next.members.begin(), proposal.next.members.end(),
+        [&](const auto& member) { return barred(member.replica) && !record.has(member.replica); });
+    if (verdict == Verdict::kAuthorized && adds_barred) verdict = Verdict::kBarred;
     if (verdict == Verdict::kAuthorized) {
         if (proposal.next.loss_count > record.loss_count) world_->check_loss(record);
         past_.push_back(record);
@@ -58,6 +64,7 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
               static_cast<unsigned long long>(from.value()), text(proposal.next).c_str(),
               verdict == Verdict::kAuthorized     ? "authorized"
               : verdict == Verdict::kAlreadyYours ? "already so"
+              : verdict == Verdict::kBarred       ? "barred"
                                                   : "declined");
     if (asker == nullptr) return;
     // The answer may be lost, which the asker takes for a deadline that passed.

@@ -2,6 +2,9 @@
 // never, their answers may be lost.
 #pragma once
 
+#include <set>
+#include <vector>
+
 #include "ublkd/replication/membership.h"
 
 namespace ublkd::sim {
@@ -18,6 +21,9 @@ class Authority {
     /// It answers nobody.
     bool away() const { return away_ || frozen_; }
     void set_away(bool away) { away_ = away; }
+    /// R4: `replica` never joins anything again.
+    void bar(ReplicaId replica) { barred_.insert(replica); }
+    bool barred(ReplicaId replica) const { return barred_.contains(replica); }
     /// R16: its store is lost, and restored from a backup of before `changes` of the record.
     void restore(std::uint64_t changes);
     bool frozen() const { return frozen_; }
@@ -34,6 +40,7 @@ class Authority {
     World* world_;
     bool away_ = false;
     bool frozen_ = false;
+    std::set<ReplicaId> barred_;
     std::uint64_t generation_ = 1;
     replication::Membership lost_;               // frozen: the record before it was restored
     std::vector<replication::Membership> past_;  // its records, the newest one last

@@ -28,6 +28,8 @@ const char* to_string(FaultKind kind) {
             return "disk return";
         case FaultKind::kImage:
             return "image";
+        case FaultKind::kBar:
+            return "barred replica";
         case FaultKind::kPartition:
             return "partition";
         case FaultKind::kCut:
@@ -69,6 +71,7 @@ std::vector<Fault> draw_faults(const Scenario& scenario, std::uint64_t seed) {
     draw(FaultKind::kKillWithoutDisk, scenario.kills_without_disk);
     draw(FaultKind::kDiskReturn, scenario.disk_returns);
     draw(FaultKind::kImage, scenario.images);
+    draw(FaultKind::kBar, scenario.bars);
     draw(FaultKind::kPartition, scenario.partitions);
     draw(FaultKind::kCut, scenario.cuts);
     draw(FaultKind::kPause, scenario.pauses);
@@ -116,6 +119,11 @@ void World::happen(const Fault& fault) {
         case FaultKind::kImage: {
             Disk& disk = *disks_[fault.which % disks_.size()];
             if (!disk.failed) disk.make_image();
+            break;
+        }
+        case FaultKind::kBar: {
+            const ReplicaId id = disks_[fault.which % disks_.size()]->member.replica;
+            if (!authority.record.has(id)) authority.bar(id);
             break;
         }
         case FaultKind::kPartition:
@@ -267,7 +275,8 @@ void World::join() {
     for (const auto& disk : disks_) {
         const ReplicaId id = disk->member.replica;
         Process& process = *processes_[disk->process];
-        if (disk->failed || !process.started || replica(id) != nullptr || authority.record.has(id))
+        if (disk->failed || !process.started || replica(id) != nullptr ||
+            authority.record.has(id) || authority.barred(id))
             continue;
         open(process, *disk, false);
         (void)primary->node.add(disk->member);

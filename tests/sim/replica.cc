@@ -25,6 +25,7 @@ Replica::Replica(World* owner, Process* where, Disk* own)
             .region_bytes = kRegion,
             .unit_bytes = kUnit,
             .copy_bytes = kPageBytes,
+            .copy_bytes_per_second = owner->scenario.copy_bytes_per_second,
             .wait_on_full = owner->scenario.wait_on_full,
             .health_ms = owner->hosts() ? kHealthMs : 0},
            this, &ids),
@@ -148,6 +149,12 @@ void Replica::apply_store(const StoreOp& op) {
 void Replica::end_store_op() {
     const StoreOp op = std::move(store_ops.front());
     store_ops.pop_front();
+    if (place->full && !op.marks && world->timing.one_in(4)) {
+        trace(world->clock.now_us(), "superblock %llu finds no space",
+              static_cast<unsigned long long>(place->member.replica.value()));
+        node.on_stored(op.token, fail(Errc::kNoSpace, "disk"));
+        return;
+    }
     if (!place->failed) apply_store(op);
     if (op.marks) {
         node.on_marked(op.durable_through,

@@ -21,6 +21,7 @@ struct Scenario {
     int milliseconds = 150;   // how long guests send requests
     int flush_percent = 8;    // of the guests' requests
     bool wait_on_full = true;
+    std::uint64_t copy_bytes_per_second = 0;  // R12; 0: no limit
     int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
     int cut_percent = 0;      // of the guests' requests: a snapshot's, to cut the volume (R18)
     bool scribble = false;    // guests change their pages while they are written (R13)
@@ -34,6 +35,7 @@ struct Scenario {
     int disk_returns = 0;        // and a disk that did so answers again
     int fills = 0;               // disks become full, or have space again
     int joins = 0;               // a spare, or a former member, is brought in
+    int bars = 0;                // a replica that is no member is barred: it never joins again
     int images = 0;              // a copy of a disk is made; it may come back in that one's place
     // Of several hosts.
     int partitions = 0;        // two hosts don't reach each other, or one not the other
@@ -56,6 +58,7 @@ enum class FaultKind : std::uint8_t {
     kKillWithoutDisk,
     kDiskReturn,
     kImage,
+    kBar,
     kPartition,
     kCut,
     kPause,

@@ -148,6 +148,10 @@ constexpr Found kFound[] = {
     {"a late record whose primary is gone is told to nobody else", "unreadable_three", 105},
     {"a change that failed for space leaves nothing of an interrupted one", "full_fail_deaths", 13},
     {"a retry waits for the answer of a replica that joins no more", "repairs", 100619},
+    {"a change that failed for space stays on a replica that joins", "full_fail_disks", 2},
+    {"contents are taken for equal though the primary had no space for them", "full_fail_disks",
+     2759},
+    {"a superblock that found no space is stored for a member that left", "everything", 1453},
 };
 
 TEST(Simulation, WhatItFoundStaysFound) {

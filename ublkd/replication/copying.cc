@@ -218,12 +218,14 @@ void Node::on_copied(const Message& message) {
     if (op == nullptr) return;
     if (op->step == Step::kRepair) {
         if (Ack* const ack = message_answered(*op, message); ack != nullptr) {
+            Peer& peer = *find_peer(message.from);
+            const bool stays = !peer.joining || proposed(peer);
             if (!message.failed) {
                 ack->done = true;
-            } else if (message.error.code == Errc::kNoSpace) {
+            } else if (message.error.code == Errc::kNoSpace && stays) {
                 ack->full = true;
             } else if (message.error.code != Errc::kStale) {
-                fail_peer(*find_peer(message.from), message.error);
+                fail_peer(peer, message.error);
             }
         }
         if (!op->dropped) repair_done(*op);

@@ -254,7 +254,7 @@ void Node::set_wait_on_full(bool wait) {
 }
 
 void Node::retry_full() {
-    if (std::exchange(store_waits_, false)) store_now();
+    if (std::exchange(store_waits_, false)) store_again();
     full_wait_ms_ =
         full_count_ == 0 ? 0 : std::min(std::max(full_wait_ms_, kFullRetryMs) * 2, kFullRetryMaxMs);
     ops_.for_each([&](Op& op) {
@@ -275,13 +275,19 @@ void Node::retry_full() {
     });
 }
 
+/// Who has each change, or is to have it: also one that joins, from its first copy on.
+bool Node::gets_changes(const Peer& peer) {
+    return peer.replica && !peer.failed && (peer.needed || (peer.joining && peer.begun));
+}
+
 /// Policy fail, and every disk has answered: the one that found no space has old or partly new
 /// sectors, which is what a failed write may leave; all others get its content, for which they have
 /// the space already.
 void Node::repair(Op& op) {
-    const bool others =
-        std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.needed; });
-    if (!others || (faults::rule_off("rule.repair_full"))) {
+    const bool others = std::any_of(peers_.begin(), peers_.end(), gets_changes);
+    // A write without a private copy began when there was nobody else.
+    const bool alone = !others || (op.kind == OpKind::kWrite && op.buffer.bytes.empty());
+    if (alone || faults::rule_off("rule.repair_full")) {
         fail_op(op, Error{Errc::kNoSpace, 0, "the pool is full"});
         return;
     }
@@ -289,7 +295,7 @@ void Node::repair(Op& op) {
     for (std::size_t place = 0; place < kMaxPeers && !op.own_full; ++place) {
         if (op.acks[place].full) op.source = place;
     }
-    if (op.kind != OpKind::kWrite || op.buffer.bytes.empty()) {
+    if (op.kind != OpKind::kWrite) {
         // Zeroing that found no space to keep: without keeping it needs none.
         op.keep_allocated = false;
         start_timer(TimerKind::kFull, kFullRetryMs);
@@ -311,8 +317,9 @@ void Node::repair_read(Op& op) {
         effects_->disk({.token = op.token, .kind = OpKind::kRead, .range = op.range, .into = into});
         return;
     }
-    if (!peers_[op.source].ready) {
-        op.own_sent = false;  // peer_ready() comes here again
+    if (!peers_[op.source].ready) {  // peer_ready() comes here again, or it leaves
+        op.own_sent = false;
+        start_timer(TimerKind::kFull, kFullRetryMs);
         return;
     }
     ++op.open_messages;
@@ -335,9 +342,12 @@ void Node::repair_from(Op& op, IdList ids) {
 
 void Node::repair_write(Op& op) {
     const bool all_ready = std::all_of(peers_.begin(), peers_.end(), [](const Peer& peer) {
-        return !peer.needed || peer.ready || peer.failed;
+        return !gets_changes(peer) || peer.ready;
     });
-    if (!all_ready) return;  // peer_ready() begins anew
+    if (!all_ready) {  // peer_ready() begins anew, or who is not leaves
+        start_timer(TimerKind::kFull, kFullRetryMs);
+        return;
+    }
     op.repair_writing = true;
     op.own_full = false;
     op.own_done = op.source == kMaxPeers;
@@ -367,12 +377,17 @@ void Node::repair_write(Op& op) {
     repair_done(op);
 }
 
-/// Called for each disk that has the content; ends the request when all have.
+/// Called for each disk that has the content; ends the request when all have. Where this one has no
+/// space for it the next round begins with its own.
 void Node::repair_done(Op& op) {
     if (op.own_sent || op.open_messages > 0) return;
+    if (!op.own_done) {
+        start_timer(TimerKind::kFull, kFullRetryMs);
+        return;
+    }
     for (std::size_t place = 0; place < kMaxPeers; ++place) {
         const Peer& peer = peers_[place];
-        if (!peer.needed || peer.failed || place == op.source) continue;
+        if (!gets_changes(peer) || place == op.source) continue;
         const Ack& ack = op.acks[place];
         if (ack.full) op.source = place;  // it has the least: it is the source of the next round
         if (ack.done && ack.number == number_) continue;

@@ -317,6 +317,8 @@ class Node {
     void learn(const Message& message);
     void store(Storing what);
     void store_now();
+    void store_again();
+    void store_next();
     LostMembers lost_after(const Membership& next) const;
     void stored(Storing what);
     void store_failed(Storing what, const Error& error);
@@ -424,6 +426,7 @@ class Node {
     void on_fetched(const Message& message);
     void rewrite_done(Op& op, const Result<void>& result);
     void full(Op& op);
+    static bool gets_changes(const Peer& peer);
     void retry_full();
     void repair(Op& op);
     void repair_read(Op& op);

@@ -101,7 +101,23 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
     } else {
         store_failed(what, result.error());
     }
-    // Another one came meanwhile.
+    store_next();
+    run();
+}
+
+/// It had found no space: what is to be stored by now.
+void Node::store_again() {
+    const Storing what = std::exchange(storing_, Storing::kNothing);
+    const bool finishes = what == Storing::kJoinFinish && finish_request_;
+    if (!adopting_ && (what == Storing::kPending || finishes)) {
+        store(what);
+    } else {
+        store_next();
+    }
+}
+
+/// A record or a proposal that came while something else was being stored.
+void Node::store_next() {
     if (adopting_ && storing_ == Storing::kNothing && (role_ == Role::kServing || quiet()))
         drained();
     const bool backs_off = timers_[static_cast<std::size_t>(TimerKind::kAuthority)];
@@ -113,7 +129,6 @@ void Node::on_stored(std::uint64_t token, Result<void> result) {
         }
     }
     reconsider();
-    run();
 }
 
 void Node::stored(Storing what) {
