@@ -1,4 +1,5 @@
 // What must hold while a run goes on, and at its end.
+#include <algorithm>
 #include <cstring>
 
 #include "tests/sim/world.h"
@@ -38,6 +39,19 @@ void World::check_answer(const Replica& primary, const replication::Message& ans
             if (const std::string missing = attachment->missing(answer, disk); !missing.empty())
                 wrong(missing);
         }
+    }
+}
+
+void World::check_hold(const Replica& primary, const replication::Message& answer) {
+    const replication::Membership& record = *primary.node.record();
+    if (record.number != authority.in_force().number) return;
+    const auto range_of = [&](const Disk& disk) {
+        return std::span(disk.now).subspan(answer.range.offset_bytes, answer.range.length_bytes);
+    };
+    for (const replication::Member& member : record.members) {
+        const Disk& disk = *disks_[member.replica.value() - 1];
+        if (in_sync(disk) && !std::ranges::equal(range_of(*primary.place), range_of(disk)))
+            wrong("members differ in a range that is held");
     }
 }
 

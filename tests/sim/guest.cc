@@ -99,11 +99,15 @@ void Attachment::issue() {
     const Scenario& scenario = world_->scenario;
     if (dice < static_cast<std::uint64_t>(scenario.flush_percent)) {
         request.kind = OpKind::kFlush;
+    } else if (dice >= static_cast<std::uint64_t>(100 - scenario.hold_percent)) {
+        request.kind = OpKind::kHold;
+        request.range = {first * kSectorBytes, count * kSectorBytes};
     } else if (dice >= static_cast<std::uint64_t>(100 - scenario.cut_percent)) {
         request.kind = OpKind::kCut;
         request.cut = world_->next_serial();
         request.hold_ms = random.one_in(3) ? kLongHoldMs : kHoldMs;
-    } else if (dice >= static_cast<std::uint64_t>(100 - scenario.equal_percent)) {
+    } else if (dice >=
+               static_cast<std::uint64_t>(100 - scenario.hold_percent - scenario.equal_percent)) {
         request.kind = OpKind::kMakeEqual;
         request.range = {first * kSectorBytes, count * kSectorBytes};
     } else {
@@ -117,7 +121,7 @@ void Attachment::issue() {
     }
     if (is_change(request.kind)) request.id = {guest_start_, ++sequence_};
     if (request.kind == OpKind::kWrite) {
-        request.fua = random.one_in(12);
+        request.fua = random.one_in(12) || scenario.durable;
         request.data = *request.memory;
         for (std::size_t i = 0; i < count; ++i) {
             request.values.push_back(world_->next_value());
@@ -239,7 +243,12 @@ void Attachment::answered(Request& request) {
         world_->check_cut(request, end);
         ++(request.kind == OpKind::kCut ? world_->counts.cuts : world_->counts.held);
     }
-    if (request.kind == OpKind::kCut) {
+    if (request.kind == OpKind::kHold) {
+        world_->clock.after(world_->timing.spread(100, 4000), &process->running,
+                            [this, &request, mine = guest_start_] {
+                                if (mine == guest_start_) client->release(request);
+                            });
+    } else if (request.kind == OpKind::kCut) {
         world_->clock.after(world_->timing.spread(100, std::uint64_t{request.hold_ms} * 200),
                             &process->running, [this, &request, mine = guest_start_] {
                                 if (mine == guest_start_) ask_whether_it_holds(request);

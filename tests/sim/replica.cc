@@ -27,6 +27,7 @@ Replica::Replica(World* owner, Process* where, Disk* own)
             .copy_bytes = kPageBytes,
             .copy_bytes_per_second = owner->scenario.copy_bytes_per_second,
             .wait_on_full = owner->scenario.wait_on_full,
+            .durable_changes = owner->scenario.durable,
             .health_ms = owner->hosts() ? kHealthMs : 0},
            this, &ids),
       known_lost(own->lost) {
@@ -49,6 +50,9 @@ void Replica::send(const replication::Message& message) {
     if (message.type == replication::MessageType::kAnswer && is_change(message.kind) &&
         !message.failed)
         world->check_answer(*this, message);
+    if (message.type == replication::MessageType::kAnswer && message.kind == OpKind::kHold &&
+        !message.failed)
+        world->check_hold(*this, message);
     const bool of_cut = message.kind == OpKind::kCut || message.kind == OpKind::kCutHolds;
     if (message.type == replication::MessageType::kAnswer && of_cut && !message.failed)
         world->check_cut_members(*this, message.cut);

@@ -23,6 +23,8 @@ struct Scenario {
     bool wait_on_full = true;
     std::uint64_t copy_bytes_per_second = 0;  // R12; 0: no limit
     int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
+    int hold_percent = 0;     // of the guests' requests: verify's, to keep writes off a range
+    bool durable = false;     // each change is durable when it is answered
     int cut_percent = 0;      // of the guests' requests: a snapshot's, to cut the volume (R18)
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
