@@ -80,10 +80,8 @@ bit over = 0;
 #define STILL(v, r) (held[r] && SAME_NUMBER(v, r) && ASKS_MEMBERS(r))
 #endif
 #ifdef SEQUENTIAL /* each is released when it has been made */
-#define MAY_RELEASE(v) (counted[v] != 0)
 #define WHEN_ASKED(v) 1
 #else
-#define MAY_RELEASE(v) 0
 #define WHEN_ASKED(v) ALL_COUNTED
 #endif
 
@@ -139,8 +137,10 @@ end:
     :: atomic { asked[v] == r + 1 && held[r] && counted[v] == 0 && preserved[r] && CONFIRMED(r) && (!HAS(own_members[r], OTHER(r)) || preserved[OTHER(r)]) ->
         counted[v] = own_number[r]; printf("volume %d: the cut counts under number %d, with the change: %d\n", v, counted[v], image[r]) }
     :: atomic { held[r] -> held[r] = 0 } /* its time is over */
-    :: atomic { asked[v] == r + 1 && MAY_RELEASE(v) && !holds[v] -> held[r] = 0; holds[v] = 1 }
-    :: atomic { asked[v] == r + 1 && counted[v] != 0 && WHEN_ASKED(v) && !holds[v] && STILL(v, r) -> 
+#ifdef SEQUENTIAL
+    :: atomic { asked[v] == r + 1 && counted[v] != 0 && !holds[v] -> held[r] = 0; holds[v] = 1 }
+#endif
+    :: atomic { asked[v] == r + 1 && counted[v] != 0 && WHEN_ASKED(v) && !holds[v] && STILL(v, r) ->
         holds[v] = 1;
         assert(number[v] != own_number[r] || !HAS(members[v], OTHER(r)) || preserved[OTHER(r)]); /* a member lacks the cut */
         assert(!preserved[OTHER(r)] || image[OTHER(r)] == image[r]); /* members have preserved different contents */
