@@ -20,6 +20,7 @@ ALLOWED.update(
         "ublkd/front/ublk": FRONT + ["ublkd/front/ublk"],
         "metadata": ["metadata", "ublkd/base", "ublkd/replication/membership.h"],
         "ublkd/replication": ["ublkd/base", "ublkd/io/task.h", "ublkd/block", "ublkd/replication"],
+        "ublkd/peer": FRONT + ["ublkd/replication", "ublkd/peer"],
         "ublkd/api": ["ublkd/base", "ublkd/api"],
         "ublkd/daemon": EVERYTHING,
         "ublkd/main.cc": EVERYTHING,

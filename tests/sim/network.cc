@@ -70,8 +70,10 @@ void Network::send(Endpoint from, const Message& message) {
         const bool carries =
             message.type == MessageType::kAnswer || message.type == MessageType::kFetched;
         if (route.received != nullptr && carries && !message.failed) {
-            sent.content = world_->memory(route.received->size());
-            *sent.content = *route.received;
+            std::vector<std::byte>* const copy = world_->memory(route.received->size());
+            *copy = *route.received;
+            sent.message.data = *copy;
+            sent.content = true;
         }
         transmit(*route.link, route.asker, std::move(sent));
         return;
@@ -113,6 +115,7 @@ std::uint64_t Network::held_until(const Link& link, std::size_t to) const {
 
 void Network::transmit(Link& link, std::size_t to, Sent sent) {
     if (sent.epoch != link.epoch) return;  // into a connection that is gone
+    if (between_hosts(link)) sent.message = wire_.through(sent.message);
     Side& side = link.sides[to];
     sent.id = ++ids_;
     const std::uint64_t now = world_->clock.now_us();
@@ -153,8 +156,7 @@ void Network::receive(Link& link, std::size_t to, const Sent& sent) {
         Route& route = routes_[sent.message.route - 1];
         if (route.epoch != side.epoch) return;
         route.delivered = true;
-        if (sent.content != nullptr)
-            std::copy(sent.content->begin(), sent.content->end(), route.into.begin());
+        if (sent.content) std::ranges::copy(sent.message.data, route.into.begin());
     }
     hand_over(link.ends[1 - to], link.ends[to], sent.message);
 }

@@ -1,8 +1,9 @@
 // Messages between nodes and clients. Within a process they are handed over one after the other,
 // each after a while. Between processes on several hosts they go over connections, which can be
 // cut, and partitions (of two hosts, or of one direction between them) hold messages back or break
-// connections. A message over a connection is copied, as a socket does. Who asked and gets no
-// answer because its connection is gone is told so, which is what a driver owes to the core.
+// connections. A message over a connection is copied; between hosts it is encoded and decoded
+// (wire.h). Who asked and gets no answer because its connection is gone is told so, which is what a
+// driver owes to the core.
 //
 // A connection breaks as TCP's does: what was under way may still arrive, in its order, up to any
 // point; each side learns of it for itself, or by the next connection from the other side; what it
@@ -16,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+#include "tests/sim/wire.h"
 #include "ublkd/replication/message.h"
 
 namespace ublkd::sim {
@@ -28,7 +30,7 @@ inline constexpr Endpoint kFirstClient = 32;
 
 class Network {
   public:
-    explicit Network(World* world) : world_(world) {}
+    explicit Network(World* world) : world_(world), wire_(world) {}
 
     /// Whom a request is for stands in it; an answer goes where its request came from.
     void send(Endpoint from, const replication::Message& message);
@@ -53,7 +55,7 @@ class Network {
         std::uint64_t id = 0;
         std::uint64_t epoch = 0;
         replication::Message message;
-        std::vector<std::byte>* content = nullptr;  // of an answer, for the asking side's memory
+        bool content = false;  // message.data of an answer is for the asking side's memory
     };
     struct Side {
         std::deque<Sent> queue;  // on its way to this side
@@ -98,6 +100,7 @@ class Network {
     void learn_closed(Link& link, std::size_t side);
 
     World* world_;
+    Wire wire_;
     std::map<std::pair<Endpoint, Endpoint>, std::unique_ptr<Link>> links_;
     std::deque<Route> routes_;  // by message.route - 1
     std::map<std::pair<std::size_t, std::size_t>, std::uint64_t> blocked_;

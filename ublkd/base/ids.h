@@ -45,6 +45,9 @@ struct ReplicaKind {
 struct PoolKind {
     static constexpr std::string_view kPrefix = "pool-";
 };
+struct ClusterKind {
+    static constexpr std::string_view kPrefix = "cluster-";
+};
 struct HostKind {
     static constexpr std::string_view kPrefix = "host-";
 };
@@ -59,6 +62,7 @@ using VolumeId = Id<VolumeKind>;
 using ReplicaId =
     Id<ReplicaKind>;  // one incarnation of a replica: made anew each time a replica is made
 using PoolId = Id<PoolKind>;
+using ClusterId = Id<ClusterKind>;
 using HostId = Id<HostKind>;
 using InstanceId = Id<InstanceKind>;
 using AttachmentId =
