@@ -42,11 +42,15 @@ void World::check_answer(const Replica& primary, const replication::Message& ans
     }
 }
 
-void World::check_hold(const Replica& primary, const replication::Message& answer) {
+void World::check_hold(const Replica& primary, std::uint64_t token) {
     const replication::Membership& record = *primary.node.record();
     if (record.number != authority.in_force().number) return;
+    Range held{};
+    for (const auto& attachment : attachments_) {
+        if (const std::optional<Range> range = attachment->holds(token)) held = *range;
+    }
     const auto range_of = [&](const Disk& disk) {
-        return std::span(disk.now).subspan(answer.range.offset_bytes, answer.range.length_bytes);
+        return std::span(disk.now).subspan(held.offset_bytes, held.length_bytes);
     };
     for (const replication::Member& member : record.members) {
         const Disk& disk = *disks_[member.replica.value() - 1];

@@ -156,6 +156,13 @@ void Attachment::scribble() {
     for (std::byte& byte : *request.memory) byte = static_cast<std::byte>(random.below(256));
 }
 
+std::optional<Range> Attachment::holds(std::uint64_t token) const {
+    for (const auto& request : requests_) {
+        if (request->kind == OpKind::kHold && request->token == token) return request->range;
+    }
+    return std::nullopt;
+}
+
 std::string Attachment::missing(const replication::Message& answer, const Disk& disk) const {
     for (const auto& request : requests_) {
         if (request->answered || request->id != answer.id) continue;

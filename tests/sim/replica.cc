@@ -52,7 +52,7 @@ void Replica::send(const replication::Message& message) {
         world->check_answer(*this, message);
     if (message.type == replication::MessageType::kAnswer && message.kind == OpKind::kHold &&
         !message.failed)
-        world->check_hold(*this, message);
+        world->check_hold(*this, message.token);
     const bool of_cut = message.kind == OpKind::kCut || message.kind == OpKind::kCutHolds;
     if (message.type == replication::MessageType::kAnswer && of_cut && !message.failed)
         world->check_cut_members(*this, message.cut);

@@ -54,7 +54,7 @@ class World {
     void on_notice(Replica& from, const replication::Notice& notice);
     void check_answer(const Replica& primary, const replication::Message& answer);
     /// What is kept off changes is the same on all members.
-    void check_hold(const Replica& primary, const replication::Message& answer);
+    void check_hold(const Replica& primary, std::uint64_t token);
     /// R18: all members of the record have preserved the same.
     void check_cut_members(const Replica& primary, std::uint64_t cut);
     /// R18: what was preserved for `request`, a kCut that was answered or a kCutHolds that was

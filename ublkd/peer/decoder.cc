@@ -202,6 +202,7 @@ Result<void> Decoder::take_fields() {
     message_.through = load_le<std::uint64_t>(at + layout::kThrough);
     message_.cleared = load_le<std::uint64_t>(at + layout::kCleared);
     message_.range = layout::load_range(at + layout::kRange);
+    message_.cut = load_le<std::uint64_t>(at + layout::kCut);
     return {};
 }
 

@@ -89,6 +89,7 @@ void put_fields(const Message& message, std::byte* at) {
     store_le<std::uint64_t>(at + layout::kThrough, message.through);
     store_le<std::uint64_t>(at + layout::kCleared, message.cleared);
     layout::store_range(at + layout::kRange, message.range);
+    store_le<std::uint64_t>(at + layout::kCut, message.cut);
 }
 
 }  // namespace

@@ -61,7 +61,8 @@ inline constexpr std::size_t kValue = 120;
 inline constexpr std::size_t kThrough = 128;
 inline constexpr std::size_t kCleared = 136;
 inline constexpr std::size_t kRange = 144;
-inline constexpr std::size_t kMessageEnd = 160;  // zero from here on
+inline constexpr std::size_t kCut = 160;
+inline constexpr std::size_t kMessageEnd = 168;  // zero from here on
 
 /// The flags that stand for a field, by their bit.
 inline constexpr std::array<std::pair<std::uint32_t, bool replication::Message::*>, 9> kFields{{

@@ -22,6 +22,7 @@ constexpr unsigned bit(OpKind kind) { return 1U << wire_number(kind); }
 constexpr unsigned kAnyKind = ~0U;
 constexpr unsigned kNoKind = bit(OpKind{});
 constexpr unsigned kChanges = bit(OpKind::kWrite) | bit(OpKind::kDiscard) | bit(OpKind::kZero);
+constexpr unsigned kReplicates = kChanges | bit(OpKind::kFlush) | bit(OpKind::kCut);
 
 struct Shape {
     MessageType type;
@@ -40,9 +41,9 @@ constexpr std::array kShapes{
     Shape{kRequest, kClient, kMember, kAnyKind},
     Shape{kAnswer, kMember, kClient, kAnyKind},
     Shape{kMoved, kMember, kClient, kAnyKind, kOptional},
-    Shape{kRelease, kClient, kMember, kNoKind},
-    Shape{kReplicate, kMember, kMember, kChanges | bit(OpKind::kFlush), kNone, kNone, kOptional},
-    Shape{kReplicated, kMember, kMember, kChanges | bit(OpKind::kFlush), kOptional},
+    Shape{kRelease, kClient, kMember, bit(OpKind::kHold) | bit(OpKind::kCut)},
+    Shape{kReplicate, kMember, kMember, kReplicates, kNone, kNone, kOptional},
+    Shape{kReplicated, kMember, kMember, kReplicates, kOptional},
     Shape{kConfirm, kMember, kMember, kNoKind},
     Shape{kConfirmed, kMember, kMember, kNoKind, kOptional},
     Shape{kAdopt, kMember, kMember, kNoKind, kNeeded, kNone, kOptional},
@@ -114,6 +115,9 @@ Extent extent_of_request(OpKind kind) {
             return Extent::kSome;
         case OpKind::kFlush:
             return Extent::kAny;
+        case OpKind::kCut:
+        case OpKind::kCutHolds:
+            return Extent::kNone;
     }
     return Extent::kNone;
 }
@@ -232,6 +236,9 @@ Result<void> check_shape(const Message& message, std::size_t payload_bytes, cons
     if ((shape.kinds & bit(message.kind)) == 0)
         return fail(Errc::kProtocol, "message: a kind that the type has not");
     if (!well_formed(message.id)) return fail(Errc::kProtocol, "message: half an id");
+    const bool of_cut = message.kind == OpKind::kCut || message.kind == OpKind::kCutHolds;
+    if (of_cut != (message.cut != 0))
+        return fail(Errc::kProtocol, "message: a cut without a name, or a name alone");
     if (!fits(shape.record, message.record != nullptr, message.failed))
         return fail(Errc::kProtocol, "message: record");
     if (!fits(shape.regions, message.regions != nullptr, message.failed))

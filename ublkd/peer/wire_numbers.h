@@ -96,6 +96,10 @@ constexpr std::uint8_t wire_number(replication::OpKind kind) {
             return 6;
         case kMakeEqual:
             return 7;
+        case kCut:
+            return 8;
+        case kCutHolds:
+            return 9;
     }
     return 0;
 }

@@ -101,7 +101,6 @@ Message Node::message_to_client(const Op& op, MessageType type) const {
     message.route = op.client_route;
     message.id = op.id;
     message.cut = op.cut;
-    message.range = op.range;
     return message;
 }
 

@@ -104,6 +104,7 @@ Message Client::message_to_primary(MessageType type) const {
 
 void Client::release(ClientRequest& request) {
     Message message = message_to_primary(MessageType::kRelease);
+    message.kind = request.kind;
     message.token = request.token;
     message.cut = request.cut;
     if (!request.lost) effects_->send_to_node(message);

@@ -369,6 +369,7 @@ void Node::reply(const Message& request, MessageType type, Message& answer) cons
     answer.token = request.token;
     answer.route = request.route;
     answer.id = request.id;
+    answer.cut = request.cut;
     effects_->send(answer);
 }
 

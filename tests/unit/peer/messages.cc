@@ -121,8 +121,10 @@ Drawn draw(Random& random, MessageType type, OpKind kind, bool failed) {
     message.value = random();
     message.through = random();
     message.cleared = random();
+    const bool of_cut = kind == OpKind::kCut || kind == OpKind::kCutHolds;
+    if (of_cut) message.cut = random() | 1;
 
-    const bool has_range = one_of(type, {kRequest, kReplicate, kCopy, kFetch});
+    const bool has_range = one_of(type, {kRequest, kReplicate, kCopy, kFetch}) && !of_cut;
     const bool io = kind == OpKind::kRead || kind == OpKind::kWrite || kind == OpKind::kMakeEqual;
     if (has_range) message.range = range_of(random, io ? kMaxIoBytes : 64 * kMiB);
     const bool carries = one_of(type, {kRequest, kReplicate, kCopy});
@@ -162,8 +164,10 @@ std::vector<TypeAndKind> all_types() {
         if (!type) continue;
         std::vector<OpKind> kinds{kRead};
         if (one_of(*type, {kRequest, kAnswer, kMoved}))
-            kinds = {kRead, kWrite, kDiscard, kZero, kFlush, kHold, kMakeEqual};
-        if (one_of(*type, {kReplicate, kReplicated})) kinds = {kWrite, kDiscard, kZero, kFlush};
+            kinds = {kRead, kWrite, kDiscard, kZero, kFlush, kHold, kMakeEqual, kCut, kCutHolds};
+        if (*type == kRelease) kinds = {kHold, kCut};
+        if (one_of(*type, {kReplicate, kReplicated}))
+            kinds = {kWrite, kDiscard, kZero, kFlush, kCut};
         if (one_of(*type, {kCopy, kCopied})) kinds = {kWrite, kDiscard};
         for (const OpKind kind : kinds) all.push_back({*type, kind});
     }
@@ -179,7 +183,8 @@ std::string hex(std::span<const std::byte> bytes) {
 std::map<std::string, std::string> fields_of(const Message& message) {
     const auto& [type, kind, fua, keep_allocated, mark_only, in_sync, takeover, joining, by_map,
                  check, failed, error, volume, from, to, attachment, losses, number, id, token,
-                 route, value, through, cleared, range, data, into, record, regions, ids] = message;
+                 route, value, cut, through, cleared, range, data, into, record, regions, ids] =
+        message;
     const auto text = [](const Range& of) {
         return fmt::format("{}+{}", of.offset_bytes, of.length_bytes);
     };
@@ -218,6 +223,7 @@ std::map<std::string, std::string> fields_of(const Message& message) {
             {"token", fmt::format("{}", token)},
             {"route", fmt::format("{}", route)},
             {"value", fmt::format("{}", value)},
+            {"cut", fmt::format("{}", cut)},
             {"through", fmt::format("{}", through)},
             {"cleared", fmt::format("{}", cleared)},
             {"range", text(range)},
