@@ -45,11 +45,11 @@ std::optional<MessageType> answer_of(MessageType request) {
 
 }  // namespace
 
-Network::Link& Network::link(Endpoint a, Endpoint b) {
-    auto& link = links_[std::minmax(a, b)];
+Network::Link& Network::link(Endpoint from, Endpoint to) {
+    auto& link = links_[{from, to}];
     if (!link) {
         link = std::make_unique<Link>();
-        link->ends = {std::min(a, b), std::max(a, b)};
+        link->ends = {from, to};
     }
     return *link;
 }
@@ -75,16 +75,15 @@ void Network::send(Endpoint from, const Message& message) {
             sent.message.data = *copy;
             sent.content = true;
         }
-        transmit(*route.link, route.asker, std::move(sent));
+        transmit(*route.link, kAsker, std::move(sent));
         return;
     }
     const Endpoint receiver = message.type == MessageType::kPing
                                   ? world_->endpoint_of(message.attachment)
                                   : message.to.value();
     Link& way = link(from, receiver);
-    const std::size_t to = way.ends[0] == from ? 1 : 0;
-    Sent sent{.epoch = way.sides[1 - to].epoch, .message = message};
-    Route route{.link = &way, .epoch = sent.epoch, .asker = 1 - to};
+    Sent sent{.epoch = way.sides[kAsker].epoch, .message = message};
+    Route route{.link = &way, .epoch = sent.epoch};
     if (world_->hosts()) {
         route.asked = message;
         route.asked.data = {};
@@ -104,7 +103,7 @@ void Network::send(Endpoint from, const Message& message) {
     }
     routes_.push_back(std::move(route));
     sent.message.route = routes_.size();
-    transmit(way, to, std::move(sent));
+    transmit(way, kAsked, std::move(sent));
 }
 
 std::uint64_t Network::held_until(const Link& link, std::size_t to) const {
@@ -158,10 +157,12 @@ void Network::receive(Link& link, std::size_t to, const Sent& sent) {
         route.delivered = true;
         if (sent.content) std::ranges::copy(sent.message.data, route.into.begin());
     }
-    hand_over(link.ends[1 - to], link.ends[to], sent.message);
+    hand_over(link, to, sent.message);
 }
 
-void Network::hand_over(Endpoint from, Endpoint to, const Message& message) {
+void Network::hand_over(Link& link, std::size_t side, const Message& message) {
+    const Endpoint from = link.ends[1 - side];
+    const Endpoint to = link.ends[side];
     if (tracing)
         trace_message(world_->clock.now_us(), world_->name_of(from).c_str(),
                       world_->name_of(to).c_str(), message);
@@ -170,7 +171,7 @@ void Network::hand_over(Endpoint from, Endpoint to, const Message& message) {
     } else if (Replica* const replica = world_->replica(ReplicaId(to)); replica != nullptr) {
         replica->node.on_message(message);
     } else if (world_->hosts()) {
-        break_connection(link(from, to), kNobody);  // refused: no such replica here (any more)
+        break_connection(link, kNobody);  // refused: no such replica here (any more)
     } else if (from >= kFirstClient) {
         Message moved;
         moved.type = MessageType::kMoved;
@@ -199,10 +200,7 @@ void Network::forget(Endpoint endpoint) {
     }
 }
 
-void Network::close(Endpoint from, Endpoint to) {
-    Link& way = link(from, to);
-    break_connection(way, way.ends[0] == from ? 0 : 1);
-}
+void Network::close(Endpoint from, Endpoint to) { break_connection(link(from, to), kAsker); }
 
 void Network::drop_from(Side& side, std::size_t kept) {
     while (side.queue.size() > kept) {
@@ -220,8 +218,7 @@ void Network::break_connection(Link& link, std::size_t gone) {
             drop_from(mine, 0);
             mine.epoch = link.epoch;
             mine.last_us = 0;
-            std::erase_if(link.routes,
-                          [&](std::size_t index) { return routes_[index].asker == side; });
+            if (side == kAsker) link.routes.clear();
             continue;
         }
         const bool down = !world_->process_of(link.ends[side]).running.up;
@@ -249,7 +246,7 @@ void Network::learn_closed(Link& link, std::size_t at) {
     std::erase_if(link.routes, [&](std::size_t index) {
         Route& route = routes_[index];
         if (route.delivered) return true;
-        if (route.asker != at || route.epoch >= link.epoch) return false;
+        if (at != kAsker || route.epoch >= link.epoch) return false;
         const std::optional<MessageType> type = answer_of(route.asked.type);
         if (type) {
             Message answer = route.asked;
@@ -271,17 +268,20 @@ void Network::learn_closed(Link& link, std::size_t at) {
     if (tracing)
         trace(world_->clock.now_us(), "%s: the connection to %s is CLOSED",
               world_->name_of(mine).c_str(), world_->name_of(other).c_str());
+    if (at == kAsked) {
+        std::erase_if(link.served, [&](std::size_t index) {
+            if (routes_[index].epoch >= link.epoch) return false;
+            if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
+                (void)replica->node.on_asker_gone(index + 1);
+            return true;
+        });
+        return;
+    }
     if (mine >= kFirstClient) {
         if (world_->attachment(mine)->client)
             world_->attachment(mine)->client->on_closed(ReplicaId(other));
         return;
     }
-    std::erase_if(link.served, [&](std::size_t index) {
-        if (routes_[index].epoch >= link.epoch) return false;
-        if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
-            (void)replica->node.on_asker_gone(index + 1);
-        return true;
-    });
     for (const Message& answer : unanswered) {
         if (Replica* const replica = world_->replica(ReplicaId(mine)); replica != nullptr)
             replica->node.on_message(answer);

@@ -5,6 +5,9 @@
 // (wire.h). Who asked and gets no answer because its connection is gone is told so, which is what a
 // driver owes to the core.
 //
+// Each side has a connection of its own for what it asks the other one; the answers come back over
+// it. So between an answer and a question of the same side there is no order.
+//
 // A connection breaks as TCP's does: what was under way may still arrive, in its order, up to any
 // point; each side learns of it for itself, or by the next connection from the other side; what it
 // sends before that is lost.
@@ -62,8 +65,10 @@ class Network {
         std::uint64_t last_us = 0;
         std::uint64_t epoch = 1;  // of the connection that this side has
     };
+    static constexpr std::size_t kAsker = 0;
+    static constexpr std::size_t kAsked = 1;
     struct Link {
-        std::array<Endpoint, 2> ends{};
+        std::array<Endpoint, 2> ends{};  // kAsker, kAsked
         std::uint64_t epoch = 1;
         std::array<Side, 2> sides{};
         bool watched = false;
@@ -74,7 +79,6 @@ class Network {
     struct Route {
         Link* link = nullptr;
         std::uint64_t epoch = 0;
-        std::size_t asker = 0;  // side
         bool answered = false;
         bool delivered = false;                      // the answer
         replication::Message asked{};                // without its memory
@@ -82,7 +86,7 @@ class Network {
         std::vector<std::byte>* received = nullptr;  // its stand-in at the other side
     };
 
-    Link& link(Endpoint a, Endpoint b);
+    Link& link(Endpoint from, Endpoint to);
     std::size_t host_of(Endpoint endpoint) const;
     bool between_hosts(const Link& link) const;
     /// Up to which time nothing arrives; 0: it does.
@@ -90,7 +94,7 @@ class Network {
     void transmit(Link& link, std::size_t to, Sent sent);
     void arrive(Link& link, std::size_t to, std::uint64_t id);
     void receive(Link& link, std::size_t to, const Sent& sent);
-    void hand_over(Endpoint from, Endpoint to, const replication::Message& message);
+    void hand_over(Link& link, std::size_t side, const replication::Message& message);
     void watch(Link& link);
     /// The connection breaks; `gone`: the side that knows, since it died or closed it; kNobody.
     void break_connection(Link& link, std::size_t gone);
