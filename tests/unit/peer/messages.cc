@@ -126,12 +126,14 @@ Drawn draw(Random& random, MessageType type, OpKind kind, bool failed) {
 
     const bool has_range = one_of(type, {kRequest, kReplicate, kCopy, kFetch}) && !of_cut;
     const bool io = kind == OpKind::kRead || kind == OpKind::kWrite || kind == OpKind::kMakeEqual;
-    if (has_range) message.range = range_of(random, io ? kMaxIoBytes : 64 * kMiB);
+    const bool large = below(random, 16) == 0;  // few: they take their time
+    const std::uint64_t most_data = large ? kMaxIoBytes : 8 * kSectorBytes;
+    if (has_range) message.range = range_of(random, io ? most_data : 64 * kMiB);
     const bool carries = one_of(type, {kRequest, kReplicate, kCopy});
     if (carries && kind == OpKind::kWrite && !(type == kReplicate && message.mark_only))
         drawn.data.resize(message.range.length_bytes);
     if (one_of(type, {kAnswer, kFetched}) && kind == OpKind::kRead && !failed)
-        drawn.data.resize(kSectorBytes * (1 + below(random, 1024)));
+        drawn.data.resize(kSectorBytes * (1 + below(random, most_data / kSectorBytes)));
     for (std::byte& byte : drawn.data) byte = static_cast<std::byte>(random());
     message.data = drawn.data;
     if (type == kCopy && kind != OpKind::kWrite) message.check = false;
