@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tests/sim/world.h"
+#include "ublkd/replication/questions.h"
 
 namespace ublkd::sim {
 
@@ -14,34 +15,6 @@ namespace {
 
 constexpr std::uint64_t kLeastSilenceUs = 3000;  // until a silent connection is given up
 constexpr std::uint64_t kMostSilenceUs = 80'000;
-
-/// What members and clients ask each other, and the answer to it.
-constexpr std::pair<MessageType, MessageType> kAnswers[] = {
-    {MessageType::kReplicate, MessageType::kReplicated},
-    {MessageType::kConfirm, MessageType::kConfirmed},
-    {MessageType::kAdopt, MessageType::kAdopted},
-    {MessageType::kProbe, MessageType::kProbed},
-    {MessageType::kCopy, MessageType::kCopied},
-    {MessageType::kFetch, MessageType::kFetched},
-    {MessageType::kMark, MessageType::kMarked},
-    {MessageType::kExamine, MessageType::kExamined},
-    {MessageType::kFinish, MessageType::kFinished},
-    {MessageType::kHealth, MessageType::kHealthy},
-    {MessageType::kPing, MessageType::kPong},
-};
-
-bool is_answer(MessageType type) {
-    return type == MessageType::kAnswer || type == MessageType::kMoved ||
-           std::ranges::any_of(kAnswers, [&](const auto& pair) { return pair.second == type; });
-}
-
-/// nullopt: nobody waits for an answer that would have to be told that there is none.
-std::optional<MessageType> answer_of(MessageType request) {
-    for (const auto& [asked, answer] : kAnswers) {
-        if (asked == request) return answer;
-    }
-    return std::nullopt;
-}
 
 }  // namespace
 
@@ -61,7 +34,7 @@ bool Network::between_hosts(const Link& link) const {
 }
 
 void Network::send(Endpoint from, const Message& message) {
-    if (is_answer(message.type)) {
+    if (replication::is_answer(message.type)) {
         if (message.route == 0) return;
         Route& route = routes_[message.route - 1];
         if (route.answered || route.epoch != route.link->epoch) return;
@@ -151,7 +124,7 @@ void Network::arrive(Link& link, std::size_t to, std::uint64_t id) {
 void Network::receive(Link& link, std::size_t to, const Sent& sent) {
     const Side& side = link.sides[to];
     if (sent.epoch > side.epoch) learn_closed(link, to);  // the other side has connected anew
-    if (is_answer(sent.message.type)) {
+    if (replication::is_answer(sent.message.type)) {
         Route& route = routes_[sent.message.route - 1];
         if (route.epoch != side.epoch) return;
         route.delivered = true;
@@ -247,20 +220,8 @@ void Network::learn_closed(Link& link, std::size_t at) {
         Route& route = routes_[index];
         if (route.delivered) return true;
         if (at != kAsker || route.epoch >= link.epoch) return false;
-        const std::optional<MessageType> type = answer_of(route.asked.type);
-        if (type) {
-            Message answer = route.asked;
-            answer.type = *type;
-            answer.from = ReplicaId(link.ends[1 - at] < kFirstClient ? link.ends[1 - at] : 0);
-            answer.to = route.asked.from;
-            answer.failed = true;
-            answer.in_sync = false;
-            answer.error = Error{Errc::kClosed, 0, "the connection"};
-            answer.record = nullptr;
-            answer.regions = nullptr;
-            answer.ids = nullptr;
-            unanswered.push_back(std::move(answer));
-        }
+        if (replication::answer_of(route.asked.type))
+            unanswered.push_back(replication::no_answer(route.asked));
         return true;
     });
     const Endpoint mine = link.ends[at];

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,6 +45,15 @@ void set_no_delay(int fd) {
     const int on = 1;
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
                      sizeof on);  // fails on a unix socket, where it is not needed
+}
+
+Result<Socket> begin_connect(Reactor& reactor, const sockaddr* address, socklen_t length) {
+    const int fd = ::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return fail_errno(errno, "socket");
+    Socket socket(reactor, fd);
+    if (::connect(fd, address, length) != 0 && errno != EINPROGRESS)
+        return fail_errno(errno, "connect");
+    return socket;
 }
 
 }  // namespace
@@ -135,6 +145,23 @@ Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
         if (errno == EAGAIN || errno == EWOULDBLOCK) return fail(Errc::kBusy, "send");
         return fail_errno(errno, "send");
     }
+}
+
+Result<Socket> Socket::connect_tcp(Reactor& reactor, const std::string& address_text,
+                                   std::uint16_t port) {
+    TcpAddress address;
+    TRY_ASSIGN(address, tcp_address(address_text, port));
+    return begin_connect(reactor, reinterpret_cast<const sockaddr*>(&address.storage),
+                         address.length);
+}
+
+Result<Socket> Socket::connect_unix(Reactor& reactor, const std::string& path) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    if (path.size() >= sizeof address.sun_path)
+        return fail(Errc::kInvalidArgument, "socket path: too long");
+    std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+    return begin_connect(reactor, reinterpret_cast<const sockaddr*>(&address), sizeof address);
 }
 
 Result<Listener> Listener::listen_unix(Reactor& reactor, const std::string& path,

@@ -26,6 +26,12 @@ class Socket {
     Socket& operator=(Socket&& other) noexcept;
     ~Socket();
 
+    /// Begins to connect; what is sent waits until that is done, and gets its error. `address`: an
+    /// IPv4 or IPv6 literal.
+    static Result<Socket> connect_tcp(Reactor& reactor, const std::string& address,
+                                      std::uint16_t port);
+    static Result<Socket> connect_unix(Reactor& reactor, const std::string& path);
+
     /// At least one byte; 0 means that the other side has closed.
     Task<Result<std::size_t>> receive_some(std::span<std::byte> into);
     Task<Result<void>> send_all(std::span<const std::byte> from);

@@ -76,6 +76,7 @@ io::Task<Error> Connection::run() {
     co_await senders_.close();
     co_await room_waiters_.close();
     buffer_.release();
+    receiver_->on_end(why_);
     while (payloads_ > 0) co_await payload_returned_.wait();
     co_return why_;
 }

@@ -77,6 +77,8 @@ class Receiver {
     /// the connection ends.
     virtual std::span<std::byte> memory_for(const replication::Message& answer,
                                             std::size_t bytes) = 0;
+    /// Nothing comes any more and nothing is sent, for this reason; payloads may still be here.
+    virtual void on_end(const Error& why) = 0;
 };
 
 class Connection {

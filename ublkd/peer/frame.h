@@ -1,5 +1,5 @@
-// The peer protocol's frames: what clients and members on several hosts send each other over one
-// connection (TCP or unix) for each client and volume, and for each pair of members and volume.
+// The peer protocol's frames: what clients and members on several hosts send each other over
+// connections (TCP or unix) of which each carries one volume's messages.
 //
 // A frame is a header of a fixed size for its kind, then, of a message only, its variable parts
 // (record, regions, ids) and its payload. All integers are little-endian; each of header, parts and

@@ -53,6 +53,7 @@ std::array<std::byte, kHelloBytes> encode(const Hello& hello) {
     store_le<std::uint64_t>(at + layout::kHost, hello.host.value());
     store_le<std::uint64_t>(at + layout::kHelloVolume, hello.volume.value());
     std::ranges::copy(hello.boot_id, at + layout::kBootId);
+    store_le<std::uint64_t>(at + layout::kHelloAttachment, hello.attachment.value());
     layout::end_header(header);
     return header;
 }
@@ -89,6 +90,7 @@ Result<Hello> decode_hello(std::span<const std::byte, kHelloBytes> header) {
     hello.host = HostId(load_le<std::uint64_t>(at + layout::kHost));
     hello.volume = VolumeId(load_le<std::uint64_t>(at + layout::kHelloVolume));
     std::copy_n(at + layout::kBootId, hello.boot_id.size(), hello.boot_id.begin());
+    hello.attachment = AttachmentId(load_le<std::uint64_t>(at + layout::kHelloAttachment));
     if (hello.oldest_version == 0 || hello.newest_version < hello.oldest_version)
         return fail(Errc::kProtocol, "hello: versions");
     if ((hello.required & ~hello.features) != 0)

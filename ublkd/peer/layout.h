@@ -31,7 +31,8 @@ inline constexpr std::size_t kCluster = 40;
 inline constexpr std::size_t kHost = 48;
 inline constexpr std::size_t kHelloVolume = 56;
 inline constexpr std::size_t kBootId = 64;
-inline constexpr std::size_t kHelloEnd = 80;  // zero from here on
+inline constexpr std::size_t kHelloAttachment = 80;
+inline constexpr std::size_t kHelloEnd = 88;  // zero from here on
 
 // Refusal: kOldest and kNewest as in a hello.
 inline constexpr std::size_t kReason = 20;

@@ -5,6 +5,7 @@
 
 #include "ublkd/base/check.h"
 #include "ublkd/base/log.h"
+#include "ublkd/replication/questions.h"
 #include "ublkd/volume/host.h"
 
 namespace ublkd::volume {
@@ -18,8 +19,17 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
-    client_.emplace(replication::ClientConfig{.volume = config_.id, .client_start = random_u64()},
-                    this);
+    replication::ClientConfig client{.volume = config_.id, .client_start = random_u64()};
+    if (config_.cluster) {
+        client.attachment = config_.cluster->attachment;
+        client.deadline_ms = config_.cluster->deadline_ms;
+    }
+    client_.emplace(client, this);
+    client_timer_.driver = this;
+    client_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
+        Driver* const driver = static_cast<ClientTimer*>(fired)->driver;
+        driver->step([driver] { driver->client_->on_timer(); });
+    };
     watch_timer_.driver = this;
     watch_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
         static_cast<WatchTimer*>(fired)->driver->look_at_disks();
@@ -29,6 +39,7 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
 Volume::Driver::~Driver() {
     CHECK(hosts_.empty(), "stop() comes before a volume is destroyed");
     reactor_->cancel_timer(&watch_timer_);
+    reactor_->cancel_timer(&client_timer_);
 }
 
 // ---- requests and messages
@@ -69,6 +80,15 @@ void Volume::Driver::pump() {
 }
 
 void Volume::Driver::deliver(const replication::Message& message) {
+    if (message.route != 0 && replication::is_answer(message.type)) {
+        links_->answer(message);
+        return;
+    }
+    if (elsewhere(message.to) ||
+        (message.type == replication::MessageType::kPing && !is_ours(message))) {
+        send_elsewhere(message);
+        return;
+    }
     if (!message.to) {
         client_->on_message(message);
         return;
@@ -177,6 +197,7 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
 
 void Volume::Driver::on_record(const replication::Membership& record) {
     const bool newer = !client_->record() || record.number > client_->record()->number;
+    learn_homes(record);
     client_->set_record(record, false);
     if (!newer) return;
     wanted_ = std::max(wanted_, record.members.size());

@@ -21,11 +21,12 @@
 #include "ublkd/replication/node.h"
 #include "ublkd/store/replica_store.h"
 #include "ublkd/volume/ids_file.h"
+#include "ublkd/volume/links.h"
 #include "ublkd/volume/volume.h"
 
 namespace ublkd::volume {
 
-class Volume::Driver final : public replication::ClientEffects {
+class Volume::Driver final : public replication::ClientEffects, public LinkUser {
   public:
     Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
            replication::AuthorityClient* authority, VolumeEvents* events);
@@ -36,11 +37,13 @@ class Volume::Driver final : public replication::ClientEffects {
     io::Task<Result<void>> start();
     io::Task<Result<void>> stop(Retries retries);
     io::Task<Result<void>> add_replica(ReplicaPlace place);
+    io::Task<Result<void>> open_replica(const ReplicaPlace& place);
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     void end_verify() { verify_ends_ = true; }
     VolumeStatus status() const;
     void set_on_full(OnFull on_full);
     void try_disks(PoolId pool);
+    void accept(io::Socket socket, peer::Greeted greeted);
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
     bool durable_writes() const { return config_.durability == Durability::kWrite; }
@@ -69,6 +72,10 @@ class Volume::Driver final : public replication::ClientEffects {
     struct Host;
     struct HostTimer;
     struct WatchTimer : io::Reactor::Timer {
+        Driver* driver = nullptr;
+    };
+
+    struct ClientTimer : io::Reactor::Timer {
         Driver* driver = nullptr;
     };
 
@@ -144,10 +151,26 @@ class Volume::Driver final : public replication::ClientEffects {
     Result<io::BufferPool*> payloads();
     std::uint32_t keep_buffer(io::Buffer buffer);
 
+    // remote.cc
+    bool elsewhere(ReplicaId replica) const;
+    void learn_homes(const replication::Membership& record);
+    std::vector<ReplicaId> replicas_of(HostId host) const;
+    void send_elsewhere(const replication::Message& message);
+    bool is_ours(const replication::Message& ping) const;
+    void on_asked(const replication::Message& question) override;
+    void on_answered(const replication::Message& answer) override;
+    void on_host_lost(Asker asker, HostId host) override;
+    bool on_asker_gone(ReplicaId node, std::uint64_t route) override;
+    void start_timer(std::uint32_t milliseconds) override;
+    void close(ReplicaId replica) override;
+    void ask_authority() override;
+    io::Task<void> read_record();
+
     // start.cc
     io::Task<Result<void>> open_members(const replication::Membership* record,
                                         std::vector<ReplicaId>* missing);
-    std::vector<replication::Membership> pending_records() const;
+    void open_links();
+    std::vector<replication::Membership> pending_records();
     Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
                           bool first_record);
     const char* why_not_serving() const;
@@ -177,6 +200,9 @@ class Volume::Driver final : public replication::ClientEffects {
 
     std::vector<std::unique_ptr<Host>> hosts_;
     std::optional<replication::Client> client_;
+    std::optional<Links> links_;
+    std::map<ReplicaId, HostId> homes_;  // of all replicas that a record named
+    ClientTimer client_timer_;
     Ring<replication::Message> messages_;
     Ring<Done> done_;
     bool pumping_ = false;

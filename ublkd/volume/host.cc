@@ -35,7 +35,8 @@ Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where,
             .size_bytes = owner->config_.size_bytes,
             .copy_bytes_per_second = owner->config_.copy_bytes_per_second,
             .wait_on_full = owner->config_.on_full == OnFull::kWait,
-            .durable_changes = owner->config_.durability == Durability::kWrite},
+            .durable_changes = owner->config_.durability == Durability::kWrite,
+            .health_ms = owner->config_.cluster ? owner->config_.cluster->health_ms : 0},
            this, &ids) {
     for (std::size_t kind = 0; kind < timers.size(); ++kind) {
         timers[kind].host = this;
@@ -237,6 +238,7 @@ void Volume::Driver::Host::release_buffer(std::uint32_t handle) {
 }
 
 void Volume::Driver::Host::propose(const replication::Proposal& next) {
+    driver->learn_homes(next.next);
     proposal = next;
     ++proposals;
     io::spawn(gate, driver->run_propose(this));
@@ -248,6 +250,7 @@ io::Task<void> Volume::Driver::run_propose(Host* host) {
     auto proposing = authority_->propose(std::move(proposal));
     const auto outcome = co_await proposing;
     if (mine != host->proposals) co_return;  // another one was sent since
+    if (outcome) learn_homes(outcome->current);
     step([&] {
         if (outcome) {
             host->node.on_outcome(outcome->verdict, &outcome->current);
@@ -261,6 +264,7 @@ void Volume::Driver::Host::ask_authority() { io::spawn(gate, driver->run_ask(thi
 
 io::Task<void> Volume::Driver::run_ask(Host* host) {
     const auto record = co_await authority_->current(config_.id);
+    if (record && *record) learn_homes(**record);
     step([&] {
         if (record && *record) {
             host->node.on_current(&**record);

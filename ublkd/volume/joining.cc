@@ -9,15 +9,8 @@ namespace ublkd::volume {
 using replication::Membership;
 using replication::Role;
 
-io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
-    Host* const primary = serving();
-    if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve yet");
-    const Membership& record = *primary->node.record();
-    if (record.has(place.member.replica)) co_return fail(Errc::kExists, "the replica is a member");
-    if (record.members.size() >= replication::kMaxMembers)
-        co_return fail(Errc::kExhausted, "three members");
-    if (primary->node.joining() || find(place.member.replica) != nullptr)
-        co_return fail(Errc::kBusy, "a replica is joining already");
+/// Its store, made where there is none.
+io::Task<Result<void>> Volume::Driver::open_replica(const ReplicaPlace& place) {
     const store::ReplicaConfig config{.volume = config_.id,
                                       .incarnation = place.member.replica,
                                       .size_bytes = config_.size_bytes,
@@ -35,17 +28,38 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     const store::Superblock& superblock = (*opened)->superblock();
     if (superblock.volume != config_.id || superblock.size_bytes != config_.size_bytes)
         co_return fail(Errc::kCorrupt, "a replica of another volume or size in its place");
-    // The primary may have changed meanwhile.
-    Host* const now = serving();
-    if (now == nullptr || now->node.joining() || find(place.member.replica) != nullptr || stopping_)
+    if (stopping_ || find(place.member.replica) != nullptr)
         co_return fail(Errc::kBusy, "the membership is being changed");
     std::erase_if(lost_,
                   [&](const Lost& known) { return known.member.replica == place.member.replica; });
+    homes_[place.member.replica] = place.member.host;
     CO_TRY(add_host(place, std::move(*opened), false));
     std::erase_if(config_.replicas, [&](const ReplicaPlace& known) {
         return known.member.replica == place.member.replica;
     });
     config_.replicas.push_back(place);
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
+    Host* const primary = serving();
+    if (primary == nullptr) co_return fail(Errc::kBusy, "the volume does not serve yet");
+    const Membership& record = *primary->node.record();
+    if (record.has(place.member.replica)) co_return fail(Errc::kExists, "the replica is a member");
+    if (record.members.size() >= replication::kMaxMembers)
+        co_return fail(Errc::kExhausted, "three members");
+    if (primary->node.joining() || find(place.member.replica) != nullptr)
+        co_return fail(Errc::kBusy, "a replica is joining already");
+    homes_[place.member.replica] = place.member.host;
+    if (!elsewhere(place.member.replica)) {
+        CO_TRY(co_await open_replica(place));
+    }
+    // The primary may have changed meanwhile.
+    Host* const now = serving();
+    if (now == nullptr || now->node.joining() || stopping_) {
+        wake_maintenance();  // closes it again
+        co_return fail(Errc::kBusy, "the membership is being changed");
+    }
     bool added = false;
     step([&] { added = now->node.add(place.member); });
     if (!added) {

@@ -60,6 +60,8 @@ io::Task<Result<void>> Volume::Driver::start() {
     if (!*asked) co_return fail(Errc::kNotFound, "the volume has no membership");
     const Membership record = **asked;
     wanted_ = std::max(config_.replicas.size(), record.members.size());
+    if (config_.cluster) open_links();
+    learn_homes(record);
     std::vector<ReplicaId> missing;
     Result<void> result = co_await open_members(&record, &missing);
     // R4: a proposal that was not settled when the process died may add a member: it is needed as
@@ -73,6 +75,7 @@ io::Task<Result<void>> Volume::Driver::start() {
         co_await close_hosts();
         co_return result;
     }
+    if (elsewhere(record.primary)) co_return result;  // its client finds who serves
     const bool serves =
         co_await reactor_->wait_until(&serving_, io::Clock::now() + config_.start_limit);
     if (serves) co_return result;
@@ -97,7 +100,7 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
     for (const replication::Member& member : record->members) {
         const bool known =
             std::find(missing->begin(), missing->end(), member.replica) != missing->end();
-        if (known || find(member.replica) != nullptr) continue;
+        if (known || find(member.replica) != nullptr || elsewhere(member.replica)) continue;
         const auto place = std::find_if(
             config_.replicas.begin(), config_.replicas.end(),
             [&](const ReplicaPlace& at) { return at.member.replica == member.replica; });
@@ -131,16 +134,31 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
             co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
         CO_TRY(add_host(*place, std::move(*opened), record->number == 1));
     }
-    if (hosts_.empty()) co_return fail(Errc::kIo, "no member's replica can be opened");
+    if (hosts_.empty() && !links_) co_return fail(Errc::kIo, "no member's replica can be opened");
     co_return Result<void>{};
 }
 
-std::vector<Membership> Volume::Driver::pending_records() const {
+void Volume::Driver::open_links() {
+    LinksConfig links;
+    links.own = peer::Hello{.cluster = config_.cluster->id,
+                            .host = config_.cluster->self,
+                            .volume = config_.id,
+                            .boot_id = config_.boot_id,
+                            .attachment = config_.cluster->attachment};
+    links.limits = peer::Limits{.volume = config_.id, .volume_bytes = config_.size_bytes};
+    links.connect = config_.cluster->connect;
+    links_.emplace(reactor_, buffers_, std::move(links), this);
+}
+
+std::vector<Membership> Volume::Driver::pending_records() {
     std::vector<Membership> records;
     for (const auto& host : hosts_) {
         const auto pending =
             replication::decode_proposal(host->replica->superblock().pending.span());
-        if (pending) records.push_back(pending->next);
+        if (pending) {
+            learn_homes(pending->next);
+            records.push_back(pending->next);
+        }
     }
     return records;
 }
@@ -170,7 +188,7 @@ Result<void> Volume::Driver::begin(const Membership& record,
     client_->set_record(record, false);
     Host* const primary = find(record.primary);
     Host* heir = nullptr;
-    if (primary == nullptr) {
+    if (primary == nullptr && !elsewhere(record.primary)) {
         for (const auto& host : hosts_) {
             if (heir == nullptr && host->node.in_sync()) heir = host.get();
         }
@@ -185,7 +203,7 @@ Result<void> Volume::Driver::begin(const Membership& record,
         }
         if (primary != nullptr) {
             primary->node.begin(record, missing);
-        } else {
+        } else if (heir != nullptr) {
             heir->node.replace_primary(record, missing);
         }
     });

@@ -21,6 +21,7 @@ io::Task<void> Volume::Driver::quiesce_hosts() {
 
 io::Task<void> Volume::Driver::close_hosts() {
     co_await quiesce_hosts();
+    if (links_) co_await links_->stop();
     while (!hosts_.empty()) co_await close_host(hosts_.back().get());
 }
 
@@ -43,9 +44,16 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
             primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"});
         });
     }
-    Result<void> result = co_await flush_all();
+    Result<void> result;
+    if (!links_ || primary != nullptr || config_.cluster->attachment) result = co_await flush_all();
     faults::hit("volume.before_clean");
-    if (result) result = co_await mark_clean();
+    // Members on other hosts go on: what stops here leaves, and comes back by a map.
+    const auto& known = client_->record();
+    const bool alone =
+        !links_ || (known && std::ranges::all_of(known->members, [&](const auto& at) {
+                        return !elsewhere(at.replica);
+                    }));
+    if (result && alone) result = co_await mark_clean();
     if (result && retries == Retries::kNone) {
         for (const auto& host : hosts_) host->ids_file.remove();
     }

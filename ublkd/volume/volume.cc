@@ -40,8 +40,16 @@ const block::Geometry& Volume::geometry() const { return driver_->geometry(); }
 io::Task<Result<void>> Volume::stop(Retries retries) { return driver_->stop(retries); }
 void Volume::end_verify() { driver_->end_verify(); }
 void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
+void Volume::accept(io::Socket socket, peer::Greeted greeted) {
+    driver_->accept(std::move(socket), std::move(greeted));
+}
 VolumeStatus Volume::status() const { return driver_->status(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }
+
+io::Task<Result<void>> Volume::open_replica(ReplicaPlace place) {
+    auto opening = driver_->open_replica(place);
+    co_return co_await opening;
+}
 
 io::Task<Result<void>> Volume::add_replica(ReplicaPlace place) {
     return driver_->add_replica(std::move(place));

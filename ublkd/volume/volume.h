@@ -15,6 +15,7 @@
 #include "ublkd/io/buffer_pool.h"
 #include "ublkd/io/reactor.h"
 #include "ublkd/io/task.h"
+#include "ublkd/peer/greeting.h"
 #include "ublkd/replication/authority_client.h"
 #include "ublkd/volume/volume_types.h"
 
@@ -59,6 +60,9 @@ class Volume final : public block::BlockDevice {
     /// is recopied at the next start). Where no retries come the tables of applied ids are deleted.
     io::Task<Result<void>> stop(Retries retries = Retries::kMayCome);
 
+    /// A connection of another host for this volume, after the hellos (config.cluster is set).
+    void accept(io::Socket socket, peer::Greeted greeted);
+
     VolumeStatus status() const;
     /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end
     /// can come to its end.
@@ -68,10 +72,12 @@ class Volume final : public block::BlockDevice {
     /// lost where it can't. Returns at once.
     void try_disks(PoolId pool);
 
-    /// Brings in a replica: makes its folder (or takes the one that an interrupted call left),
-    /// copies all to it while the volume serves, then proposes it as a member. Ends when the copy
-    /// has begun; status() and events tell the rest. Errors: kBusy (one is joining already),
-    /// kExists (is a member), kExhausted (three members), kIo, kNoSpace.
+    /// Opens a replica of this host, or makes it, for a primary on another host to bring in.
+    io::Task<Result<void>> open_replica(ReplicaPlace place);
+    /// Brings in a replica: makes its folder (or takes the one that an interrupted call left; one
+    /// of another host is open there), copies all to it while the volume serves, then proposes it
+    /// as a member. Ends when the copy has begun; status() and events tell the rest. Errors: kBusy
+    /// (one is joining already), kExists (is a member), kExhausted (three members), kIo, kNoSpace.
     io::Task<Result<void>> add_replica(ReplicaPlace place);
 
     /// Compares all members with the primary byte for byte, each range under its lock while the

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "ublkd/base/ids.h"
 #include "ublkd/base/result.h"
 #include "ublkd/base/units.h"
+#include "ublkd/io/socket.h"
 #include "ublkd/io/worker.h"
 #include "ublkd/replication/membership.h"
 #include "ublkd/store/allocation_budget.h"
@@ -45,12 +47,24 @@ struct ReplicaPlace {
     bool direct = true;                    // O_DIRECT; false in a pool made with --buffered
 };
 
+/// What a volume needs whose members or clients live on several hosts.
+struct ClusterConfig {
+    ClusterId id;
+    HostId self;
+    AttachmentId attachment;  // of the client here; none: it is not attached here
+    /// Begins to connect to another host's volumes.
+    std::function<Result<io::Socket>(io::Reactor&, HostId)> connect;
+    std::uint32_t health_ms = 1000;   // R6: that a member has for saying that it is well
+    std::uint32_t deadline_ms = 500;  // R6: after which a client asks
+};
+
 struct VolumeConfig {
     VolumeId id;
     std::uint64_t size_bytes = 0;
     std::uint32_t logical_block_bytes = kSectorBytes;
     Durability durability = Durability::kFlush;
     OnFull on_full = OnFull::kWait;
+    std::optional<ClusterConfig> cluster{};
     std::vector<ReplicaPlace> replicas;  // the local replicas: those of the record, in any order
     std::string run_dir;  // lives as long as the boot: the files of R8. Empty: kept in memory alone
     std::array<std::byte, 16> boot_id{};  // of this boot (R9): /proc/sys/kernel/random/boot_id

@@ -1,0 +1,182 @@
+// Goal: one volume on several hosts: members and clients that speak over real sockets serve, fail
+// over and come back as the core says. Method: each host is a Volume with its own replicas and its
+// own listener on loopback; all share a reactor and an authority.
+#include <gtest/gtest.h>
+
+#include "tests/unit/volume/volume_world.h"
+#include "ublkd/peer/greeting.h"
+
+namespace ublkd::test {
+namespace {
+
+constexpr ClusterId kCluster{9};
+
+class Hosts {
+  public:
+    explicit Hosts(std::size_t count) : world_(count) {
+        for (std::size_t i = 0; i < count; ++i) {
+            world_.config.replicas[i].member.host = HostId(i + 1);
+            places_.push_back(world_.config.replicas[i]);
+            auto listener = io::Listener::listen_tcp(world_.reactor(), "127.0.0.1", 0);
+            CHECK(listener.has_value(), "a listener on loopback");
+            hosts_.push_back(std::make_unique<Host>(std::move(*listener)));
+        }
+        CHECK(world_.create().has_value(), "a volume");
+        auto record = *world_.authority->load();
+        for (std::size_t i = 0; i < count; ++i) record.attachments.push_back(attachment(i));
+        world_.authority->save(record);
+        for (std::size_t i = 0; i < count; ++i) io::spawn(accepting_, serve(i));
+    }
+    ~Hosts() {
+        for (std::size_t i = 0; i < hosts_.size(); ++i) {
+            if (hosts_[i]->volume) (void)stop(i);
+            hosts_[i]->listener.shutdown();
+        }
+        world_.run(accepting_.close());
+    }
+
+    static AttachmentId attachment(std::size_t host) { return AttachmentId(host + 101); }
+
+    Result<void> start(std::size_t host) {
+        volume::VolumeConfig config = world_.config;
+        config.replicas = {places_[host]};
+        config.cluster = volume::ClusterConfig{
+            .id = kCluster,
+            .self = HostId(host + 1),
+            .attachment = attachment(host),
+            .connect = [this](io::Reactor& reactor, HostId other) -> Result<io::Socket> {
+                const Host& there = *hosts_[other.value() - 1];
+                if (!there.volume) return fail(Errc::kClosed, "the host is down");
+                return io::Socket::connect_tcp(reactor, "127.0.0.1", there.listener.port());
+            },
+            .health_ms = 300,
+            .deadline_ms = 200};
+        auto started = world_.run(volume::Volume::start(&world_.reactor(), world_.buffers(), config,
+                                                        world_.authority.get(), &world_));
+        if (!started) return fail(started.error());
+        hosts_[host]->volume = std::move(*started);
+        return {};
+    }
+    /// Secondaries first: the primary waits for them.
+    void start_all() {
+        for (std::size_t i = hosts_.size(); i > 0; --i) {
+            const auto started = start(i - 1);
+            ASSERT_TRUE(started) << to_string(started.error());
+        }
+    }
+    Result<void> stop(std::size_t host) {
+        const auto result = world_.run(hosts_[host]->volume->stop());
+        hosts_[host]->volume.reset();
+        return result;
+    }
+
+    Result<void> write(std::size_t host, std::uint64_t offset, std::byte value,
+                       std::size_t bytes = kPageBytes) {
+        auto buffer = world_.buffer_of(bytes);
+        std::ranges::fill(buffer.span(), value);
+        return world_.run(hosts_[host]->volume->write(offset, buffer.span(), {}));
+    }
+    /// nullopt: it failed, or the bytes differ.
+    std::optional<std::byte> read(std::size_t host, std::uint64_t offset,
+                                  std::size_t bytes = kPageBytes) {
+        auto buffer = world_.buffer_of(bytes);
+        if (!world_.run(hosts_[host]->volume->read(offset, buffer.span()))) return std::nullopt;
+        for (const std::byte value : buffer.span()) {
+            if (value != buffer.span()[0]) return std::nullopt;
+        }
+        return buffer.span()[0];
+    }
+    replication::Membership record() const { return *world_.authority->load(); }
+    volume::Volume& at(std::size_t host) { return *hosts_[host]->volume; }
+    const volume::ReplicaPlace& place(std::size_t host) const { return places_[host]; }
+    World& world() { return world_; }
+
+  private:
+    struct Host {
+        explicit Host(io::Listener from) : listener(std::move(from)) {}
+        io::Listener listener;
+        std::unique_ptr<volume::Volume> volume;
+    };
+    io::Task<void> serve(std::size_t host) {
+        for (;;) {
+            auto socket = co_await hosts_[host]->listener.accept();
+            if (!socket) co_return;
+            const auto limit = io::Clock::now() + std::chrono::seconds(2);
+            auto greeted = co_await peer::hear_hello(&*socket, limit);
+            if (!greeted || !hosts_[host]->volume) continue;
+            const peer::Hello own{.cluster = kCluster,
+                                  .host = HostId(host + 1),
+                                  .volume = world_.config.id,
+                                  .boot_id = {std::byte{1}},
+                                  .attachment = {}};
+            const auto agreed = co_await peer::answer_hello(&*socket, &*greeted, own, limit);
+            if (agreed && hosts_[host]->volume)
+                hosts_[host]->volume->accept(std::move(*socket), std::move(*greeted));
+        }
+    }
+
+    World world_;
+    std::vector<volume::ReplicaPlace> places_;
+    std::vector<std::unique_ptr<Host>> hosts_;
+    io::Gate accepting_;
+};
+
+TEST(VolumeHosts, EachSeesWhatTheOtherHasWritten) {
+    Hosts hosts(2);
+    hosts.start_all();
+    ASSERT_TRUE(hosts.write(0, 0, 1_b));
+    EXPECT_EQ(hosts.read(1, 0), 1_b);
+    ASSERT_TRUE(hosts.write(1, 0, 2_b));
+    EXPECT_EQ(hosts.read(0, 0), 2_b);
+    ASSERT_TRUE(hosts.write(1, 1 * kMiB, 3_b, 512 * kKiB));
+    EXPECT_EQ(hosts.read(0, 1 * kMiB, 512 * kKiB), 3_b);
+    ASSERT_TRUE(hosts.world().run(hosts.at(1).flush()));
+    EXPECT_EQ(hosts.record().members.size(), 2U);
+}
+
+TEST(VolumeHosts, R6_TheOtherOneTakesOverWhereThePrimarysHostIsGone) {
+    Hosts hosts(2);
+    hosts.start_all();
+    ASSERT_TRUE(hosts.write(0, 0, 1_b));
+    ASSERT_TRUE(hosts.write(1, 4096, 2_b));
+    ASSERT_TRUE(hosts.stop(0));
+    EXPECT_EQ(hosts.read(1, 0), 1_b);
+    EXPECT_EQ(hosts.read(1, 4096), 2_b);
+    ASSERT_TRUE(hosts.write(1, 0, 3_b));
+    EXPECT_EQ(hosts.record().primary, hosts.place(1).member.replica);
+    EXPECT_EQ(hosts.record().members.size(), 1U);
+}
+
+TEST(VolumeHosts, R11_WhoWasAwayComesBackAndIsMadeEqual) {
+    Hosts hosts(2);
+    hosts.start_all();
+    ASSERT_TRUE(hosts.write(0, 0, 1_b));
+    ASSERT_TRUE(hosts.stop(1));
+    ASSERT_TRUE(hosts.write(0, 0, 2_b));
+    EXPECT_EQ(hosts.record().members.size(), 1U);
+    ASSERT_TRUE(hosts.start(1));
+    EXPECT_EQ(hosts.read(1, 0), 2_b) << "a client without a replica of its own";
+    ASSERT_TRUE(hosts.world().run(hosts.at(1).open_replica(hosts.place(1))));
+    ASSERT_TRUE(hosts.world().run(hosts.at(0).add_replica(hosts.place(1))));
+    ASSERT_TRUE(hosts.world().wait_until([&] { return hosts.record().members.size() == 2; }));
+    ASSERT_TRUE(hosts.stop(0));
+    EXPECT_EQ(hosts.read(1, 0), 2_b) << "from its own replica";
+}
+
+TEST(VolumeHosts, ThreeMembersOnThreeHosts) {
+    Hosts hosts(3);
+    hosts.start_all();
+    for (std::size_t i = 0; i < 3; ++i)
+        ASSERT_TRUE(hosts.write(i, i * 4096, static_cast<std::byte>(i + 1)));
+    for (std::size_t i = 0; i < 3; ++i)
+        EXPECT_EQ(hosts.read(2 - i, i * 4096), static_cast<std::byte>(i + 1));
+    ASSERT_TRUE(hosts.stop(0));
+    for (std::size_t i = 0; i < 3; ++i)
+        EXPECT_EQ(hosts.read(2, i * 4096), static_cast<std::byte>(i + 1));
+    EXPECT_EQ(hosts.record().members.size(), 2U);
+    for (std::size_t i = 0; i < 3; ++i)
+        EXPECT_EQ(hosts.read(1, i * 4096), static_cast<std::byte>(i + 1));
+}
+
+}  // namespace
+}  // namespace ublkd::test
