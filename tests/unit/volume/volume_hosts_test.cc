@@ -158,7 +158,9 @@ TEST(VolumeHosts, R11_WhoWasAwayComesBackAndIsMadeEqual) {
     EXPECT_EQ(hosts.read(1, 0), 2_b) << "a client without a replica of its own";
     ASSERT_TRUE(hosts.world().run(hosts.at(1).open_replica(hosts.place(1))));
     ASSERT_TRUE(hosts.world().run(hosts.at(0).add_replica(hosts.place(1))));
-    ASSERT_TRUE(hosts.world().wait_until([&] { return hosts.record().members.size() == 2; }));
+    ASSERT_TRUE(hosts.world().wait_until(
+        [&] { return hosts.at(0).status().state == volume::VolumeState::kOk; }));
+    EXPECT_EQ(hosts.record().members.size(), 2U);
     ASSERT_TRUE(hosts.stop(0));
     EXPECT_EQ(hosts.read(1, 0), 2_b) << "from its own replica";
 }
