@@ -10,7 +10,7 @@ import re
 LINES_MAX = 700
 
 # Which folders a folder may include from, and single headers beyond these. docs/architecture.md "Folders".
-LAYERS = ["ublkd/base", "ublkd/io", "ublkd/block", "ublkd/store", "ublkd/replication", "ublkd/volume"]
+LAYERS = ["ublkd/base", "ublkd/io", "ublkd/block", "ublkd/store", "ublkd/replication", "ublkd/peer", "ublkd/volume"]
 FRONT = ["ublkd/base", "ublkd/io", "ublkd/block"]
 EVERYTHING = None
 ALLOWED = {layer: LAYERS[: i + 1] for i, layer in enumerate(LAYERS)}

@@ -169,7 +169,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     // start.cc
     io::Task<Result<void>> open_members(const replication::Membership* record,
                                         std::vector<ReplicaId>* missing);
-    void open_links();
+    Result<void> open_links();
     std::vector<replication::Membership> pending_records();
     Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
                           bool first_record);
@@ -200,6 +200,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
 
     std::vector<std::unique_ptr<Host>> hosts_;
     std::optional<replication::Client> client_;
+    std::unique_ptr<io::BufferPool> link_buffers_;  // what comes from other hosts
     std::optional<Links> links_;
     std::map<ReplicaId, HostId> homes_;  // of all replicas that a record named
     ClientTimer client_timer_;

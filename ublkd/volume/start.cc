@@ -11,6 +11,8 @@ namespace {
 
 using replication::Membership;
 
+constexpr std::size_t kLinkBytes = 64 * kMiB;  // as address space
+
 replication::NodeStart node_start(const store::ReplicaStore& replica, const store::BootId& boot,
                                   std::optional<Membership> record,
                                   std::optional<replication::Proposal> pending, bool first_record) {
@@ -60,7 +62,9 @@ io::Task<Result<void>> Volume::Driver::start() {
     if (!*asked) co_return fail(Errc::kNotFound, "the volume has no membership");
     const Membership record = **asked;
     wanted_ = std::max(config_.replicas.size(), record.members.size());
-    if (config_.cluster) open_links();
+    if (config_.cluster) {
+        CO_TRY(open_links());
+    }
     learn_homes(record);
     std::vector<ReplicaId> missing;
     Result<void> result = co_await open_members(&record, &missing);
@@ -138,7 +142,9 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
     co_return Result<void>{};
 }
 
-void Volume::Driver::open_links() {
+Result<void> Volume::Driver::open_links() {
+    // Of its own: what came stays until it is answered, and that waits for the other pools.
+    TRY_ASSIGN(link_buffers_, io::BufferPool::create(kLinkBytes));
     LinksConfig links;
     links.own = peer::Hello{.cluster = config_.cluster->id,
                             .host = config_.cluster->self,
@@ -147,7 +153,8 @@ void Volume::Driver::open_links() {
                             .attachment = config_.cluster->attachment};
     links.limits = peer::Limits{.volume = config_.id, .volume_bytes = config_.size_bytes};
     links.connect = config_.cluster->connect;
-    links_.emplace(reactor_, buffers_, std::move(links), this);
+    links_.emplace(reactor_, link_buffers_.get(), std::move(links), this);
+    return {};
 }
 
 std::vector<Membership> Volume::Driver::pending_records() {
