@@ -24,9 +24,9 @@ struct Hello {
     std::uint64_t required = 0;  // of them: without which this side does not talk
     ClusterId cluster;
     HostId host;
-    VolumeId volume;          // whose messages the connection carries
-    BootId boot_id{};         // of the host
-    AttachmentId attachment;  // whose client asks over the connection; none: the host's members
+    VolumeId volume;            // whose messages the connection carries
+    BootId boot_id{};           // of the host
+    AttachmentId attachment{};  // whose client asks over the connection; none: the host's members
     friend bool operator==(const Hello&, const Hello&) = default;
 };
 

@@ -49,8 +49,8 @@ struct Links::Wire final : peer::Receiver {
     std::uint64_t id = 0;
     Asker asker{};
     HostId host;
-    AttachmentId attachment;  // of the client that asks over it
-    bool ours = false;        // this host asks over it
+    AttachmentId attachment{};  // of the client that asks over it
+    bool ours = false;          // this host asks over it
     io::Socket connecting{};
     std::optional<peer::Connection> connection{};
     std::deque<std::pair<Message, io::Buffer>> waiting{};  // to be sent, in order

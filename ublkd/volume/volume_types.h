@@ -51,7 +51,7 @@ struct ReplicaPlace {
 struct ClusterConfig {
     ClusterId id;
     HostId self;
-    AttachmentId attachment;  // of the client here; none: it is not attached here
+    AttachmentId attachment{};  // of the client here; none: it is not attached here
     /// Begins to connect to another host's volumes.
     std::function<Result<io::Socket>(io::Reactor&, HostId)> connect;
     std::uint32_t health_ms = 1000;   // R6: that a member has for saying that it is well

@@ -42,9 +42,11 @@ class Kept final : public Receiver {
     std::span<std::byte> memory_for(const Message& answer, std::size_t) override {
         return answer.token == into_token ? into : std::span<std::byte>{};
     }
+    void on_end(const Error& why) override { ended.push_back(why.code); }
 
     std::vector<std::map<std::string, std::string>> fields;
     std::vector<Payload> payloads;
+    std::vector<Errc> ended;
     bool keeps = false;
     std::function<void(const Message&)> then;
     std::uint64_t into_token = 0;
@@ -191,6 +193,8 @@ TEST_F(PeerConnection, EachMessageComesOverInOrder) {
         EXPECT_EQ(why->code, Errc::kCancelled);
         EXPECT_EQ(other_why->code, Errc::kClosed);
         EXPECT_STREQ(other_why->where, to_string(Reason::kStopping));
+        EXPECT_EQ(kept_one.ended, std::vector{Errc::kCancelled});
+        EXPECT_EQ(kept_other.ended, std::vector{Errc::kClosed});
     }
 }
 

@@ -60,6 +60,7 @@ class Asker final : public Receiver {
         if (open_.empty()) connection->close(Reason::kStopping);
     }
     std::span<std::byte> memory_for(const Message&, std::size_t) override { return {}; }
+    void on_end(const Error&) override {}
 
     Connection* connection = nullptr;
     std::uint64_t answered = 0;
@@ -83,6 +84,7 @@ class Answerer final : public Receiver {
         (void)connection->send(answer);
     }
     std::span<std::byte> memory_for(const Message&, std::size_t) override { return {}; }
+    void on_end(const Error&) override {}
     Connection* connection = nullptr;
 };
 
