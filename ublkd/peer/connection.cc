@@ -109,7 +109,8 @@ io::Task<void> Connection::watch() {
         if (reading_paused_ || stood_still) last_received_ = now;
         if (stood_still) last_sent_ = now;
         const bool silent = now - last_received_ >= silence;
-        const bool takes_nothing = first_ != nullptr && now - last_sent_ >= silence;
+        const bool takes_nothing =
+            first_ != nullptr && now - last_sent_ >= connection_limits_.stuck;
         if (silent || takes_nothing) {
             end(Error{Errc::kTimedOut, 0, silent ? "peer: silent" : "peer: takes nothing"});
             break;
@@ -233,7 +234,7 @@ bool Connection::answers_what_is_unsent(const Message& message) const {
 // ---- out
 
 Result<void> Connection::send(const Message& message, io::Buffer payload) {
-    if (ended_) return fail(Errc::kClosed, "peer: send");
+    if (ended_ || send_broken_) return fail(Errc::kClosed, "peer: send");
     const std::size_t head_bytes = peer::head_bytes(message);
     const std::span<const std::byte> data = payload_of(message);
     if (!has_room(head_bytes + data.size())) return fail(Errc::kExhausted, "peer: send");
@@ -291,7 +292,7 @@ void Connection::queue(Outgoing* frame) {
 
 void Connection::send_ready() noexcept {
     std::array<iovec, kMaxParts> parts;
-    while (first_ != nullptr && !send_blocked_ && !ended_) {
+    while (first_ != nullptr && !send_blocked_ && !send_broken_ && !ended_) {
         const std::size_t count = gather(parts);
         const Result<std::size_t> sent =
             socket_.try_send(std::span<const iovec>(parts.data(), count));
@@ -303,7 +304,7 @@ void Connection::send_ready() noexcept {
             const bool started = io::spawn(senders_, wait_writable());
             CHECK(started, "senders are started while the connection is there");
         } else {
-            end(sent.error());
+            send_broken_ = true;  // what the other side said before it closed is still to be read
         }
     }
 }

@@ -8,9 +8,9 @@
 // here have not been given back up to receive_bytes is not read from meanwhile. So a peer that does
 // not read, and one that sends without end, cost a bounded amount of memory and nobody else's time.
 //
-// A side that has nothing to say sends an alive frame now and then. One that is silent for too
-// long, or takes nothing for too long, is given up (a time in which this reactor stood still does
-// not count).
+// A side that has nothing to say sends an alive frame now and then. One that is silent for too long
+// is given up, and so is, after longer, one that takes nothing of what waits for it. A time in
+// which this reactor stood still does not count.
 //
 // Lifetime: run() ends when the connection is over, nothing of it is in the kernel and all payloads
 // were given back; then the object may be destroyed. Who asked and has no answer by then gets none:
@@ -45,6 +45,7 @@ struct ConnectionLimits {
     std::size_t receive_bytes = 16 * kMiB;  // of payloads that are not given back
     io::Clock::duration alive_after = std::chrono::milliseconds(500);
     io::Clock::duration silence = std::chrono::seconds(3);
+    io::Clock::duration stuck = std::chrono::seconds(10);  // its disk may hang, or its pool be used
 };
 
 class Connection;
@@ -83,6 +84,8 @@ class Receiver {
 
 class Connection {
   public:
+    /// `buffers`: not what serving a message takes from (copies, reads to check): each would wait
+    /// for the other.
     Connection(io::Socket socket, Greeted greeted, const Limits& limits, Receiver* receiver,
                io::BufferPool* buffers, const ConnectionLimits& connection_limits = {});
     Connection(const Connection&) = delete;
@@ -175,6 +178,7 @@ class Connection {
     std::size_t first_sent_bytes_ = 0;
     std::size_t waiting_bytes_ = 0;
     bool send_blocked_ = false;
+    bool send_broken_ = false;
     Hook hook_;
     io::Gate senders_;
     io::Event room_;

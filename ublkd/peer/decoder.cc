@@ -28,6 +28,7 @@ void Decoder::begin_messages(std::uint16_t version, const Limits& limits) {
     CHECK(greeted_ && !limits_, "messages follow a hello");
     CHECK(limits.volume && is_aligned(limits.volume_bytes, kSectorBytes) && limits.region_bytes > 0,
           "a volume's limits");
+    CHECK(limits.regions() <= UINT32_MAX, "regions are numbered by 32 bits");
     version_ = version;
     limits_ = limits;
 }

@@ -27,8 +27,11 @@ using replication::Message;
 using replication::MessageType;
 using replication::OpKind;
 
-constexpr ConnectionLimits kQuick{
-    .send_bytes = 256 * 1024, .receive_bytes = 256 * 1024, .alive_after = 20ms, .silence = 300ms};
+constexpr ConnectionLimits kQuick{.send_bytes = 256 * 1024,
+                                  .receive_bytes = 256 * 1024,
+                                  .alive_after = 20ms,
+                                  .silence = 300ms,
+                                  .stuck = 500ms};
 
 /// Keeps what comes.
 class Kept final : public Receiver {
@@ -36,8 +39,6 @@ class Kept final : public Receiver {
     void on_message(const Message& message, Payload payload) override {
         fields.push_back(fields_of(message));
         if (keeps) payloads.push_back(std::move(payload));
-        if (then) then(message);
-        came.pulse();
     }
     std::span<std::byte> memory_for(const Message& answer, std::size_t) override {
         return answer.token == into_token ? into : std::span<std::byte>{};
@@ -48,10 +49,8 @@ class Kept final : public Receiver {
     std::vector<Payload> payloads;
     std::vector<Errc> ended;
     bool keeps = false;
-    std::function<void(const Message&)> then;
     std::uint64_t into_token = 0;
     std::span<std::byte> into;
-    io::Event came;
 };
 
 Message write_of(std::uint64_t token, std::span<const std::byte> data) {
@@ -124,8 +123,19 @@ class PeerConnection : public io::IoTest {
     std::unique_ptr<io::BufferPool> buffers_;
 };
 
+/// One that does not come to its end is closed after a while, which no test expects.
 io::Task<void> run_it(Connection* connection, std::optional<Error>* why) {
+    struct Patience : io::Reactor::Timer {
+        Connection* connection = nullptr;
+    } patience;
+    patience.connection = connection;
+    patience.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
+        static_cast<Patience*>(fired)->connection->close(Reason::kBusy);
+    };
+    io::Reactor* const reactor = io::Reactor::current();
+    reactor->start_timer(&patience, io::Clock::now() + 15s);
     why->emplace(co_await connection->run());
+    reactor->cancel_timer(&patience);
 }
 
 /// Both run until `until` has been so (or for long), then the first one is closed.
@@ -311,30 +321,33 @@ TEST_F(PeerConnection, PayloadsThatAreNotGivenBackHoldTheirSenderUp) {
     const std::array<int, 2> ends = unix_pair();
     ConnectionLimits patient = kQuick;
     patient.send_bytes = 4 * kMiB;
+    patient.stuck = 5s;
     Kept kept_one, kept_other;
     kept_other.keeps = true;
     const auto one = connection(ends[0], &kept_one, patient);
     const auto other = connection(ends[1], &kept_other);
     const Bytes data(64 * 1024, std::byte{5});
-    constexpr std::size_t kMessages = 20;
+    constexpr std::size_t kMessages = 10;
     for (std::size_t i = 0; i < kMessages; ++i) ASSERT_TRUE(one->send(write_of(1 + i, data)));
     std::size_t most_kept = 0;
     std::optional<Error> why, other_why;
     io::TaskGroup giver;
-    giver.start([](io::Reactor* reactor, Kept* kept, std::size_t* most) -> io::Task<void> {
-        while (kept->fields.size() < kMessages) {
-            // Longer than a silence: it is this side that does not listen.
-            co_await reactor->sleep_for(100ms);
+    giver.start([](io::Reactor* reactor, Kept* kept, std::size_t* most,
+                   std::optional<Error>* ended) -> io::Task<void> {
+        while (kept->fields.size() < kMessages && !*ended) {
+            // Longer than a silence, but it is this side that does not listen.
+            co_await reactor->sleep_for(kQuick.silence + 100ms);
             *most = std::max(*most, kept->payloads.size());
             kept->payloads.clear();
         }
-    }(reactor_.get(), &kept_other, &most_kept));
+        kept->keeps = false;
+        kept->payloads.clear();
+    }(reactor_.get(), &kept_other, &most_kept, &why));
     run(run_both(
         reactor_.get(), one.get(), other.get(),
         [&] { return kept_other.fields.size() == kMessages; }, &why, &other_why));
-    EXPECT_EQ(most_kept, 4U) << "256 KiB are four payloads";
     run([](io::TaskGroup* group) -> io::Task<void> { co_await group->wait(); }(&giver));
-    kept_other.payloads.clear();
+    EXPECT_EQ(most_kept, 4U) << "256 KiB are four payloads";
 }
 
 // ---- what a raw peer does
@@ -465,7 +478,7 @@ TEST_F(PeerConnection, APeerThatSaysNothingIsGivenUp) {
     ::close(ends[1]);
 }
 
-/// A reactor that a disk held up finds what came meanwhile, and does not take its peers for dead.
+/// A reactor that a disk held up, or a process that was stopped, does not take its peers for dead.
 TEST_F(PeerConnection, ATimeInWhichThisSideStoodStillIsNoSilence) {
     const std::array<int, 2> ends = unix_pair();
     Kept kept;
@@ -473,21 +486,41 @@ TEST_F(PeerConnection, ATimeInWhichThisSideStoodStillIsNoSilence) {
     std::optional<Error> why;
     io::TaskGroup group;
     run([](io::TaskGroup* both, io::Reactor* reactor, Connection* connection,
-           std::optional<Error>* ended, int peer) -> io::Task<void> {
+           std::optional<Error>* ended) -> io::Task<void> {
         both->start(run_it(connection, ended));
         co_await reactor->sleep_for(5ms);
         ::usleep(500'000);
-        (void)::send(peer, encode_alive(kNewestVersion).data(), kAliveBytes, MSG_NOSIGNAL);
-        co_await reactor->sleep_for(50ms);
+        co_await reactor->sleep_for(100ms);
         EXPECT_FALSE(*ended);
         connection->close(Reason::kStopping);
         co_await both->wait();
-    }(&group, reactor_.get(), one.get(), &why, ends[1]));
+    }(&group, reactor_.get(), one.get(), &why));
     EXPECT_EQ(why->code, Errc::kCancelled);
     ::close(ends[1]);
 }
 
 // ---- close
+
+TEST_F(PeerConnection, WhyItIsClosedIsHeardThoughSendingFailsFirst) {
+    const std::array<int, 2> ends = unix_pair();
+    Kept kept;
+    const auto one = connection(ends[0], &kept);
+    std::optional<Error> why;
+    run([](io::Reactor* reactor, Connection* connection, int peer,
+           std::optional<Error>* ended) -> io::Task<void> {
+        io::TaskGroup group;
+        group.start(run_it(connection, ended));
+        co_await reactor->sleep_for(5ms);
+        const auto refusal = encode(Refusal{.reason = Reason::kVolume});
+        EXPECT_EQ(::send(peer, refusal.data(), refusal.size(), 0), 64);
+        ::close(peer);
+        // It leaves at the end of this turn, before the reactor looks at the socket.
+        EXPECT_TRUE(connection->send(plain(MessageType::kReplicated, 1)));
+        co_await group.wait();
+    }(reactor_.get(), one.get(), ends[1], &why));
+    EXPECT_EQ(why->code, Errc::kClosed);
+    EXPECT_STREQ(why->where, to_string(Reason::kVolume));
+}
 
 TEST_F(PeerConnection, WhatWasNotSentWhenItIsClosedIsGivenBack) {
     const std::array<int, 2> ends = unix_pair();
