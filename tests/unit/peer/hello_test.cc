@@ -40,6 +40,15 @@ TEST(PeerHello, ComesOutAsItWasSent) {
     EXPECT_EQ(decoder.hello(), hello);
 }
 
+TEST(PeerHello, NamesTheAttachmentWhoseClientAsks) {
+    Hello hello = hello_of(HostId(1));
+    hello.attachment = AttachmentId(0xa7);
+    Decoder decoder;
+    std::size_t used = 0;
+    ASSERT_TRUE(decoder.next(encode(hello), used));
+    EXPECT_EQ(decoder.hello(), hello);
+}
+
 TEST(PeerHello, ARefusalMayComeInPlaceOfAHello) {
     for (const Reason reason :
          {Reason::kVersion, Reason::kFeature, Reason::kCluster, Reason::kVolume, Reason::kHost,
@@ -141,7 +150,7 @@ void expect_reserved_bytes_refused(std::array<std::byte, bytes> header,
 }
 
 TEST(PeerHello, BytesThatShouldBeZeroAreRefusedOtherwise) {
-    expect_reserved_bytes_refused(encode(hello_of(HostId(1))), {7, 12, 15, 20, 23, 80, 100, 127});
+    expect_reserved_bytes_refused(encode(hello_of(HostId(1))), {7, 12, 15, 20, 23, 88, 100, 127});
     expect_reserved_bytes_refused(encode(Refusal{.reason = Reason::kBusy}),
                                   {7, 12, 15, 21, 22, 40, 63});
     auto unknown = encode(Refusal{.reason = Reason::kBusy});
