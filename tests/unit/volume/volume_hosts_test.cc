@@ -2,8 +2,14 @@
 // over and come back as the core says. Method: each host is a Volume with its own replicas and its
 // own listener on loopback; all share a reactor and an authority.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
+#include <random>
+
+#include "tests/sim/history.h"
 #include "tests/unit/volume/volume_world.h"
+#include "ublkd/base/bytes.h"
+#include "ublkd/base/fd.h"
 #include "ublkd/peer/greeting.h"
 
 namespace ublkd::test {
@@ -86,6 +92,39 @@ class Hosts {
         }
         return buffer.span()[0];
     }
+    /// What the page begins with.
+    std::uint64_t number_in(std::size_t host, std::uint64_t offset) {
+        auto buffer = world_.buffer_of(kPageBytes);
+        EXPECT_TRUE(world_.run(hosts_[host]->volume->read(offset, buffer.span())));
+        return load_le<std::uint64_t>(buffer.span().data());
+    }
+    /// One of the connections that were made breaks.
+    void cut(std::mt19937_64& random) {
+        if (connections_.empty()) return;
+        const std::size_t which = random() % connections_.size();
+        (void)shutdown(connections_[which].get(), SHUT_RDWR);
+        connections_.erase(connections_.begin() + static_cast<std::ptrdiff_t>(which));
+    }
+    /// Who is no member is brought in again by whoever is primary.
+    io::Task<void> bring_back() {
+        const replication::Membership now = record();
+        const std::size_t primary = primary_of(now);
+        for (const volume::ReplicaPlace& place : places_) {
+            if (now.has(place.member.replica)) continue;
+            auto adding = hosts_[primary]->volume->add_replica(place);
+            (void)co_await adding;
+        }
+    }
+    bool all_members_there() {
+        const replication::Membership now = record();
+        return now.members.size() == places_.size() &&
+               at(primary_of(now)).status().state == volume::VolumeState::kOk;
+    }
+    std::size_t primary_of(const replication::Membership& record) const {
+        std::size_t primary = 0;
+        while (places_[primary].member.replica != record.primary) ++primary;
+        return primary;
+    }
     replication::Membership record() const { return *world_.authority->load(); }
     volume::Volume& at(std::size_t host) { return *hosts_[host]->volume; }
     const volume::ReplicaPlace& place(std::size_t host) const { return places_[host]; }
@@ -110,14 +149,16 @@ class Hosts {
                                   .boot_id = {std::byte{1}},
                                   .attachment = {}};
             const auto agreed = co_await peer::answer_hello(&*socket, &*greeted, own, limit);
-            if (agreed && hosts_[host]->volume)
-                hosts_[host]->volume->accept(std::move(*socket), std::move(*greeted));
+            if (!agreed || !hosts_[host]->volume) continue;
+            connections_.emplace_back(dup(socket->fd()));
+            hosts_[host]->volume->accept(std::move(*socket), std::move(*greeted));
         }
     }
 
     World world_;
     std::vector<volume::ReplicaPlace> places_;
     std::vector<std::unique_ptr<Host>> hosts_;
+    std::vector<Fd> connections_;
     io::Gate accepting_;
 };
 
@@ -178,6 +219,99 @@ TEST(VolumeHosts, ThreeMembersOnThreeHosts) {
     EXPECT_EQ(hosts.record().members.size(), 2U);
     for (std::size_t i = 0; i < 3; ++i)
         EXPECT_EQ(hosts.read(1, i * 4096), static_cast<std::byte>(i + 1));
+}
+
+/// What guests on all hosts do and see while connections break.
+struct Load {
+    static constexpr std::size_t kPages = 12;
+    explicit Load(Hosts* on) : hosts(on) {}
+
+    io::Task<void> guest(std::size_t host, std::uint64_t seed) {
+        std::mt19937_64 random(seed);
+        io::Buffer buffer = hosts->world().buffer_of(kPageBytes);
+        while (!over) {
+            const std::size_t page = random() % kPages;
+            const std::uint64_t begin = ++ticks;
+            if (random() % 2 == 0) {
+                const std::uint64_t value = ++values;
+                for (std::size_t at = 0; at < kPageBytes; at += 8)
+                    store_le<std::uint64_t>(buffer.span().data() + at, value);
+                history.write(page, begin, value, false);
+                auto writing = hosts->at(host).write(page * kPageBytes, buffer.span(), {});
+                if (co_await writing) {
+                    history.end_write(page, value, ++ticks);
+                } else {
+                    ++failed;
+                }
+            } else {
+                auto reading = hosts->at(host).read(page * kPageBytes, buffer.span());
+                if (co_await reading) {
+                    history.read(page, begin, ++ticks, value_of(buffer.span()));
+                } else {
+                    ++failed;
+                }
+            }
+            ++done;
+        }
+    }
+    std::uint64_t value_of(std::span<const std::byte> page) {
+        const auto value = load_le<std::uint64_t>(page.data());
+        for (std::size_t at = 8; at < kPageBytes; at += 8) {
+            if (load_le<std::uint64_t>(page.data() + at) != value) ++torn;
+        }
+        return value;
+    }
+
+    Hosts* hosts;
+    sim::History history{kPages};
+    std::uint64_t ticks = 0;
+    std::uint64_t values = 0;
+    std::uint64_t done = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t torn = 0;
+    bool over = false;
+};
+
+io::Task<void> cut_and_mend(Hosts* hosts, Load* load, std::uint64_t seed, int cuts) {
+    std::mt19937_64 random(seed);
+    for (int i = 0; i < cuts; ++i) {
+        co_await hosts->world().reactor().sleep_for(std::chrono::milliseconds(5 + random() % 120));
+        if (random() % 3 != 0) hosts->cut(random);
+        auto bringing = hosts->bring_back();
+        co_await bringing;
+    }
+    load->over = true;
+}
+
+TEST(VolumeHosts, ConnectionsThatBreakUnderLoadLoseNothing) {
+    const std::uint64_t seed = random_u64();
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Hosts hosts(3);
+    hosts.start_all();
+    Load load(&hosts);
+    io::Gate guests;
+    for (std::size_t i = 0; i < 9; ++i) io::spawn(guests, load.guest(i % 3, seed + i));
+    hosts.world().run(cut_and_mend(&hosts, &load, seed, 60));
+    hosts.world().run(guests.close());
+    EXPECT_EQ(load.failed, 0U);
+    EXPECT_EQ(load.torn, 0U);
+    EXPECT_GT(load.done, 500U);
+    EXPECT_EQ(load.history.check(), "");
+    ASSERT_TRUE(hosts.world().wait_until(
+        [&] {
+            hosts.world().run(hosts.bring_back());
+            return hosts.all_members_there();
+        },
+        20));
+    // From each replica alone.
+    std::vector<std::uint64_t> first;
+    for (std::size_t page = 0; page < Load::kPages; ++page)
+        first.push_back(hosts.number_in(0, page * kPageBytes));
+    for (const std::size_t gone : {0UL, 1UL}) {
+        ASSERT_TRUE(hosts.stop(gone));
+        for (std::size_t page = 0; page < Load::kPages; ++page)
+            EXPECT_EQ(hosts.number_in(2, page * kPageBytes), first[page]) << page;
+    }
 }
 
 }  // namespace
