@@ -257,7 +257,7 @@ void Node::replicate(Op& op, Peer& peer) {
     if (message.kind == OpKind::kWrite) message.data = payload(op);
     if (op.copy == Copy::kUnion) {
         message.ids = std::make_shared<const IdList>(ids_->about(op.range));
-    } else if (is_change(op.kind) && op.change != op.range) {
+    } else if (!copies && is_change(op.kind) && op.change != op.range) {
         message.ids = noted_after(op);
     }
     effects_->send(message);

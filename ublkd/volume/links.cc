@@ -38,6 +38,9 @@ bool answers(const Message& answer, const Message& question) {
         return (answer.type == MessageType::kAnswer || answer.type == MessageType::kMoved) &&
                answer.kind == question.kind;
     if (question.type == MessageType::kFailover) return answer.type == MessageType::kMoved;
+    // What is noted of a range goes with its content, or the core takes it for nothing.
+    if (question.type == MessageType::kFetch && question.check && !answer.failed && !answer.ids)
+        return false;
     return replication::answer_of(question.type) == answer.type;
 }
 
