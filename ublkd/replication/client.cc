@@ -76,6 +76,7 @@ void Client::send(ClientRequest& request) {
     }
     request.place = ClientRequest::Place::kSent;
     request.sent_number = record_->number;
+    request.sent_round = round_;
     request.sent_to = record_->primary;
     Message message = message_to_primary(MessageType::kRequest);
     message.kind = request.kind;
@@ -264,14 +265,16 @@ void Client::ask_to_take_over() {
 
 void Client::set_record(const Membership& record, bool again) {
     learn(record);
-    send_parked(again && record_->number == record.number);
+    if (again && record_->number == record.number) ++round_;
+    send_parked(false);
 }
 
 void Client::send_parked(bool again) {
     if (parked_ == 0) return;
     for (ClientRequest* request = first_; request != nullptr; request = request->next) {
         if (request->place != ClientRequest::Place::kParked) continue;
-        if (!again && request->sent_number >= record_->number) continue;
+        const bool sent = request->sent_number >= record_->number && request->sent_round == round_;
+        if (sent && !again) continue;
         --parked_;
         send(*request);
     }

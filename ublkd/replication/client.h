@@ -38,6 +38,7 @@ struct ClientRequest {
     Place place = Place::kNone;
     std::uint64_t token = 0;
     std::uint64_t sent_number = 0;
+    std::uint64_t sent_round = 0;
     ReplicaId sent_to{};
     bool lost = false;  // a kHold or kCut that was answered and lost with its primary: nothing was
                         // kept off since
@@ -148,6 +149,9 @@ class Client {
     ClientRequest* last_ = nullptr;
     std::uint64_t open_ = 0;
     std::uint64_t parked_ = 0;
+    /// Counts what set_record() was told: a primary serves. What it handed back before is sent
+    /// again, also where that is heard of later.
+    std::uint64_t round_ = 0;
 };
 
 }  // namespace ublkd::replication

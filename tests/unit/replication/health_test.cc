@@ -480,6 +480,30 @@ TEST(ClientHealth, R6_ConnectionThatIsRefusedCountsAtOnce) {
     EXPECT_EQ(remote.asked, 1);
 }
 
+/// Found by the simulation (barred 205143): nothing sent it again.
+TEST(ClientParked, WhatIsHandedBackAfterThePrimaryServesIsSentAgain) {
+    struct Sent final : ClientEffects {
+        void send_to_node(const Message& message) override { sent.push_back(message); }
+        std::vector<Message> sent;
+    } effects;
+    Client client({.volume = VolumeId(1), .client_start = 5}, &effects);
+    client.set_record(record_of(1, 1), false);
+    ClientRequest request;
+    request.kind = OpKind::kFlush;
+    client.submit(request);
+    ASSERT_EQ(effects.sent.size(), 1U);
+    client.set_record(record_of(1, 1), true);
+    Message moved;
+    moved.type = MessageType::kMoved;
+    moved.volume = VolumeId(1);
+    moved.token = effects.sent[0].token;
+    client.on_message(moved);
+    EXPECT_EQ(effects.sent.size(), 2U);
+    moved.token = effects.sent[1].token;
+    client.on_message(moved);  // by who serves since: it waits for another record
+    EXPECT_EQ(effects.sent.size(), 2U);
+}
+
 // ---- who is gone
 
 TEST(NodeSession, WhatWaitsForOneThatIsGoneNeverBegins) {
