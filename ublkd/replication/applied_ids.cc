@@ -303,6 +303,8 @@ void AppliedIds::follow(const Range& range, const IdList& there, bool done) {
 }
 
 void AppliedIds::join(const IdList& list) {
+    const IdList here = this->list();
+    const std::uint64_t before = orders_;
     for (std::size_t i = 0; i < list.size();) {
         const RequestId id = list[i].id;
         const Range change = list[i].change;
@@ -316,7 +318,16 @@ void AppliedIds::join(const IdList& list) {
             set_pieces(id, change, pieces);
         }
     }
+    // What came after the list was made comes after all of it.
+    for (const NotedId& noted : here) {
+        if (Entry* const known = find(noted.id); known != nullptr && known->order <= before)
+            known->order = ++orders_;
+    }
     take_stock();
+    // It may have been written here before this said what is under it.
+    for (const NotedId& noted : here) {
+        if (noted.applied) overwritten(noted.change, noted.id);
+    }
 }
 
 void AppliedIds::take_stock() {

@@ -92,7 +92,8 @@ class AppliedIds {
     void may_be_copied(const Range& range, const IdList& there);
     void copied(const Range& range, const IdList& there);
     /// All of that member's content was copied to this one, which joins: what is unknown here is as
-    /// it is there. What is known here came from it since the copies began.
+    /// it was there when the list was made, but for what was written here over it. What is known
+    /// here came from it since the copies began.
     void join(const IdList& list);
     /// From now on overwritten() counts for all that is perhaps applied at this moment: no change
     /// of before is under way any more.

@@ -233,6 +233,34 @@ TEST(AppliedIdsTest, WhoJoinsKnowsWhatWasCopiedToIt) {
     EXPECT_EQ(ids.pieces({1, 4}), (Pieces{{2048, 512}}));
 }
 
+/// Found by the simulation (hosts_snapshots 201385): what came between the list and its arrival.
+TEST(AppliedIdsTest, WhoJoinsLeavesOutWhatWasWrittenHereOverWhatItHearsOf) {
+    const NotedId doubt{{1, 1}, false, {0, 2048}, {0, 2048}};
+    const NotedId over{{2, 1}, false, {512, 512}, {512, 512}};
+    for (const bool in_order : {true, false}) {
+        auto table = std::make_unique<AppliedIds::Table>();
+        AppliedIds ids(table.get());
+        ids.note_perhaps({2, 1}, {512, 512}, {512, 512});
+        ids.overwritten({512, 512}, {2, 1});
+        ids.note_applied({2, 1}, {512, 512});
+        ids.note_perhaps({3, 1}, {1024, 512}, {1024, 512});  // under way, and not in the list
+        ids.join(in_order ? IdList{doubt, over} : IdList{over, doubt});
+        const std::vector<Range> left =
+            in_order ? std::vector<Range>{{0, 512}, {1024, 1024}} : std::vector<Range>{{0, 2048}};
+        EXPECT_EQ(ids.pieces({1, 1}), left) << in_order;
+        EXPECT_TRUE(ids.applied({2, 1}));
+        ids.overwritten({1024, 512}, {3, 1});
+        ids.note_applied({3, 1}, {1024, 512});
+        std::uint64_t left_bytes = 0;
+        const auto pieces = ids.pieces({1, 1});
+        for (const Range& piece : *pieces) {
+            left_bytes += piece.length_bytes;
+            EXPECT_FALSE(piece.overlaps(Range{1024, 512})) << "it comes after all of the list";
+        }
+        EXPECT_EQ(left_bytes, in_order ? 1024U : 1536U);
+    }
+}
+
 TEST(AppliedIdsTest, OlderSequenceDoesNotTakeTheNewerOnesPlace) {
     auto table = std::make_unique<AppliedIds::Table>();
     AppliedIds ids(table.get());
