@@ -120,11 +120,8 @@ end:
     :: atomic { TURN(v) && serving[r] && !under_way[r] && !HELD(r) -> under_way[r] = 1; content[r] = 1 }
     :: atomic { under_way[r] && HAS(own_members[r], OTHER(r)) && FOLLOWS(r) && !content[OTHER(r)] -> content[OTHER(r)] = 1 }
     :: atomic { under_way[r] && CONFIRMED(r) && (!HAS(own_members[r], OTHER(r)) || content[OTHER(r)]) ->
-        under_way[r] = 0;
-        if
-        :: TURN(v) -> stage++; printf("volume %d: the change is answered under number %d\n", v, own_number[r])
-        :: else -> skip
-        fi }
+        under_way[r] = 0; assert(TURN(v)); /* nobody knows of it before its answer */
+        stage++; printf("volume %d: the change is answered under number %d\n", v, own_number[r]) }
     /* A read that shows it, confirmed. */
     :: atomic { TURN(v) && serving[r] && !under_way[r] && content[r] && CONFIRMED(r) -> stage++; printf("volume %d: a read shows the change under number %d\n", v, own_number[r]) }
 
