@@ -53,6 +53,7 @@ struct Disk : Stored {
     std::map<std::uint64_t, std::vector<std::byte>> cuts;  // R18: what was preserved
     bool failed = false;
     bool full = false;
+    bool lies = false;               // it keeps something else than a whole page: of copies alone
     std::set<std::uint64_t> unread;  // where ranges began that it could not read
     bool gives_up = false;           // it was found lost as a member: a number without it may come
 
