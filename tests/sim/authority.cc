@@ -57,7 +57,7 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
     if (verdict == Verdict::kAuthorized) {
         if (proposal.next.loss_count > record.loss_count) world_->check_loss(record);
         past_.push_back(record);
-        record = proposal.next;
+        put(proposal.next);
     }
     if (tracing)
         trace(world_->clock.now_us(), "authority: %llu proposes %s: %s",
@@ -80,6 +80,14 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
                          asker->node.on_outcome(verdict, &current);
                      }
                  });
+}
+
+/// A number that was authorized once is never another record's, also where the store lost it.
+void Authority::put(const replication::Membership& next) {
+    if (const auto [one, first] = authorized_.emplace(next.number, next);
+        !first && one->second != next)
+        world_->wrong("two records of number " + std::to_string(next.number) + " were authorized");
+    record = next;
 }
 
 void Authority::ask(Replica& from) {
@@ -115,7 +123,7 @@ void Authority::report(Process& process) {
     reports_.push_back(world_->report_of(process));
     const auto next = replication::thawed(record, generation_, reports_);
     if (!next) return;
-    record = *next;
+    put(*next);
     frozen_ = false;
     ++world_->counts.restores;
     trace(world_->clock.now_us(), "authority: goes on with %s", text(record).c_str());

@@ -2,6 +2,7 @@
 // never, their answers may be lost.
 #pragma once
 
+#include <map>
 #include <set>
 #include <vector>
 
@@ -37,11 +38,13 @@ class Authority {
   private:
     void arrive(ReplicaId from, std::uint64_t serial, std::uint64_t proposals,
                 const replication::Proposal& proposal);
+    void put(const replication::Membership& next);
     World* world_;
     bool away_ = false;
     bool frozen_ = false;
     std::set<ReplicaId> barred_;
     std::uint64_t generation_ = 1;
+    std::map<std::uint64_t, replication::Membership> authorized_;  // all, by number
     replication::Membership lost_;               // frozen: the record before it was restored
     std::vector<replication::Membership> past_;  // its records, the newest one last
     std::vector<replication::HostReport> reports_;

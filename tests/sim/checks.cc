@@ -42,12 +42,29 @@ void World::check_answer(const Replica& primary, const replication::Message& ans
     }
 }
 
+void World::check_read_error(const Replica& primary, std::uint64_t token) {
+    const replication::Membership& record = *primary.node.record();
+    if (record.number != authority.in_force().number) return;
+    for (const auto& attachment : attachments_) {
+        const auto range = attachment->range_of(replication::OpKind::kRead, token);
+        if (!range) continue;
+        for (const replication::Member& member : record.members) {
+            const Disk& disk = *disks_[member.replica.value() - 1];
+            if (&disk == primary.place || disk.gives_up || !in_sync(disk)) continue;
+            if (!disk.unread.contains(range->offset_bytes))
+                wrong("a read failed that member " + std::to_string(member.replica.value()) +
+                      " was not asked for");
+        }
+    }
+}
+
 void World::check_hold(const Replica& primary, std::uint64_t token) {
     const replication::Membership& record = *primary.node.record();
     if (record.number != authority.in_force().number) return;
     Range held{};
     for (const auto& attachment : attachments_) {
-        if (const std::optional<Range> range = attachment->holds(token)) held = *range;
+        if (const auto range = attachment->range_of(replication::OpKind::kHold, token))
+            held = *range;
     }
     const auto range_of = [&](const Disk& disk) {
         return std::span(disk.now).subspan(held.offset_bytes, held.length_bytes);

@@ -18,6 +18,8 @@ void Disk::apply(const replication::DiskRequest& request, Random* torn) {
         }
         version[first + i] = ++versions;
     }
+    if (lies && request.kind == OpKind::kWrite && request.range.length_bytes == kPageBytes)
+        now[request.range.offset_bytes] ^= std::byte{1};
 }
 
 void Disk::make_durable(std::size_t first, std::size_t end) {

@@ -53,7 +53,9 @@ struct Disk : Stored {
     std::map<std::uint64_t, std::vector<std::byte>> cuts;  // R18: what was preserved
     bool failed = false;
     bool full = false;
-    bool gives_up = false;  // it was found lost as a member: a number without it may come
+    bool lies = false;               // it keeps something else than a whole page: of copies alone
+    std::set<std::uint64_t> unread;  // where ranges began that it could not read
+    bool gives_up = false;           // it was found lost as a member: a number without it may come
 
     /// A change reaches the disk; `torn`: any part of it.
     void apply(const replication::DiskRequest& request, Random* torn);

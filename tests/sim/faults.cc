@@ -278,6 +278,7 @@ void World::join() {
         if (disk->failed || !process.started || replica(id) != nullptr ||
             authority.record.has(id) || authority.barred(id))
             continue;
+        disk->lies = scenario.lies && timing.one_in(2);
         open(process, *disk, false);
         (void)primary->node.add(disk->member);
         return;

@@ -156,9 +156,9 @@ void Attachment::scribble() {
     for (std::byte& byte : *request.memory) byte = static_cast<std::byte>(random.below(256));
 }
 
-std::optional<Range> Attachment::holds(std::uint64_t token) const {
+std::optional<Range> Attachment::range_of(OpKind kind, std::uint64_t token) const {
     for (const auto& request : requests_) {
-        if (request->kind == OpKind::kHold && request->token == token) return request->range;
+        if (request->kind == kind && request->token == token) return request->range;
     }
     return std::nullopt;
 }

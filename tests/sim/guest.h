@@ -42,7 +42,7 @@ class Attachment final : public replication::ClientEffects {
     /// Sectors and values of writes without an answer.
     std::vector<std::pair<std::size_t, std::uint64_t>> unanswered() const;
     /// What the kHold `token` that was sent is to keep changes off.
-    std::optional<Range> holds(std::uint64_t token) const;
+    std::optional<Range> range_of(replication::OpKind kind, std::uint64_t token) const;
     /// What `disk` lacks of the change that `answer` tells this attachment of; "": nothing.
     std::string missing(const replication::Message& answer, const Disk& disk) const;
 

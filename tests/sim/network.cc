@@ -142,6 +142,7 @@ void Network::hand_over(Link& link, std::size_t side, const Message& message) {
     if (to >= kFirstClient) {
         if (world_->attachment(to)->client) world_->attachment(to)->client->on_message(message);
     } else if (Replica* const replica = world_->replica(ReplicaId(to)); replica != nullptr) {
+        replica->hear_health(message);
         replica->node.on_message(message);
     } else if (world_->hosts()) {
         break_connection(link, kNobody);  // refused: no such replica here (any more)

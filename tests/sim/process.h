@@ -36,6 +36,8 @@ struct Replica final : replication::Effects {
     /// Calls `function` in so many microseconds, if this replica is still open then.
     void after(std::uint64_t microseconds, std::function<void()> function);
     bool idle() const { return disk_ops.empty() && store_ops.empty() && node.open_ops() == 0; }
+    /// An answer to a question of its own, whether the primary is well.
+    void hear_health(const replication::Message& message);
     /// The process dies: of what is in the disk's queue any part is done.
     void die();
 
@@ -66,6 +68,8 @@ struct Replica final : replication::Effects {
     std::deque<StoreOp> store_ops;
     std::vector<std::vector<std::byte>*> buffers;
     std::uint64_t proposals = 0;
+    std::uint64_t health_asked = 0;  // R6: the last question
+    bool told_well = false;          // by the primary, in answer to it, and that it serves others
     replication::LostMembers known_lost{};
 
   private:

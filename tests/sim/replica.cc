@@ -47,6 +47,13 @@ void Replica::after(std::uint64_t microseconds, std::function<void()> function) 
 }
 
 void Replica::send(const replication::Message& message) {
+    if (message.type == replication::MessageType::kHealth) {
+        health_asked = message.token;
+        told_well = false;
+    }
+    if (message.type == replication::MessageType::kAnswer && message.kind == OpKind::kRead &&
+        message.failed && message.error.code == Errc::kIo)
+        world->check_read_error(*this, message.token);
     if (message.type == replication::MessageType::kAnswer && is_change(message.kind) &&
         !message.failed)
         world->check_answer(*this, message);
@@ -57,6 +64,14 @@ void Replica::send(const replication::Message& message) {
     if (message.type == replication::MessageType::kAnswer && of_cut && !message.failed)
         world->check_cut_members(*this, message.cut);
     world->network.send(place->member.replica.value(), message);
+}
+
+void Replica::hear_health(const replication::Message& message) {
+    if (message.type != replication::MessageType::kHealthy || message.failed) return;
+    const auto& record = node.record();
+    if (message.token == health_asked && record && message.from == record->primary &&
+        message.number == record->number && message.value > 0)
+        told_well = true;
 }
 
 // ---- the disk
@@ -97,7 +112,10 @@ void Replica::end_disk_op(std::uint64_t id) {
     } else if (request.kind == OpKind::kRead) {
         std::copy_n(place->now.begin() + static_cast<std::ptrdiff_t>(request.range.offset_bytes),
                     request.into.size(), request.into.begin());
-        if (world->unreadable && world->timing.one_in(20)) result = fail(Errc::kIo, "sector");
+        if (world->unreadable && world->timing.one_in(20)) {
+            result = fail(Errc::kIo, "sector");
+            place->unread.insert(request.range.offset_bytes);
+        }
     } else if (request.kind == OpKind::kFlush) {
         place->flushed(op.snapshot);
     } else if (request.kind == OpKind::kCut) {

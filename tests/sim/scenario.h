@@ -28,6 +28,7 @@ struct Scenario {
     int cut_percent = 0;      // of the guests' requests: a snapshot's, to cut the volume (R18)
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
+    bool lies = false;        // who joins may have a disk that keeps no whole pages (R12)
     // How many faults of a kind befall a run, on the average.
     int kills = 0;               // a process dies and starts again in the same boot
     int power_cuts = 0;          // all hosts lose their power

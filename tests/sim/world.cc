@@ -150,6 +150,7 @@ void World::on_notice(Replica& from, const replication::Notice& notice) {
             break;
         case Kind::kFailover:
             ++counts.failovers;
+            if (from.told_well) wrong("a primary that is well and serves others is replaced");
             trace(clock.now_us(), "replica %llu TAKES OVER from %llu, which %s", id,
                   static_cast<unsigned long long>(notice.replica.value()), notice.text);
             break;

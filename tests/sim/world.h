@@ -53,6 +53,8 @@ class World {
     void wrong(std::string what);
     void on_notice(Replica& from, const replication::Notice& notice);
     void check_answer(const Replica& primary, const replication::Message& answer);
+    /// R14: a read fails when no member could read the range, and not before.
+    void check_read_error(const Replica& primary, std::uint64_t token);
     /// What is kept off changes is the same on all members.
     void check_hold(const Replica& primary, std::uint64_t token);
     /// R18: all members of the record have preserved the same.
