@@ -39,6 +39,7 @@ struct UsablePool {
     PoolId id;
     std::string domain;
     std::uint64_t available_bytes = 0;
+    dev_t file_system = 0;  // whose free space that is
 };
 
 /// What lies in a pool of a replica.
@@ -70,6 +71,8 @@ class Pools final : public api::PoolControl {
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
+    /// 0 where it is missing, or its disk does not answer.
+    std::uint64_t available_bytes(PoolId pool);
     /// Known, but not there: its disk may be mounted later.
     bool is_missing(PoolId pool);
     /// Whether a replica that it lost may be found in it again: not where it is being removed.
@@ -89,7 +92,8 @@ class Pools final : public api::PoolControl {
     api::ApiResult<api::PlanView> plan_pool(const api::AddPoolRequest& request) override;
     api::ApiResult<std::vector<api::PoolView>> pools() override;
     api::ApiResult<api::PoolView> pool(const std::string& name) override;
-    api::ApiResult<void> remove_pool(const std::string& name, bool dry_run) override;
+    api::ApiResult<void> remove_pool(const std::string& name) override;
+    api::ApiResult<api::PlanView> plan_pool_removal(const std::string& name) override;
     /// Removes pools, folders and records without replicas: `init` is undone.
     void forget_all();
 
@@ -128,6 +132,7 @@ class Pools final : public api::PoolControl {
     bool is_in_place(const EntryRef& entry);
     void tell_back(const EntryRef& entry);
     static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
+    std::vector<std::string> others_on_its_file_system(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
     std::vector<EntryRef> all();
@@ -140,6 +145,7 @@ class Pools final : public api::PoolControl {
     };
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
     EntryRef in_trouble_at(const std::string& path);
+    EntryRef in_trouble_behind(const std::string& path);
     static api::ApiResult<void> check_same(const EntryRef& entry,
                                            const api::AddPoolRequest& request);
     api::ApiResult<api::PoolView> put_back(const EntryRef& entry);
@@ -149,7 +155,10 @@ class Pools final : public api::PoolControl {
     Result<void> finish_adding(const metadata::PoolRecord& record, std::chrono::milliseconds limit);
     Result<void> finish_removing(const metadata::PoolRecord& record,
                                  std::chrono::milliseconds limit);
-    api::ApiResult<void> carry_out_removal(const EntryRef& entry, bool dry_run);
+    static Result<void> find_given_up(metadata::Transaction& tx, PoolId pool,
+                                      std::vector<metadata::ReplicaRecord>& given_up,
+                                      std::string& users);
+    api::ApiResult<void> carry_out_removal(const EntryRef& entry);
 
     metadata::MetadataStore* store_;
     EventLog* events_;
