@@ -57,7 +57,7 @@ constexpr Rule kRules[] = {
     {"rule.pending_reported", "R16: and each of what was proposed over it", "hosts_restore_joins",
      4000},
     {"rule.left_is_known", "R16: of the record by which a replica left, too", "hosts_restore_joins",
-     8000},
+     4000},
     {"rule.generation_numbers", "R16: by a number that no lost one reaches", "hosts_restore", 2000},
     {"rule.reports_promise", "R16: who reported hears nothing of before", "hosts_restore", 6000},
     {"rule.cut_drains", "R18: what was under way has ended before a cut", "snapshots"},
