@@ -158,7 +158,8 @@ void Attachment::scribble() {
 
 std::optional<Range> Attachment::range_of(OpKind kind, std::uint64_t token) const {
     for (const auto& request : requests_) {
-        if (request->kind == kind && request->token == token) return request->range;
+        if (!request->answered && request->kind == kind && request->token == token)
+            return request->range;
     }
     return std::nullopt;
 }
