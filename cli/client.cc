@@ -6,6 +6,8 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <optional>
+#include <thread>
 
 namespace ublkd::cli {
 namespace {
@@ -27,6 +29,15 @@ Failure unreachable(const std::string& socket, const std::string& cause) {
 }
 
 constexpr auto kMeanwhile = std::chrono::milliseconds(500);
+// `ublkd &` and the next command are started side by side: for so long it may not listen yet. From
+// then on it takes who connects, and answers when it is up.
+constexpr auto kAppearsWithin = std::chrono::milliseconds(500);
+constexpr auto kLookAgain = std::chrono::milliseconds(10);
+
+bool nobody_listens(const beast::error_code& error) {
+    return error == asio::error::connection_refused ||
+           error == beast::errc::no_such_file_or_directory;
+}
 
 /// One connection, one request. The stream's time limit needs the asynchronous calls.
 struct Exchange {
@@ -91,14 +102,21 @@ Outcome<api::Json> Client::call(const std::string& method, const std::string& pa
     request.prepare_payload();
     if (socket_.size() >= sizeof(sockaddr_un::sun_path))
         return std::unexpected(unreachable(socket_, "its path is too long for a socket"));
-    Exchange exchange(std::move(request));
-    const beast::error_code result = exchange.run(Protocol::endpoint(socket_), timeout, meanwhile);
+    const auto give_up = std::chrono::steady_clock::now() + kAppearsWithin;
+    std::optional<Exchange> exchange;
+    beast::error_code result;
+    for (;;) {
+        exchange.emplace(request);
+        result = exchange->run(Protocol::endpoint(socket_), timeout, meanwhile);
+        if (!nobody_listens(result) || std::chrono::steady_clock::now() >= give_up) break;
+        std::this_thread::sleep_for(kLookAgain);
+    }
     if (result == beast::error::timeout) {
         return std::unexpected(
             Failure{kExitTimedOut, "", "not done in time; the daemon goes on with it"});
     }
     if (result) return std::unexpected(unreachable(socket_, result.message()));
-    const auto& received = exchange.response.get();
+    const auto& received = exchange->response.get();
     std::string error;
     const auto answer = api::Json::parse(received.body(), &error);
     if (!answer)

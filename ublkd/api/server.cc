@@ -34,13 +34,13 @@ using Stream = beast::basic_stream<Protocol>;
 struct Server::Impl {
     struct Connection;
 
-    Impl(const RouteTable* table, ServerOptions given)
-        : routes(table), options(std::move(given)), acceptor(io), handlers(options.kept_threads) {}
+    explicit Impl(ServerOptions given)
+        : options(std::move(given)), acceptor(io), handlers(options.kept_threads) {}
 
     void accept_next();
     void stop();
 
-    const RouteTable* routes;
+    const RouteTable* routes = nullptr;  // from serve() on
     ServerOptions options;
     std::optional<gid_t> group;
     std::set<Connection*> connections;  // on the I/O thread alone
@@ -173,21 +173,24 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() { stop(); }
 void Server::stop() { impl_->stop(); }
 
-Result<std::unique_ptr<Server>> Server::start(const RouteTable* routes,
-                                              const ServerOptions& options) {
-    auto impl = std::make_unique<Impl>(routes, options);
+Result<std::unique_ptr<Server>> Server::listen(const ServerOptions& options) {
+    auto impl = std::make_unique<Impl>(options);
     impl->group = group_id(options.group);
     TRY_ASSIGN(Fd listening, listen_unix(options.socket_path, {.group = impl->group}));
     beast::error_code error;
     impl->acceptor.assign(Protocol(), listening.get(), error);
     if (error) return fail(Errc::kIo, "take over the API's socket", error.value());
     (void)listening.release();
-    impl->accept_next();
-    impl->thread = std::thread([io = &impl->io] {
+    return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+void Server::serve(const RouteTable* routes) {
+    impl_->routes = routes;
+    impl_->accept_next();
+    impl_->thread = std::thread([io = &impl_->io] {
         (void)pthread_setname_np(pthread_self(), "api-io");
         io->run();
     });
-    return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 }  // namespace ublkd::api

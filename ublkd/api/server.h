@@ -4,8 +4,9 @@
 // SO_PEERCRED and allowed if it is root, the daemon's own user or in group ublkd
 // (api/route_table.h refuses others). server.cc is the daemon's one user of Boost.Beast.
 //
-// Owner: main. stop() answers what is being handled, then ends; the destructor calls it. See
-// docs/api.md.
+// Owner: Daemon. It listens before there is anything to serve: who connects in between is answered
+// as soon as there is. stop() answers what is being handled, then ends; the destructor calls it.
+// See docs/api.md.
 #pragma once
 
 #include <memory>
@@ -28,9 +29,10 @@ struct ServerOptions {
 class Server {
   public:
     /// Listens on socket_path, mode 0660, with the group's (base/unix_socket.h says what it does
-    /// with what lies there). `routes` must outlive the server.
-    static Result<std::unique_ptr<Server>> start(const RouteTable* routes,
-                                                 const ServerOptions& options);
+    /// with what lies there).
+    static Result<std::unique_ptr<Server>> listen(const ServerOptions& options);
+    /// Once. `routes` must outlive the server.
+    void serve(const RouteTable* routes);
     Server(const Server&) = delete;
     Server& operator=(const Server&) = delete;
     ~Server();

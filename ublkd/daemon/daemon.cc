@@ -13,6 +13,7 @@
 #include "ublkd/api/server.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
+#include "ublkd/daemon/dying_sockets.h"
 #include "ublkd/daemon/instances.h"
 #include "ublkd/daemon/permissions.h"
 #include "ublkd/daemon/repair.h"
@@ -52,6 +53,7 @@ namespace {
 constexpr auto kRecoveryGrace = std::chrono::seconds(5);  // before the sockets are there
 constexpr auto kStepLimit = std::chrono::seconds(4);      // of each step of stop()
 constexpr auto kVolumesLimit = std::chrono::seconds(10);
+constexpr auto kApiWait = std::chrono::seconds(2);  // for the socket of one that was killed
 
 /// Runs `step` on a thread of its own; false where it has not ended in time (the thread runs on).
 bool ends_in_time(std::function<void()> step) {
@@ -63,6 +65,14 @@ bool ends_in_time(std::function<void()> step) {
 
 std::string because(const std::string& what, const Error& error) {
     return fmt::format("{}: {}", what, to_string(error));
+}
+
+/// As early as can be: a command that follows the start at once waits for its answer.
+Result<std::unique_ptr<api::Server>> listen_api(const Configuration& configuration) {
+    api::ServerOptions options;
+    options.socket_path = configuration.api_socket;
+    options.group = configuration.api_group;
+    return again_while_dying(kApiWait, [&] { return api::Server::listen(options); });
 }
 
 }  // namespace
@@ -84,6 +94,13 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     // From here on this daemon is alone with the state folder.
     if (const auto made = renew_run_folder(configuration.run_dir); !made)
         return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
+    if (serve) {
+        auto server = listen_api(configuration);
+        if (!server)
+            return std::unexpected(
+                because("cannot listen on " + configuration.api_socket, server.error()));
+        p.server = std::move(*server);
+    }
     p.authority = std::make_unique<metadata::Authority>(p.store.get());
     p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());
     p.authority_client = std::make_unique<LocalAuthority>(p.authority.get());
@@ -137,14 +154,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         [system = p.system.get()] { return system->initialized(); });
     api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(),
                                 p.permissions.get(), p.tags.get()});
-    api::ServerOptions options;
-    options.socket_path = configuration.api_socket;
-    options.group = configuration.api_group;
-    auto server = api::Server::start(p.routes.get(), options);
-    if (!server)
-        return std::unexpected(
-            because("cannot listen on " + configuration.api_socket, server.error()));
-    p.server = std::move(*server);
+    p.server->serve(p.routes.get());
     return daemon;
 }
 

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <thread>
 
 #include "ublkd/api/peer.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/dying_sockets.h"
 #include "ublkd/front/ublk/kernel_driver_linux.h"
 
 namespace ublkd::daemon {
@@ -23,23 +23,8 @@ io::Task<Result<std::uint64_t>> ask_features(const front::ublk::UblkEnvironment*
     co_return co_await control.features();
 }
 
-/// After a SIGKILL the kernel keeps the old sockets alive a moment longer than the process: its
-/// ring, with the pending accepts, is taken down in the background.
 constexpr auto kUnixWait = std::chrono::seconds(10);
 constexpr auto kTcpWait = std::chrono::seconds(2);
-
-/// Calls `listen` again while the address is in use.
-template <class F>
-Result<void> again_while_dying(std::chrono::seconds limit, F listen) {
-    const auto deadline = std::chrono::steady_clock::now() + limit;
-    for (;;) {
-        const Result<void> listening = listen();
-        if (listening || std::chrono::steady_clock::now() >= deadline) return listening;
-        const auto& error = listening.error();
-        if (error.code != Errc::kBusy && error.sys_errno != EADDRINUSE) return listening;
-        std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    }
-}
 
 }  // namespace
 

@@ -82,9 +82,10 @@ class ServerTest : public testing::Test {
                     }});
         table_.add({Method::kPost, "/echo", "Echo",
                     [](const Request& request) -> ApiResult<Json> { return request.body; }});
-        auto started = Server::start(&table_, options_);
-        EXPECT_TRUE(started);
-        server_ = std::move(*started);
+        auto listening = Server::listen(options_);
+        EXPECT_TRUE(listening);
+        server_ = std::move(*listening);
+        server_->serve(&table_);
     }
     ~ServerTest() override {
         opened_ = true;
@@ -193,7 +194,7 @@ TEST_F(ServerTest, StopAnswersWhatIsBeingHandled) {
 }
 
 TEST_F(ServerTest, LiveSocketIsNotTakenAndADeadOneIs) {
-    const auto second = Server::start(&table_, options_);
+    const auto second = Server::listen(options_);
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, Errc::kBusy);
     server_.reset();
@@ -204,9 +205,10 @@ TEST_F(ServerTest, LiveSocketIsNotTakenAndADeadOneIs) {
     std::strncpy(address.sun_path, options_.socket_path.c_str(), sizeof address.sun_path - 1);
     ASSERT_EQ(bind(dead, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
     close(dead);
-    auto third = Server::start(&table_, options_);
+    auto third = Server::listen(options_);
     ASSERT_TRUE(third);
-    Connection client(options_.socket_path);
+    Connection client(options_.socket_path);  // before it serves
+    (*third)->serve(&table_);
     EXPECT_TRUE(client.get("/quick").starts_with("HTTP/1.1 200"));
 }
 

@@ -102,7 +102,8 @@ Words good_line(const Command& command, const std::string& with = "") {
 Failure outcome(const Words& words) {
     const auto parsed = parse_arguments(words);
     if (!parsed) return {kExitUsage, "", parsed.error()};
-    Context context(parsed->invocation, Client("/nonexistent/api.sock"), {});
+    // Whose path no socket can have: that is told without looking for one.
+    Context context(parsed->invocation, Client(std::string(200, 'x')), {});
     const auto done = context.command().handler(context);
     return done ? Failure{*done, "", ""} : done.error();
 }
