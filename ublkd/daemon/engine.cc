@@ -105,6 +105,25 @@ void Engine::look_at_reactors() {
     for (auto& one : asked) (void)one.wait_until(deadline);
 }
 
+Result<void> Engine::check_answers(VolumeId volume, bool nbd) {
+    const auto nothing = [] { return true; };
+    TRY(lane_of(volume).ask(nothing));
+    if (nbd) {
+        TRY(lanes_[0]->ask(nothing));
+    }
+    return {};
+}
+
+Result<VolumeId> Engine::new_volume() {
+    constexpr unsigned kTries = 1000;  // far more than it takes where one of the reactors answers
+    look_at_reactors();
+    for (unsigned i = 0; i < kTries; ++i) {
+        const VolumeId id = VolumeId::random();
+        if (answers(id)) return id;
+    }
+    return fail(Errc::kTimedOut, "no reactor answers");
+}
+
 Result<void> Engine::listen_nbd() {
     TRY_ASSIGN(const unsigned activated,
                call_on(first(), [this] { return nbd_->listen_activated(); }));
@@ -170,7 +189,7 @@ void Engine::remove_export(const std::string& name) {
 }
 
 void Engine::rename_export(const std::string& id, const std::string& name) {
-    call_on(first(), [this, &id, &name] { exports_.rename(id, name); });
+    first().post([this, id, name] { exports_.rename(id, name); });
 }
 
 unsigned Engine::export_connections(const std::string& name) {

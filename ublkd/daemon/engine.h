@@ -78,6 +78,11 @@ class Engine {
     void look_at_reactors();
     /// By the last question to it.
     bool answers(VolumeId volume) { return !lane_of(volume).questions.is_late(); }
+    /// kTimedOut: a reactor that serves the volume does not answer; for NBD that is also the one
+    /// that has the clients. Who would wait for it without end asks this before anything is begun.
+    Result<void> check_answers(VolumeId volume, bool nbd);
+    /// Of a volume to be made: whose reactor answers. kTimedOut: none does.
+    Result<VolumeId> new_volume();
     /// Listens where the configuration says. Called when the volumes that were attached are back.
     /// A TCP port that is taken, say by a user of this machine, keeps nobody else's volume from
     /// being served: nbd_tcp_trouble() tells why, retry_nbd_tcp() tries again.
@@ -90,6 +95,7 @@ class Engine {
     void remove_export(const std::string& name);
     /// The first half, which waits for nothing; remove_export() follows.
     void begin_remove_export(const std::string& name);
+    /// Returns at once.
     void rename_export(const std::string& id, const std::string& name);
     unsigned export_connections(const std::string& name);
     void begin_stop_nbd();

@@ -77,9 +77,9 @@ void RunningVolume::fail_when_full(bool fail) {
 }
 
 void RunningVolume::set_on_full(volume::OnFull on_full) {
-    call_on(lane_->reactor(), [&] {
-        configured_on_full_ = on_full;
-        if (volume_) volume_->set_on_full(on_full);
+    lane_->reactor().post([self = shared_from_this(), on_full] {
+        self->configured_on_full_ = on_full;
+        if (self->volume_) self->volume_->set_on_full(on_full);
     });
 }
 

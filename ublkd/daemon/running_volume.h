@@ -2,8 +2,8 @@
 // block. Started for an attachment, a verify or a copy, stopped when nobody uses it (volumes.h
 // counts). Views may hold it a moment longer: after stop() they get nothing.
 //
-// Thread-safe; every call but status() blocks until the lane has answered. stop() comes before the
-// destructor.
+// Thread-safe; calls block until the lane has answered where they do not say otherwise. stop()
+// comes before the destructor.
 #pragma once
 
 #include <atomic>
@@ -31,7 +31,7 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     /// Writes that wait for space fail, now and from now on, so that a front end can come to its
     /// end; or again as configured.
     void fail_when_full(bool fail);
-    /// The volume's policy from now on.
+    /// The volume's policy from now on. Returns at once.
     void set_on_full(volume::OnFull on_full);
     /// In force until the volume is stopped: its front end told the guest of a cache, or of none.
     metadata::Durability durability() const { return durability_; }

@@ -62,6 +62,21 @@ ApiResult<Volumes::Operation> Volumes::begin_operation(const SlotRef& slot,
     return operation;
 }
 
+ApiResult<void> Volumes::check_answers(VolumeId volume, bool nbd, const std::string& what) {
+    if (core_.engine->check_answers(volume, nbd)) return {};
+    return refuse("RequestTimeout",
+                  fmt::format("{}: {}; nothing was begun: try again when it does ('ebs-cli doctor' "
+                              "names the volumes that wait)",
+                              what, kReactorTrouble));
+}
+
+std::unexpected<api::ApiError> Volumes::hangs(const std::string& what) {
+    return refuse("RequestTimeout",
+                  fmt::format("the {} does not get on: {}; it goes on by itself when the reactor "
+                              "answers ('ebs-cli doctor' names the volumes that wait)",
+                              what, kReactorTrouble));
+}
+
 std::vector<volume::ReplicaPlace> Volumes::places_of(
     const std::vector<replication::Member>& members) {
     std::vector<volume::ReplicaPlace> places;
@@ -172,6 +187,7 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name, bool 
         if (ref->deleting)
             return refuse("IncorrectState", fmt::format("volume {} is being deleted", name));
     }
+    API_TRY(check_answers(record.id, false, "cannot verify " + name));
     const auto running = acquire(ref, record);
     if (!running) return refuse(running.error(), "cannot start the volume " + name);
     if (ending_) (*running)->end_verify();

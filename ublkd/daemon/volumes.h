@@ -31,6 +31,7 @@
 #include "ublkd/daemon/hosting.h"
 #include "ublkd/daemon/read_only_device.h"
 #include "ublkd/daemon/running_volume.h"
+#include "ublkd/daemon/while_it_answers.h"
 #include "ublkd/front/ublk/rescue.h"
 
 namespace ublkd::daemon {
@@ -151,6 +152,19 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
 
     SlotRef slot(VolumeId volume);
     api::ApiResult<Operation> begin_operation(const SlotRef& slot, const std::string& name);
+    /// Refuses what would wait for a reactor that does not answer, before anything is begun.
+    /// `what`: "cannot attach pg".
+    api::ApiResult<void> check_answers(VolumeId volume, bool nbd, const std::string& what);
+    /// A request's `work`; where the reactor stops to answer in the midst of it the request ends,
+    /// and the work goes on by itself later. `what`: "attach of pg".
+    template <class T>
+    api::ApiResult<T> unless_it_hangs(VolumeId volume, const std::string& what,
+                                      std::function<api::ApiResult<T>()> work) {
+        auto done = while_it_answers<api::ApiResult<T>>(*core_.engine, volume, std::move(work));
+        if (!done) return hangs(what);
+        return *std::move(done);
+    }
+    static std::unexpected<api::ApiError> hangs(const std::string& what);
     /// Starts the volume where it does not run, and counts a user.
     Result<std::shared_ptr<RunningVolume>> acquire(const SlotRef& slot,
                                                    const metadata::VolumeRecord& record);
@@ -162,6 +176,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> wait_for_pools(const SlotRef& slot, VolumeId volume);
 
     // volumes_create.cc
+    api::ApiResult<api::VolumeView> create_one(VolumeId volume,
+                                               const api::CreateVolumeRequest& request);
     api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request,
                                              const std::vector<UsablePool>& usable);
     api::ApiResult<std::optional<api::VolumeView>> known_token(
@@ -175,6 +191,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> finish_create(VolumeId volume);
 
     // volumes_attach.cc
+    api::ApiResult<api::AttachmentView> attach_one(const api::AttachRequest& request);
     api::ApiResult<metadata::AttachmentRecord> check_attach(const api::AttachRequest& request,
                                                             metadata::VolumeRecord& volume);
     api::ApiResult<void> store_attaching(const metadata::VolumeRecord& volume,
@@ -202,6 +219,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<metadata::AttachmentRecord> find_attachment(const metadata::VolumeRecord& volume,
                                                                const std::string& name,
                                                                const std::string& instance);
+    api::ApiResult<void> check_detach_answers(const metadata::AttachmentRecord& attachment);
     /// Who has the attachment's device open, or is connected; "": nobody.
     api::ApiResult<std::string> use_of(const SlotRef& slot,
                                        const metadata::AttachmentRecord& attachment);
@@ -291,6 +309,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::FindingView replica_finding(const api::ReplicaView& replica);
 
     // volumes_delete.cc
+    api::ApiResult<void> delete_one(VolumeId volume, const std::string& name, bool dry_run);
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);
 
     // volumes_membership.cc

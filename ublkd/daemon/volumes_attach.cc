@@ -104,6 +104,7 @@ ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
     const bool ublk = request.frontend == "ublk" ||
                       (request.frontend == "auto" && core_.engine->ublk() != nullptr);
     record.frontend = ublk ? Frontend::kUblk : Frontend::kNbd;
+    API_TRY(check_answers(volume.id, !ublk, "cannot attach " + request.volume));
     return record;
 }
 
@@ -294,6 +295,13 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
 ApiResult<api::AttachmentView> Volumes::attach(const AttachRequest& request) {
     VolumeRecord volume;
     API_TRY(check_attach(request, volume));
+    return unless_it_hangs<api::AttachmentView>(volume.id, "attach of " + request.volume,
+                                                [this, request] { return attach_one(request); });
+}
+
+ApiResult<api::AttachmentView> Volumes::attach_one(const AttachRequest& request) {
+    VolumeRecord volume;
+    API_TRY_ASSIGN(volume, find_volume(core_.store, request.volume));
     const auto ref = slot(volume.id);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, request.volume));
     API_TRY_ASSIGN(auto attachment, check_attach(request, volume));
@@ -344,10 +352,14 @@ ApiResult<AttachmentRecord> Volumes::find_attachment(const VolumeRecord& volume,
 ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const std::string& instance,
                                                bool force) {
     API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
-    API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
-    API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
-    record.terminating = false;
-    return detach_one(volume, record, force);
+    return unless_it_hangs<api::AttachmentView>(
+        volume.id, "detach of " + name,
+        [this, volume, name, instance, force]() -> ApiResult<api::AttachmentView> {
+            API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
+            API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
+            record.terminating = false;
+            return detach_one(volume, record, force);
+        });
 }
 
 ApiResult<api::PlanView> Volumes::plan_detach(const std::string& name, const std::string& instance,
@@ -410,8 +422,14 @@ Result<std::vector<std::string>> Volumes::users_of(const SlotRef& slot,
                                      ublk->device_folder, ublk->sys_folder);
 }
 
+ApiResult<void> Volumes::check_detach_answers(const AttachmentRecord& attachment) {
+    return check_answers(attachment.volume, attachment.frontend == Frontend::kNbd,
+                         "cannot detach " + attachment.volume.to_string());
+}
+
 ApiResult<std::string> Volumes::use_of(const SlotRef& slot, const AttachmentRecord& attachment) {
     const std::string id = attachment.volume.to_string();
+    API_TRY(check_detach_answers(attachment));
     if (attachment.frontend == Frontend::kNbd && !faults::rule_off("rule.detach_checks_users")) {
         if (const unsigned clients = core_.engine->export_connections(id); clients > 0)
             return fmt::format("{} NBD connection{} to {}", clients, clients == 1 ? "" : "s", id);
@@ -471,6 +489,7 @@ ApiResult<api::AttachmentView> Volumes::detach_one(const VolumeRecord& volume,
                                                    AttachmentRecord attachment, bool force) {
     const auto ref = slot(volume.id);
     const std::string id = volume.id.to_string();
+    API_TRY(check_detach_answers(attachment));
     const AttachmentState before = attachment.state;
     if (before != AttachmentState::kDetaching) attachment.detach_forced = false;
     attachment.detach_forced |= force;

@@ -190,10 +190,21 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
     API_TRY(check_create(request));
     API_TRY_ASSIGN(auto known, known_token(request));
     if (known) return std::move(*known);
+    const auto id = core_.engine->new_volume();
+    if (!id)
+        return refuse(id.error(),
+                      "cannot create a volume: disks may hang ('ebs-cli doctor' says more)");
+    return unless_it_hangs<api::VolumeView>(
+        *id, "creation of " + id->to_string(),
+        [this, request, volume = *id] { return create_one(volume, request); });
+}
+
+ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
+                                               const CreateVolumeRequest& request) {
     const auto usable = core_.pools->usable();
     VolumeRecord record;
     API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));
-    record.id = VolumeId::random();
+    record.id = volume;
     record.size_bytes = request.size_bytes;
     record.block_bytes = request.block_bytes;
     record.durability =
@@ -211,7 +222,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
     (void)faults::hit("daemon.create.before_intent");
     const auto stored = store_intent(record, request, candidates);
     if (!stored && stored.error().code == kTokenTaken) {
-        API_TRY_ASSIGN(known, known_token(request));
+        API_TRY_ASSIGN(auto known, known_token(request));
         if (known) return std::move(*known);
         return refuse("IncorrectState", "the volume of this client token was deleted meanwhile");
     }
@@ -229,7 +240,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
                         "same request with the same client token",
                         record.id.to_string()));
     }
-    return volume(record.id.to_string());
+    return this->volume(record.id.to_string());
 }
 
 /// From the authorized record on: members are sealed, losers deleted, the volume is available.

@@ -17,9 +17,16 @@ using metadata::VolumeState;
 
 ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
     API_TRY_ASSIGN(const auto found, find_volume(core_.store, name));
-    const auto ref = slot(found.id);
+    API_TRY(check_answers(found.id, false, "cannot delete " + name));
+    return unless_it_hangs<void>(
+        found.id, "deletion of " + name,
+        [this, id = found.id, name, dry_run] { return delete_one(id, name, dry_run); });
+}
+
+ApiResult<void> Volumes::delete_one(VolumeId volume, const std::string& name, bool dry_run) {
+    const auto ref = slot(volume);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
-    API_TRY_ASSIGN(auto record, find_volume(core_.store, found.id.to_string()));
+    API_TRY_ASSIGN(auto record, find_volume(core_.store, volume.to_string()));
     if (record.state == VolumeState::kInUse) {
         return refuse("VolumeInUse",
                       fmt::format("volume {} is attached: 'ebs-cli detach {}' first", name, name));
