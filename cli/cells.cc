@@ -111,6 +111,12 @@ std::string limit_text(const Json& pool) {
     return pool["LimitBytes"].is_null() ? "-" : short_size(pool["LimitBytes"].u64());
 }
 
+std::string shares_text(const Json& pool) {
+    std::vector<std::string> ids;
+    for (const Json& other : pool["SharesSpaceWith"].items()) ids.push_back(other.as_string());
+    return ids.empty() ? "-" : fmt::format("{}", fmt::join(ids, ","));
+}
+
 std::string volumes_text(const Json& instance) {
     std::set<std::string> ids;
     for (const Json& attachment : instance["Attachments"].items())
@@ -193,6 +199,7 @@ const View& pool_view() {
                             {"FREE", size<kFreeBytes>},
                             {"LIMIT", limit_text},
                             {"TOTAL", size<kTotalBytes>, true},
+                            {"SHARES-WITH", shares_text, true},
                             {"BUFFERED", flag<kBuffered>, true},
                             {"HOST", text<kHostId>, true},
                             {"CREATED", text<kCreateTime>, true},

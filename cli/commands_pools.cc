@@ -46,6 +46,10 @@ std::string pool_line(const Json& pool) {
 }
 
 void note_pool(const Context& context, const Json& pool) {
+    if (const auto others = pool["SharesSpaceWith"].items().size(); others > 0)
+        context.note(fmt::format("note: {} is on the file system of {} other pool{}: what is free "
+                                 "there is free once",
+                                 pool["Path"].as_string(), others, others == 1 ? "" : "s"));
     if (pool["Warning"].is_null()) return;
     context.note(
         fmt::format("note: {} is {}", pool["Path"].as_string(), pool["Warning"].as_string()));

@@ -21,6 +21,9 @@ Json pool_json(const PoolView& view) {
     json.set("UsedBytes", view.used_bytes)
         .set("FreeBytes", view.free_bytes)
         .set("TotalBytes", view.total_bytes);
+    Json others = Json::array();
+    for (const auto& other : view.shares_space_with) others.push(other);
+    json.set("SharesSpaceWith", std::move(others));
     json.set("Replicas", view.replicas)
         .set("LostReplicas", view.lost_replicas)
         .set("Buffered", view.buffered)

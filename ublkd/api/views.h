@@ -120,6 +120,7 @@ struct PoolView {
     bool buffered = false;
     std::uint64_t create_time_ms = 0;
     unsigned lost_replicas = 0;  // of them: no members now, and back when the pool is
+    std::vector<std::string> shares_space_with;  // pools on the same file system
 };
 
 struct AddPoolRequest {

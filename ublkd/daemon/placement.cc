@@ -1,5 +1,7 @@
 #include "ublkd/daemon/placement.h"
 
+#include <map>
+
 namespace ublkd::daemon {
 
 std::set<std::string> domains_of(const std::vector<UsablePool>& pools) {
@@ -11,10 +13,21 @@ std::set<std::string> domains_of(const std::vector<UsablePool>& pools) {
 std::vector<UsablePool> choose_candidates(const std::vector<UsablePool>& pools,
                                           const std::set<std::string>& taken, unsigned wanted) {
     std::set<std::string> used = taken;
+    std::map<dev_t, unsigned> on;  // candidates on a file system
     std::vector<UsablePool> chosen;
-    for (const auto& pool : pools) {  // most space first
-        if (chosen.size() == wanted + 1) break;
-        if (used.insert(pool.domain).second) chosen.push_back(pool);
+    const auto share_of = [&on](const UsablePool& pool) {
+        return pool.available_bytes / (on[pool.file_system] + 1);
+    };
+    while (chosen.size() <= wanted) {
+        const UsablePool* best = nullptr;
+        for (const auto& pool : pools) {
+            if (used.contains(pool.domain)) continue;
+            if (best == nullptr || share_of(pool) > share_of(*best)) best = &pool;
+        }
+        if (best == nullptr) break;
+        used.insert(best->domain);
+        ++on[best->file_system];
+        chosen.push_back(*best);
     }
     return chosen;
 }

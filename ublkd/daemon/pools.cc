@@ -250,8 +250,11 @@ std::vector<UsablePool> Pools::usable() {
             const std::lock_guard lock(entry->mutex);
             if (entry->failed) continue;
         }
-        if (const auto space = space_of(entry))
-            found.push_back({entry->record.id, entry->record.domain, space->available_bytes()});
+        const auto pool = pool_of(entry);
+        const auto space = space_of(entry);
+        if (pool && space)
+            found.push_back({entry->record.id, entry->record.domain, space->available_bytes(),
+                             pool->file_system()});
     }
     std::ranges::sort(found, [](const UsablePool& a, const UsablePool& b) {
         return std::pair(b.available_bytes, a.id) < std::pair(a.available_bytes, b.id);
@@ -353,6 +356,19 @@ Result<void> Pools::remove_replica_anywhere(ReplicaId replica) {
     return {};
 }
 
+/// The ids of other pools that have the same free space. Asks no disk.
+std::vector<std::string> Pools::others_on_its_file_system(const EntryRef& entry) {
+    std::vector<std::string> ids;
+    const auto pool = pool_of(entry);
+    if (!pool) return ids;
+    for (const EntryRef& other : all()) {
+        const auto opened = other == entry ? nullptr : pool_of(other);
+        if (opened && opened->file_system() == pool->file_system())
+            ids.push_back(other->record.id.to_string());
+    }
+    return ids;
+}
+
 api::PoolView Pools::view_of(const EntryRef& entry) {
     const PoolRecord& record = entry->record;
     const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", record.id));
@@ -373,6 +389,7 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
                 return replica.state == kLost || replica.state == kReturning;
             }));
     }
+    view.shares_space_with = others_on_its_file_system(entry);
     if (space) {
         view.used_bytes = space->allocated_bytes;
         view.free_bytes = space->available_bytes();

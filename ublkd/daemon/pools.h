@@ -39,6 +39,7 @@ struct UsablePool {
     PoolId id;
     std::string domain;
     std::uint64_t available_bytes = 0;
+    dev_t file_system = 0;  // whose free space that is
 };
 
 /// What lies in a pool of a replica.
@@ -128,6 +129,7 @@ class Pools final : public api::PoolControl {
     bool is_in_place(const EntryRef& entry);
     void tell_back(const EntryRef& entry);
     static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
+    std::vector<std::string> others_on_its_file_system(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
     std::vector<EntryRef> all();

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/files.h"
@@ -183,6 +185,27 @@ void SystemControl::count_volumes(api::StatusView& view) {
     }
 }
 
+namespace {
+
+/// Their room: a file system counts once, by one of its pools that have no limit.
+std::uint64_t total_of(const std::vector<api::PoolView>& pools) {
+    std::set<std::string> unlimited;
+    for (const auto& pool : pools) {
+        if (pool.limit_bytes == 0) unlimited.insert(pool.id);
+    }
+    std::uint64_t total = 0;
+    for (const auto& pool : pools) {
+        const bool counted_by_another =
+            std::ranges::any_of(pool.shares_space_with, [&](const std::string& other) {
+                return unlimited.contains(other) && (pool.limit_bytes != 0 || other < pool.id);
+            });
+        if (!counted_by_another) total += pool.total_bytes;
+    }
+    return total;
+}
+
+}  // namespace
+
 api::StatusView SystemControl::status() {
     api::StatusView view;
     view.version = UBLKD_VERSION;
@@ -202,13 +225,13 @@ api::StatusView SystemControl::status() {
     for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
         ++view.pools;
         view.used_bytes += pool.used_bytes;
-        view.total_bytes += pool.total_bytes;
         if (pool.state == "ok")
             ++view.pools_ok;
         else
             view.problems.push_back(
                 fmt::format("pool {} is {}: {}", pool.path, pool.state, pool.message));
     }
+    view.total_bytes = pools ? total_of(*pools) : 0;
     count_volumes(view);
     view.state = view.problems.empty() ? "ok" : "degraded";
     return view;

@@ -71,6 +71,8 @@ class Pool {
     const std::string& folder() const { return folder_; }
     const std::string& domain() const { return config_.domain; }
     bool buffered() const { return config_.buffered; }
+    /// What it was opened on: pools that have the same share its free space.
+    dev_t file_system() const { return opened_device_; }
     const std::shared_ptr<AllocationBudget>& budget() const { return budget_; }
 
     Result<PoolSpace> space() const;

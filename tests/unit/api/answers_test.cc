@@ -38,7 +38,7 @@ struct Willing final : SystemControl,
                              {{"r", "p", "h", "d", "returning", "why", "its pool", 1, 1}},
                              {attachment_}};
     const PoolView pool_{"p", "h", "/x", "d", "failed", "why", "warning", 1,
-                         1,   1,   1,    1,   true,     1,     1};
+                         1,   1,   1,    1,   true,     1,     1,     {"p2"}};
     const InstanceView instance_{"i", "n", "h", {{"k", "v"}}, true, 1, {attachment_}};
     const HostView host_{"h", "n", "ok", "1", "b", 1, 1, true};
     const MembershipView membership_{"v", "r", 1, 1, true, {{"r", "h", "p"}}, {"a"}};
