@@ -47,9 +47,10 @@ std::string pool_line(const Json& pool) {
 
 void note_pool(const Context& context, const Json& pool) {
     if (const auto others = pool["SharesSpaceWith"].items().size(); others > 0)
-        context.note(fmt::format("note: {} is on the file system of {} other pool{}: what is free "
-                                 "there is free once",
-                                 pool["Path"].as_string(), others, others == 1 ? "" : "s"));
+        context.note(
+            fmt::format("note: {} is on the file system of {} other pool{}: what is free "
+                        "there is free once",
+                        pool["Path"].as_string(), others, others == 1 ? "" : "s"));
     if (pool["Warning"].is_null()) return;
     context.note(
         fmt::format("note: {} is {}", pool["Path"].as_string(), pool["Warning"].as_string()));
@@ -99,7 +100,8 @@ Outcome<int> remove_pool(Context& context) {
     CLI_TRY_ASSIGN(
         const auto answer,
         context.client().call("DELETE", pool_path(id) + (dry_run ? "?dry_run=true" : "")));
-    return context.print_done(answer, id, dry_run ? "would be removed" : "removed");
+    if (dry_run) return context.print_plan(answer);
+    return context.print_done(answer, id, "removed");
 }
 
 }  // namespace

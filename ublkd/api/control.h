@@ -72,7 +72,8 @@ class PoolControl {
     virtual ApiResult<PlanView> plan_pool(const AddPoolRequest& request) = 0;
     virtual ApiResult<std::vector<PoolView>> pools() = 0;
     virtual ApiResult<PoolView> pool(const std::string& name) = 0;
-    virtual ApiResult<void> remove_pool(const std::string& name, bool dry_run) = 0;
+    virtual ApiResult<void> remove_pool(const std::string& name) = 0;
+    virtual ApiResult<PlanView> plan_pool_removal(const std::string& name) = 0;
 };
 
 class PermissionControl {

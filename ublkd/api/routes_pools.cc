@@ -68,7 +68,9 @@ void add_pool_routes(RouteTable& table, PoolControl* pools) {
                "RemovePool",
                [=](const Request& request) -> ApiResult<Json> {
                    API_TRY_ASSIGN(const bool dry_run, query_flag(request, "dry_run"));
-                   API_TRY(pools->remove_pool(request.at("pool"), dry_run));
+                   const std::string pool = request.at("pool");
+                   if (dry_run) return answer(pools->plan_pool_removal(pool), plan_json);
+                   API_TRY(pools->remove_pool(pool));
                    return done_json();
                },
                {"dry_run"}});

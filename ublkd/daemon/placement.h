@@ -1,9 +1,10 @@
 // Which pools are asked to prepare a replica. Pure: pools in, candidates out.
 //
 // Replicas of a volume never share a failure domain, so there is at most one candidate per domain:
-// its pool with the most space. Candidates on one file system share what is free there. One candidate more than replicas wanted prepares where there is
-// one; the permission service decides who of them hosts (the first to ask), so a slow disk loses
-// and a broken one does not hold up the volume.
+// its pool with the most space. Candidates on one file system share what is free there. One
+// candidate more than replicas wanted prepares where there is one; the permission service decides
+// who of them hosts (the first to ask), so a slow disk loses and a broken one does not hold up the
+// volume.
 #pragma once
 
 #include <set>

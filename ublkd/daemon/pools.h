@@ -90,7 +90,8 @@ class Pools final : public api::PoolControl {
     api::ApiResult<api::PlanView> plan_pool(const api::AddPoolRequest& request) override;
     api::ApiResult<std::vector<api::PoolView>> pools() override;
     api::ApiResult<api::PoolView> pool(const std::string& name) override;
-    api::ApiResult<void> remove_pool(const std::string& name, bool dry_run) override;
+    api::ApiResult<void> remove_pool(const std::string& name) override;
+    api::ApiResult<api::PlanView> plan_pool_removal(const std::string& name) override;
     /// Removes pools, folders and records without replicas: `init` is undone.
     void forget_all();
 
@@ -151,7 +152,10 @@ class Pools final : public api::PoolControl {
     Result<void> finish_adding(const metadata::PoolRecord& record, std::chrono::milliseconds limit);
     Result<void> finish_removing(const metadata::PoolRecord& record,
                                  std::chrono::milliseconds limit);
-    api::ApiResult<void> carry_out_removal(const EntryRef& entry, bool dry_run);
+    static Result<void> find_given_up(metadata::Transaction& tx, PoolId pool,
+                                      std::vector<metadata::ReplicaRecord>& given_up,
+                                      std::string& users);
+    api::ApiResult<void> carry_out_removal(const EntryRef& entry);
 
     metadata::MetadataStore* store_;
     EventLog* events_;

@@ -417,52 +417,96 @@ ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolReque
     return view_of(entry);
 }
 
-ApiResult<void> Pools::remove_pool(const std::string& name, bool dry_run) {
-    API_TRY_ASSIGN(const auto found, find_pool(store_, name));
-    const Change change(this, found.id);
-    if (!change.is_mine())
-        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
-    const auto entry = find(found.id);
-    if (!entry)
-        return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
-    return carry_out_removal(entry, dry_run);
+namespace {
+
+std::unexpected<api::ApiError> is_changing(const std::string& name) {
+    return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
 }
 
-ApiResult<void> Pools::carry_out_removal(const EntryRef& entry, bool dry_run) {
+std::unexpected<api::ApiError> has_users(const PoolRecord& pool, const std::string& users) {
+    return refuse("PoolInUse",
+                  fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
+                              pool.path, users));
+}
+
+/// What becomes of the volume of a lost replica that is given up.
+std::string left_of(Transaction& tx, VolumeId volume) {
+    const auto record = tx.get<metadata::VolumeRecord>(volume);
+    const auto membership = tx.get<metadata::MembershipRecord>(volume);
+    if (!record || !*record || !membership || !*membership || !(*membership)->membership) return "";
+    return fmt::format(": it keeps {} of {} replicas, until another pool takes one",
+                       (*membership)->membership->members.size(), (*record)->replica_count);
+}
+
+}  // namespace
+
+/// The pool's replicas that go with it, since they are lost: they would have returned; `users`:
+/// whose others lie there.
+Result<void> Pools::find_given_up(Transaction& tx, PoolId pool,
+                                  std::vector<metadata::ReplicaRecord>& given_up,
+                                  std::string& users) {
+    users.clear();
+    given_up.clear();
+    TRY_ASSIGN(const auto replicas,
+               tx.list<metadata::ReplicaRecord>(metadata::where("pool", pool)));
+    for (const auto& replica : replicas) {
+        if (replica.state == metadata::ReplicaState::kRemoving) continue;
+        if (replica.state == metadata::ReplicaState::kLost) {
+            given_up.push_back(replica);
+            continue;
+        }
+        users += (users.empty() ? "" : ", ") + replica.volume.to_string();
+    }
+    if (!users.empty()) return fail(Errc::kBusy, "the pool has replicas");
+    return {};
+}
+
+ApiResult<api::PlanView> Pools::plan_pool_removal(const std::string& name) {
+    API_TRY_ASSIGN(const auto found, find_pool(store_, name));
+    if (!find(found.id)) return is_changing(name);
+    std::string users;
+    api::PlanView plan;
+    const auto looked = store_->read([&](Transaction& tx) -> Result<void> {
+        std::vector<metadata::ReplicaRecord> given_up;
+        TRY(find_given_up(tx, found.id, given_up, users));
+        plan.steps = {fmt::format("remove {} in {}", found.id.to_string(), found.path)};
+        for (const auto& replica : given_up)
+            plan.steps.push_back(fmt::format("give up {}, a lost replica of {}{}",
+                                             replica.id.to_string(), replica.volume.to_string(),
+                                             left_of(tx, replica.volume)));
+        return {};
+    });
+    if (!users.empty()) return has_users(found, users);
+    if (!looked) return refuse(looked.error(), "cannot look up the pool's replicas");
+    return plan;
+}
+
+ApiResult<void> Pools::remove_pool(const std::string& name) {
+    API_TRY_ASSIGN(const auto found, find_pool(store_, name));
+    const Change change(this, found.id);
+    if (!change.is_mine()) return is_changing(name);
+    const auto entry = find(found.id);
+    if (!entry) return is_changing(name);
+    return carry_out_removal(entry);
+}
+
+ApiResult<void> Pools::carry_out_removal(const EntryRef& entry) {
     const PoolRecord& found = entry->record;
     const std::lock_guard turn(entry->turn);
     std::string users;
-    std::vector<metadata::ReplicaRecord> given_up;  // lost: they would have returned
+    std::vector<metadata::ReplicaRecord> given_up;
     const auto marked = store_->write([&](Transaction& tx) -> Result<void> {
-        users.clear();
-        given_up.clear();
-        TRY_ASSIGN(const auto replicas,
-                   tx.list<metadata::ReplicaRecord>(metadata::where("pool", found.id)));
-        for (const auto& replica : replicas) {
-            if (replica.state == metadata::ReplicaState::kRemoving) continue;
-            if (replica.state == metadata::ReplicaState::kLost) {
-                given_up.push_back(replica);
-                continue;
-            }
-            users += (users.empty() ? "" : ", ") + replica.volume.to_string();
-        }
-        if (!users.empty()) return fail(Errc::kBusy, "the pool has replicas");
+        TRY(find_given_up(tx, found.id, given_up, users));
         TRY_ASSIGN(auto record, tx.get<PoolRecord>(found.id));
         if (!record) return fail(Errc::kNotFound, "the pool's record");
-        if (dry_run) return {};
         for (const auto& replica : given_up) {
             TRY(metadata::give_up(tx, replica));
         }
         record->state = PoolState::kRemoving;
         return tx.put(*record);
     });
-    if (!users.empty())
-        return refuse(
-            "PoolInUse",
-            fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
-                        found.path, users));
+    if (!users.empty()) return has_users(found, users);
     if (!marked) return refuse(marked.error(), "cannot remove the pool");
-    if (dry_run) return {};
     for (const auto& replica : given_up)
         events_->add("member.given-up", replica.volume.to_string(),
                      fmt::format("{} in {}: its pool is removed", replica.id.to_string(),

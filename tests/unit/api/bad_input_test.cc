@@ -68,7 +68,8 @@ struct Unreachable final : SystemControl,
     ApiResult<PlanView> plan_pool(const AddPoolRequest&) override { return reached(); }
     ApiResult<std::vector<PoolView>> pools() override { return reached(); }
     ApiResult<PoolView> pool(const std::string&) override { return reached(); }
-    ApiResult<void> remove_pool(const std::string&, bool) override { return reached(); }
+    ApiResult<void> remove_pool(const std::string&) override { return reached(); }
+    ApiResult<PlanView> plan_pool_removal(const std::string&) override { return reached(); }
     ApiResult<std::vector<PermissionView>> permissions() override { return reached(); }
     ApiResult<PermissionAnswer> request_permission(const PermissionRequest&) override {
         return reached();

@@ -30,7 +30,7 @@ struct DescribedOperation {
     std::string body;    // the object that its body is; "" where there is none
     std::string answer;  // the object that it answers, or of which its list is
     std::string list;    // the list's key; "" where it answers one object
-    bool plans = false;  // with DryRun it answers a Plan
+    bool plans = false;  // with DryRun, or the query dry_run, it answers a Plan
 };
 
 struct OpenApi {
