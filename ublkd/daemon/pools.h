@@ -143,6 +143,7 @@ class Pools final : public api::PoolControl {
     };
     api::ApiResult<Site> look_at_site(const api::AddPoolRequest& request);
     EntryRef in_trouble_at(const std::string& path);
+    EntryRef in_trouble_behind(const std::string& path);
     static api::ApiResult<void> check_same(const EntryRef& entry,
                                            const api::AddPoolRequest& request);
     api::ApiResult<api::PoolView> put_back(const EntryRef& entry);

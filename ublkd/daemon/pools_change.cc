@@ -27,11 +27,31 @@ namespace {
 constexpr auto kSiteLimit = std::chrono::seconds(10);
 constexpr auto kMakeLimit = std::chrono::seconds(20);
 
+/// A link at which `path` ends for who looks, since what it names does not exist.
+std::filesystem::path first_dangling(const std::filesystem::path& path) {
+    std::error_code error;
+    std::filesystem::path there;
+    for (const auto& part : path) {
+        there /= part;
+        if (std::filesystem::exists(there, error)) continue;
+        return std::filesystem::is_symlink(there, error) ? there : std::filesystem::path();
+    }
+    return {};
+}
+
 /// `path` without links, dots and a slash at the end; what does not exist yet stays as it is
-/// written.
+/// written. Also behind a link into a file system that is not mounted now.
 std::string canonical(const std::string& path) {
+    constexpr int kLinksMax = 40;  // as the kernel has it
     std::error_code error;
     auto made = std::filesystem::weakly_canonical(path, error);
+    for (int i = 0; i < kLinksMax && !error; ++i) {
+        const auto link = first_dangling(made);
+        if (link.empty()) break;
+        const auto target = std::filesystem::read_symlink(link, error);
+        const auto behind = made.lexically_relative(link);
+        made = std::filesystem::weakly_canonical(link.parent_path() / target / behind, error);
+    }
     std::string text = (error ? std::filesystem::path(path).lexically_normal() : made).string();
     while (text.size() > 1 && text.ends_with('/')) text.pop_back();
     return text;
@@ -300,6 +320,14 @@ Pools::EntryRef Pools::in_trouble_at(const std::string& path) {
     return nullptr;
 }
 
+/// The same for `path` by whatever links. That asks disks; one that does not answer has no pool.
+Pools::EntryRef Pools::in_trouble_behind(const std::string& path) {
+    if (auto entry = in_trouble_at(path)) return entry;
+    DiskThread disk("pool-site");
+    const auto resolved = disk.call(kSiteLimit, [path] { return canonical(path); });
+    return resolved ? in_trouble_at(*resolved) : nullptr;
+}
+
 /// What a pool was made with stays.
 ApiResult<void> Pools::check_same(const EntryRef& entry, const api::AddPoolRequest& request) {
     const PoolRecord& known = entry->record;
@@ -339,7 +367,7 @@ ApiResult<api::PoolView> Pools::put_back(const EntryRef& entry) {
 
 ApiResult<api::PlanView> Pools::plan_pool(const api::AddPoolRequest& request) {
     API_TRY(check_request(request));
-    if (const auto entry = in_trouble_at(request.path)) {
+    if (const auto entry = in_trouble_behind(request.path)) {
         API_TRY(check_same(entry, request));
         return api::PlanView{{fmt::format("put the pool {} in {} back",
                                           entry->record.id.to_string(), entry->record.path)}};
@@ -357,7 +385,7 @@ ApiResult<api::PoolView> Pools::add_pool(const api::AddPoolRequest& request) {
 
 ApiResult<api::PoolView> Pools::add_pool_to(HostId host, const api::AddPoolRequest& request) {
     API_TRY(check_request(request));
-    if (const auto entry = in_trouble_at(request.path)) {
+    if (const auto entry = in_trouble_behind(request.path)) {
         API_TRY(check_same(entry, request));
         return put_back(entry);
     }
