@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "cli/attach_hints.h"
 #include "cli/cells.h"
 #include "cli/command.h"
 #include "cli/progress.h"
@@ -31,21 +32,6 @@ Outcome<Json> attach_body(const Context& context) {
     return body;
 }
 
-void say_next(const Context& context, const Json& attachment) {
-    const std::string link = attachment["Link"].as_string();
-    const std::string device = attachment["Device"].as_string();
-    if (attachment["Frontend"].as_string() == "nbd") {
-        context.note(fmt::format(
-            "next: qemu-img info '{}', or as root: nbd-client -unix {} -name {} /dev/nbd0", device,
-            device.substr(device.find("socket=") + 7), attachment["VolumeId"].as_string()));
-        return;
-    }
-    context.note(fmt::format("next: mkfs.ext4 {}", link));
-    context.note(
-        fmt::format("fstab: {} /srv/{} ext4 defaults,nofail,x-systemd.after=ublkd.service 0 2",
-                    link, context.positional("VOLUME")));
-}
-
 Outcome<int> attach(Context& context) {
     CLI_TRY_ASSIGN(const auto body, attach_body(context));
     CLI_TRY_ASSIGN(const auto timeout, context.timeout(5min));
@@ -63,7 +49,7 @@ Outcome<int> attach(Context& context) {
     context.print(fmt::format("{}  {}{}\n", answer["State"].as_string(),
                               answer["Device"].as_string(),
                               link.empty() ? "" : fmt::format("  (= {})", link)));
-    say_next(context, answer);
+    for (const auto& hint : attach_hints(answer, volume, has_unit())) context.note(hint);
     return 0;
 }
 

@@ -267,14 +267,19 @@ std::vector<Command> volume_commands() {
     const Option durability{
         "--durability",
         "MODE",
-        "flush: a write is durable after a flush, as with a disk; write: before it is acknowledged",
+        "flush (default of a new volume): a write is durable after a flush, as with a disk; write: "
+        "before it is acknowledged",
         Names::kNothing,
         false,
         false,
         {"flush", "write"}};
     const Option on_full{
-        "--on-full",     "MODE", "when a pool is full: wait for space, or fail the write",
-        Names::kNothing, false,  false,
+        "--on-full",
+        "MODE",
+        "when a pool is full: wait for space (default of a new volume), or fail the write",
+        Names::kNothing,
+        false,
+        false,
         {"wait", "fail"}};
     return {
         {"volume create",

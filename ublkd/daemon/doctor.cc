@@ -83,8 +83,8 @@ void examine_names(const Core& core, Findings& findings) {
                             "udev has no rule for volumes: ublkd makes /dev/ebs/VOL itself, but "
                             "systemd does not see it (a mount in /etc/fstab would time out), and "
                             "there are no names of partitions and no UUIDs",
-                            "install packaging/udev/60-ublkd.rules in /etc/udev/rules.d, then "
-                            "udevadm control --reload"});
+                            "'cmake --install' of ublkd brings lib/udev/rules.d/60-ublkd.rules "
+                            "(its README, Install); then udevadm control --reload"});
     }
 }
 
