@@ -274,6 +274,12 @@ std::optional<volume::ReplicaPlace> Pools::place(PoolId pool, ReplicaId replica)
     return place;
 }
 
+std::uint64_t Pools::available_bytes(PoolId pool) {
+    const auto entry = find(pool);
+    const auto space = entry ? space_of(entry) : std::nullopt;
+    return space ? space->available_bytes() : 0;
+}
+
 std::string Pools::domain_of_pool(PoolId pool) {
     const auto entry = find(pool);
     return entry ? entry->record.domain : std::string();

@@ -71,6 +71,8 @@ class Pools final : public api::PoolControl {
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
+    /// 0 where it is missing, or its disk does not answer.
+    std::uint64_t available_bytes(PoolId pool);
     /// Known, but not there: its disk may be mounted later.
     bool is_missing(PoolId pool);
     /// Whether a replica that it lost may be found in it again: not where it is being removed.

@@ -55,6 +55,20 @@ void Repair::serve() {
     }
 }
 
+/// Of a replica whose record says "removing": whether its files stay for now, until its volume has
+/// all members again, where the pool has room for another whole one. Were the last member lost
+/// before, they would be all that is left.
+bool Repair::is_kept(const metadata::ReplicaRecord& replica) {
+    const auto volume = core_.store->get<metadata::VolumeRecord>(replica.volume);
+    if (!volume) return true;  // it cannot be told now
+    using enum metadata::VolumeState;
+    if (!*volume || ((*volume)->state != kAvailable && (*volume)->state != kInUse)) return false;
+    const auto membership = core_.authority->current(replica.volume);
+    if (!membership) return true;
+    return *membership && (*membership)->members.size() < (*volume)->replica_count &&
+           core_.pools->available_bytes(replica.pool) >= (*volume)->size_bytes;
+}
+
 /// Folders of replicas that are nobody's any more: those whose record says so, and those of past
 /// holders.
 void Repair::remove_lost_replicas() {
@@ -70,6 +84,7 @@ void Repair::remove_lost_replicas() {
             volumes_->reconcile(replica.volume);
             continue;
         }
+        if (is_kept(replica)) continue;
         if (!core_.pools->remove_replica(replica.pool, replica.id))
             continue;  // the next round tries again
         const auto erased = core_.store->write([&](metadata::Transaction& tx) -> Result<void> {
@@ -83,6 +98,10 @@ void Repair::remove_lost_replicas() {
     const auto swept =
         core_.permissions->sweep([&](const metadata::DeleteRequest& request) -> Result<void> {
             if (request.holder.host != self) return fail(Errc::kClosed, "another host's replica");
+            TRY_ASSIGN(const auto replica,
+                       core_.store->get<ReplicaRecord>(request.holder.incarnation));
+            if (replica && replica->state == metadata::ReplicaState::kRemoving && is_kept(*replica))
+                return fail(Errc::kBusy, "kept until its volume is whole");
             return core_.pools->remove_replica_anywhere(request.holder.incarnation);
         });
     if (!swept) log::warn("past holders of permissions: {}", to_string(swept.error()));

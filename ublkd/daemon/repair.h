@@ -35,6 +35,7 @@ class Repair {
     void serve();
     void round();
     void look_at_pools();
+    bool is_kept(const metadata::ReplicaRecord& replica);
     void remove_lost_replicas();
 
     Core core_;
