@@ -219,6 +219,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<metadata::AttachmentRecord> find_attachment(const metadata::VolumeRecord& volume,
                                                                const std::string& name,
                                                                const std::string& instance);
+    api::ApiResult<void> detach_one_terminating(VolumeId volume, InstanceId instance);
     api::ApiResult<void> check_detach_answers(const metadata::AttachmentRecord& attachment);
     /// Who has the attachment's device open, or is connected; "": nobody.
     api::ApiResult<std::string> use_of(const SlotRef& slot,

@@ -379,6 +379,12 @@ ApiResult<api::PlanView> Volumes::plan_detach(const std::string& name, const std
 }
 
 ApiResult<void> Volumes::detach_terminating(VolumeId id, InstanceId instance) {
+    return unless_it_hangs<void>(id, "detach of " + id.to_string(), [this, id, instance] {
+        return detach_one_terminating(id, instance);
+    });
+}
+
+ApiResult<void> Volumes::detach_one_terminating(VolumeId id, InstanceId instance) {
     API_TRY_ASSIGN(const auto operation, begin_operation(slot(id), id.to_string()));
     API_TRY_ASSIGN(const auto volume, find_volume(core_.store, id.to_string()));
     const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", id));
