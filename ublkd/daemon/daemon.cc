@@ -50,7 +50,7 @@ struct Daemon::Parts {
 
 namespace {
 
-constexpr auto kRecoveryGrace = std::chrono::seconds(5);  // before the sockets are there
+constexpr auto kRecoveryGrace = std::chrono::seconds(5);  // before the API answers
 constexpr auto kStepLimit = std::chrono::seconds(4);      // of each step of stop()
 constexpr auto kVolumesLimit = std::chrono::seconds(10);
 constexpr auto kApiWait = std::chrono::seconds(2);  // for the socket of one that was killed

@@ -158,9 +158,10 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// A request's `work`; where the reactor stops to answer in the midst of it the request ends,
     /// and the work goes on by itself later. `what`: "attach of pg".
     template <class T>
-    api::ApiResult<T> unless_it_hangs(VolumeId volume, const std::string& what,
+    api::ApiResult<T> unless_it_hangs(VolumeId volume, bool nbd, const std::string& what,
                                       std::function<api::ApiResult<T>()> work) {
-        auto done = while_it_answers<api::ApiResult<T>>(*core_.engine, volume, std::move(work));
+        auto done =
+            while_it_answers<api::ApiResult<T>>(*core_.engine, volume, nbd, std::move(work));
         if (!done) return hangs(what);
         return *std::move(done);
     }

@@ -294,8 +294,9 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
 
 ApiResult<api::AttachmentView> Volumes::attach(const AttachRequest& request) {
     VolumeRecord volume;
-    API_TRY(check_attach(request, volume));
-    return unless_it_hangs<api::AttachmentView>(volume.id, "attach of " + request.volume,
+    API_TRY_ASSIGN(const auto record, check_attach(request, volume));
+    return unless_it_hangs<api::AttachmentView>(volume.id, record.frontend == Frontend::kNbd,
+                                                "attach of " + request.volume,
                                                 [this, request] { return attach_one(request); });
 }
 
@@ -353,7 +354,7 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
                                                bool force) {
     API_TRY_ASSIGN(const auto volume, find_volume(core_.store, name));
     return unless_it_hangs<api::AttachmentView>(
-        volume.id, "detach of " + name,
+        volume.id, true, "detach of " + name,
         [this, volume, name, instance, force]() -> ApiResult<api::AttachmentView> {
             API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
             API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
@@ -379,7 +380,7 @@ ApiResult<api::PlanView> Volumes::plan_detach(const std::string& name, const std
 }
 
 ApiResult<void> Volumes::detach_terminating(VolumeId id, InstanceId instance) {
-    return unless_it_hangs<void>(id, "detach of " + id.to_string(), [this, id, instance] {
+    return unless_it_hangs<void>(id, true, "detach of " + id.to_string(), [this, id, instance] {
         return detach_one_terminating(id, instance);
     });
 }

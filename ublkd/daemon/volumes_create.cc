@@ -195,7 +195,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
         return refuse(id.error(),
                       "cannot create a volume: disks may hang ('ebs-cli doctor' says more)");
     return unless_it_hangs<api::VolumeView>(
-        *id, "creation of " + id->to_string(),
+        *id, false, "creation of " + id->to_string(),
         [this, request, volume = *id] { return create_one(volume, request); });
 }
 

@@ -17,9 +17,15 @@ using metadata::VolumeState;
 
 ApiResult<void> Volumes::delete_volume(const std::string& name, bool dry_run) {
     API_TRY_ASSIGN(const auto found, find_volume(core_.store, name));
-    API_TRY(check_answers(found.id, false, "cannot delete " + name));
+    const bool runs = [ref = slot(found.id)] {  // else it needs no reactor
+        const std::lock_guard state(ref->state);
+        return ref->running != nullptr;
+    }();
+    if (runs) {
+        API_TRY(check_answers(found.id, false, "cannot delete " + name));
+    }
     return unless_it_hangs<void>(
-        found.id, "deletion of " + name,
+        found.id, false, "deletion of " + name,
         [this, id = found.id, name, dry_run] { return delete_one(id, name, dry_run); });
 }
 

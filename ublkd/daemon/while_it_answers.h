@@ -13,10 +13,11 @@
 
 namespace ublkd::daemon {
 
-/// What `work` gives; nullopt where the volume's reactor has not answered for 10 s. `work` owns
-/// what it uses, or that lives as long as the process.
+/// What `work` gives; nullopt where the volume's reactor (`nbd`: or the one that has the clients)
+/// has not answered for 10 s. `work` owns what it uses, or that lives as long as the process.
 template <class T>
-std::optional<T> while_it_answers(Engine& engine, VolumeId volume, std::function<T()> work) {
+std::optional<T> while_it_answers(Engine& engine, VolumeId volume, bool nbd,
+                                  std::function<T()> work) {
     constexpr auto kLook = std::chrono::seconds(1);
     constexpr unsigned kLooksInVain = 9;  // the first of a row takes 2 s (questions.h)
     std::packaged_task<T()> task(std::move(work));
@@ -24,7 +25,7 @@ std::optional<T> while_it_answers(Engine& engine, VolumeId volume, std::function
     std::thread(std::move(task)).detach();
     unsigned in_vain = 0;
     while (done.wait_for(kLook) != std::future_status::ready) {
-        in_vain = engine.check_answers(volume, true) ? 0 : in_vain + 1;
+        in_vain = engine.check_answers(volume, nbd) ? 0 : in_vain + 1;
         if (in_vain == kLooksInVain) return std::nullopt;
     }
     return done.get();
