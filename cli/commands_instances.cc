@@ -14,7 +14,7 @@ std::string instance_path(const std::string& instance) {
     return "/v1/instances/" + percent_encoded(instance);
 }
 
-Outcome<int> create(Context& context) {
+Outcome<int> create_instance(Context& context) {
     Json body = Json::object();
     if (context.has("name")) body.set("Name", context.option("name"));
     CLI_TRY_ASSIGN(Json tags, parse_tags(context.all("tag")));
@@ -79,7 +79,7 @@ std::vector<Command> instance_commands() {
          {{"--name", "NAME", "its tag Name"},
           {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true}},
          "ebs-cli instance create --name web1",
-         create,
+         create_instance,
          item_of(instance_view)},
         {"instance list",
          "List instances",

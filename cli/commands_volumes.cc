@@ -25,7 +25,7 @@ std::string created_line(const Json& volume) {
                        volume["Health"]["Wanted"].u64(), fmt::join(domains, ", "));
 }
 
-Outcome<int> create(Context& context) {
+Outcome<int> create_volume(Context& context) {
     Json body = Json::object();
     const auto size = parse_size(context.option("size"));
     if (!size) return usage("--size: " + size.error());
@@ -300,7 +300,7 @@ std::vector<Command> volume_commands() {
           kTimeout,
           progress_option()},
          "ebs-cli volume create --size 10G --name pg",
-         create,
+         create_volume,
          item_of(volume_view)},
         {"volume list",
          "List volumes",
