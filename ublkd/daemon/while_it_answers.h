@@ -18,13 +18,13 @@ namespace ublkd::daemon {
 template <class T>
 std::optional<T> while_it_answers(Engine& engine, VolumeId volume, bool nbd,
                                   std::function<T()> work) {
-    constexpr auto kLook = std::chrono::seconds(1);
+    constexpr auto kLookAgain = std::chrono::seconds(1);
     constexpr unsigned kLooksInVain = 9;  // the first of a row takes 2 s (questions.h)
     std::packaged_task<T()> task(std::move(work));
     auto done = task.get_future();
     std::thread(std::move(task)).detach();
     unsigned in_vain = 0;
-    while (done.wait_for(kLook) != std::future_status::ready) {
+    while (done.wait_for(kLookAgain) != std::future_status::ready) {
         in_vain = engine.check_answers(volume, nbd) ? 0 : in_vain + 1;
         if (in_vain == kLooksInVain) return std::nullopt;
     }
