@@ -68,7 +68,7 @@ void Authority::arrive(ReplicaId from, std::uint64_t serial, std::uint64_t propo
                                                   : "declined");
     if (asker == nullptr) return;
     // The answer may be lost, which the asker takes for a deadline that passed.
-    const bool lost = world_->timing.one_in(4);
+    const bool lost = world_->timing.one_in(4) || loses_answers_;
     asker->after(world_->timing.spread(50, 2000),
                  [asker, proposals, verdict, lost, generation = generation_, current = record] {
                      if (asker->proposals != proposals) return;  // another one was sent since

@@ -22,6 +22,8 @@ class Authority {
     /// It answers nobody.
     bool away() const { return away_ || frozen_; }
     void set_away(bool away) { away_ = away; }
+    /// Who proposes hears nothing.
+    void lose_answers(bool lose) { loses_answers_ = lose; }
     /// R4: `replica` never joins anything again.
     void bar(ReplicaId replica) { barred_.insert(replica); }
     bool barred(ReplicaId replica) const { return barred_.contains(replica); }
@@ -41,6 +43,7 @@ class Authority {
     void put(const replication::Membership& next);
     World* world_;
     bool away_ = false;
+    bool loses_answers_ = false;
     bool frozen_ = false;
     std::set<ReplicaId> barred_;
     std::uint64_t generation_ = 1;

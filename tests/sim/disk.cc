@@ -22,6 +22,13 @@ void Disk::apply(const replication::DiskRequest& request, Random* torn) {
         now[request.range.offset_bytes] ^= std::byte{1};
 }
 
+void Disk::mark_dirty(const Range& range) {
+    for (auto& [replica, units] : dirty) {
+        for (std::uint64_t at = range.offset_bytes / kUnit; at * kUnit < range.end_bytes(); ++at)
+            units.insert(static_cast<std::uint32_t>(at));
+    }
+}
+
 void Disk::make_durable(std::size_t first, std::size_t end) {
     for (std::size_t sector = first; sector < end; ++sector) {
         if (durable_version[sector] == version[sector]) continue;

@@ -59,6 +59,8 @@ struct Disk : Stored {
 
     /// A change reaches the disk; `torn`: any part of it.
     void apply(const replication::DiskRequest& request, Random* torn);
+    /// R11: it may differ on all that are lost.
+    void mark_dirty(const Range& range);
     void make_durable(std::size_t first, std::size_t end);
     /// What a flush that began with these `versions` makes durable.
     struct Snapshot {

@@ -85,14 +85,8 @@ void Attachment::issue() {
             return request->answered && request->place == replication::ClientRequest::Place::kNone;
         });
     Random& random = world_->workload;
-    auto made = std::make_unique<Request>();
+    auto made = make();
     Request& request = *made;
-    request.attachment = this;
-    request.begin = world_->tick();
-    request.on_done = [](replication::ClientRequest* done) noexcept {
-        auto* const self = static_cast<Request*>(done);
-        self->attachment->answered(*self);
-    };
     const std::uint64_t dice = random.below(100);
     const std::size_t count = 1 + random.below(4);
     const std::size_t first = random.below(kSectors - count);
@@ -116,14 +110,40 @@ void Attachment::issue() {
         if (scenario.scribble && dice > 90)
             request.kind = dice > 95 ? OpKind::kDiscard : OpKind::kZero;
         request.range = {first * kSectorBytes, count * kSectorBytes};
-        request.memory = world_->memory(count * kSectorBytes);
-        if (request.kind == OpKind::kRead) request.into = *request.memory;
+        if (request.kind == OpKind::kWrite) request.fua = random.one_in(12) || scenario.durable;
     }
+    submit(std::move(made));
+}
+
+void Attachment::issue(OpKind kind, std::size_t sector) {
+    auto made = make();
+    made->kind = kind;
+    if (kind != OpKind::kFlush) made->range = {sector * kSectorBytes, kSectorBytes};
+    submit(std::move(made));
+}
+
+std::unique_ptr<Request> Attachment::make() {
+    auto made = std::make_unique<Request>();
+    made->attachment = this;
+    made->begin = world_->tick();
+    made->on_done = [](replication::ClientRequest* done) noexcept {
+        auto* const self = static_cast<Request*>(done);
+        self->attachment->answered(*self);
+    };
+    return made;
+}
+
+void Attachment::submit(std::unique_ptr<Request> made) {
+    Request& request = *made;
+    const std::size_t bytes = request.range.length_bytes;
+    const bool reads = request.kind == OpKind::kRead;
+    if (reads || is_change(request.kind)) request.memory = world_->memory(bytes);
+    if (reads) request.into = *request.memory;
     if (is_change(request.kind)) request.id = {guest_start_, ++sequence_};
     if (request.kind == OpKind::kWrite) {
-        request.fua = random.one_in(12) || scenario.durable;
         request.data = *request.memory;
-        for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t first = request.range.offset_bytes / kSectorBytes;
+        for (std::size_t i = 0; i < bytes / kSectorBytes; ++i) {
             request.values.push_back(world_->next_value());
             for (std::size_t at = 0; at < kSectorBytes; at += 8)
                 std::memcpy(request.memory->data() + i * kSectorBytes + at, &request.values[i], 8);

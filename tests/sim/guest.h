@@ -35,6 +35,8 @@ class Attachment final : public replication::ClientEffects {
     /// The guest died with its host.
     void guest_dies();
     void issue();
+    /// Of a script: a flush, or a read or write of one sector.
+    void issue(replication::OpKind kind, std::size_t sector);
     /// One request more, now or when its process has started.
     void last_issue();
     void scribble();
@@ -57,6 +59,8 @@ class Attachment final : public replication::ClientEffects {
     void start_timer(std::uint32_t milliseconds) override;
     void close(ReplicaId replica) override;
     void ask_authority() override;
+    std::unique_ptr<Request> make();
+    void submit(std::unique_ptr<Request> made);
     void answered(Request& request);
     void ask_whether_it_holds(Request& cut);
     void crash();

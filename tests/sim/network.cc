@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::uint64_t kLeastSilenceUs = 3000;  // until a silent connection is given up
 constexpr std::uint64_t kMostSilenceUs = 80'000;
+constexpr std::uint64_t kMostLateUs = 60'000;
+constexpr std::uint64_t kStraysOneIn = 20;
 
 }  // namespace
 
@@ -143,6 +145,7 @@ void Network::hand_over(Link& link, std::size_t side, const Message& message) {
         if (world_->attachment(to)->client) world_->attachment(to)->client->on_message(message);
     } else if (Replica* const replica = world_->replica(ReplicaId(to)); replica != nullptr) {
         replica->hear_health(message);
+        if (from < kFirstClient) go_astray(to, message);
         replica->node.on_message(message);
     } else if (world_->hosts()) {
         break_connection(link, kNobody);  // refused: no such replica here (any more)
@@ -156,6 +159,48 @@ void Network::hand_over(Link& link, std::size_t side, const Message& message) {
     } else if (Replica* const sender = world_->replica(ReplicaId(from)); sender != nullptr) {
         sender->node.on_peer_lost(ReplicaId(to), Error{Errc::kNotFound});
     }
+}
+
+// ---- what no connection should bring (R1)
+
+/// What was lost with a connection comes all the same when its receiver has a later number: one of
+/// the same number cannot, since who accepts a connection ends the one before first.
+void Network::come_late(Endpoint to, const Message& message) {
+    stray(to, message,
+          [message](const Replica& replica) { return message.number < replica.node.number(); });
+}
+
+/// A port that was another replica's before, of this volume or of another one: a change or another
+/// question comes twice, the second time to the wrong one, who is to answer nobody.
+void Network::go_astray(Endpoint to, const Message& message) {
+    if (!world_->scenario.strays || replication::is_answer(message.type) ||
+        !world_->timing.one_in(kStraysOneIn))
+        return;
+    Message copy = message;
+    copy.route = 0;
+    if (world_->timing.one_in(2)) {
+        copy.volume = VolumeId(kVolume.value() + 1);
+    } else {
+        const std::size_t members = world_->scenario.members;
+        to = 1 + (to + world_->timing.below(members - 1)) % members;
+    }
+    stray(to, copy, [](const Replica&) { return true; });
+}
+
+void Network::stray(Endpoint to, const Message& message,
+                    std::function<bool(const Replica&)> comes) {
+    ++under_way_;
+    world_->clock.after(
+        world_->timing.spread(200, kMostLateUs), nullptr,
+        [this, to, message, comes = std::move(comes)] {
+            --under_way_;
+            Replica* const replica = world_->replica(ReplicaId(to));
+            if (replica == nullptr || replica->process->running.paused || !comes(*replica)) return;
+            if (tracing)
+                trace_message(world_->clock.now_us(), "STRAY", world_->name_of(to).c_str(),
+                              message);
+            replica->node.on_message(message);
+        });
 }
 
 // ---- connections
@@ -196,7 +241,12 @@ void Network::break_connection(Link& link, std::size_t gone) {
             continue;
         }
         const bool down = !world_->process_of(link.ends[side]).running.up;
-        drop_from(mine, down ? 0 : world_->timing.below(mine.queue.size() + 1));
+        const std::size_t kept = down ? 0 : world_->timing.below(mine.queue.size() + 1);
+        const bool strays =
+            world_->scenario.strays && side == kAsked && link.ends[kAsker] < kFirstClient;
+        for (std::size_t i = kept; strays && i < mine.queue.size(); ++i)
+            come_late(link.ends[kAsked], mine.queue[i].message);
+        drop_from(mine, kept);
         const std::uint64_t now = world_->clock.now_us();
         const std::uint64_t last = mine.queue.empty() ? now : std::max(now, mine.last_us);
         world_->clock.after(last - now + world_->timing.spread(20, 4000),

@@ -16,6 +16,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -26,6 +27,7 @@
 namespace ublkd::sim {
 
 class World;
+struct Replica;
 
 /// A node, by its replica's id, or a client, from kFirstClient on.
 using Endpoint = std::uint64_t;
@@ -94,6 +96,11 @@ class Network {
     void transmit(Link& link, std::size_t to, Sent sent);
     void arrive(Link& link, std::size_t to, std::uint64_t id);
     void receive(Link& link, std::size_t to, const Sent& sent);
+    // Scenario::strays.
+    void come_late(Endpoint to, const replication::Message& message);
+    void go_astray(Endpoint to, const replication::Message& message);
+    void stray(Endpoint to, const replication::Message& message,
+               std::function<bool(const Replica&)> comes);
     void hand_over(Link& link, std::size_t side, const replication::Message& message);
     void watch(Link& link);
     /// The connection breaks; `gone`: the side that knows, since it died or closed it; kNobody.

@@ -63,8 +63,9 @@ void World::start(Process& process) {
     for (const auto& open : process.replicas) {
         if (open->place->member.replica == record.primary) primary = open.get();
     }
+    const bool elsewhere = disks_[record.primary.value() - 1]->process != process.index;
     for (const auto& open : process.replicas) {
-        if (heir == nullptr && primary == nullptr && open->node.in_sync() &&
+        if (heir == nullptr && primary == nullptr && !elsewhere && open->node.in_sync() &&
             record.has(open->place->member.replica))
             heir = open.get();
     }

@@ -4,6 +4,7 @@
 
 #include "tests/sim/world.h"
 #include "ublkd/base/bytes.h"
+#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::sim {
 
@@ -85,11 +86,7 @@ void Replica::disk(const replication::DiskRequest& request) {
         for (std::uint64_t at = request.range.offset_bytes / kRegion;
              at * kRegion < request.range.end_bytes(); ++at)
             place->activity.insert(static_cast<std::uint32_t>(at));
-        for (auto& [lost, units] : place->dirty) {
-            for (std::uint64_t at = request.range.offset_bytes / kUnit;
-                 at * kUnit < request.range.end_bytes(); ++at)
-                units.insert(static_cast<std::uint32_t>(at));
-        }
+        if (!faults::rule_off("rule.dirty_bit_first")) place->mark_dirty(request.range);
     }
     after(world->timing.spread(20, 3000), [this, id = op.id] { end_disk_op(id); });
     disk_ops.push_back(std::move(op));
@@ -122,6 +119,7 @@ void Replica::end_disk_op(std::uint64_t id) {
         place->cuts[request.cut] = place->now;
     } else {
         place->apply(request, nullptr);
+        if (faults::rule_off("rule.dirty_bit_first")) place->mark_dirty(request.range);
         if (request.fua) place->make_durable(first, end);
     }
     if (tracing)
@@ -146,6 +144,7 @@ void Replica::store(const replication::StoreRequest& request) {
         if (!op.lost[i].replica || op.lost[i] == known_lost[i]) continue;
         auto& units = place->dirty[op.lost[i].replica];
         units.clear();
+        if (faults::rule_off("rule.map_begins_active")) continue;
         for (const std::uint32_t region : place->activity) {
             for (std::uint32_t unit = 0; unit < kRegion / kUnit; ++unit)
                 units.insert(region * (kRegion / kUnit) + unit);

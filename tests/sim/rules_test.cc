@@ -21,6 +21,8 @@ struct Rule {
 };
 
 constexpr Rule kRules[] = {
+    {"rule.number_checked", "R1: a message of an older number does nothing", "hosts_strays", 4000},
+    {"rule.own_messages", "R1: nor does one for another replica or volume", "hosts_strays"},
     {"rule.ack_all", "R2: acknowledged when all have it", "deaths"},
     {"rule.confirm_reads", "R2: a read is confirmed by all", "hosts_three", 6000},
     {"rule.round_after_read", "R2: by a round that began after it", "hosts_three", 3000},
@@ -43,8 +45,12 @@ constexpr Rule kRules[] = {
     {"rule.losses_presented", "R9: a session ends with what it may have lost", "hosts_power", 6000},
     {"rule.bits_durable", "R10: bits are cleared when their writes are durable", "power_cuts"},
     {"rule.older_image", "R10: an older image of a replica is copied whole", "older_images", 2000},
+    {"rule.map_begins_active", "R11: the map of a lost member begins with what is active",
+     "hosts_returning"},
+    {"rule.dirty_bit_first", "R11: a change is in it before it goes to the disk", "hosts_returning",
+     3000},
     {"rule.joining_activity", "R12: so is what was under way where a replica returns",
-     "hosts_everything", 3000},
+     "hosts_returning", 3000},
     {"rule.copy_lock", "R12: a copy holds the range lock", "joining"},
     {"rule.copy_compared", "R12: what was copied is compared", "joining_liars"},
     {"rule.join_flushes", "R12: who joins has flushed", "everything_power", 3000},
@@ -55,8 +61,6 @@ constexpr Rule kRules[] = {
     {"rule.fence_drains", "R15: done when its writes have ended", "hosts_detach", 3000},
     {"rule.all_hosts_report", "R16: until each host of the record has reported", "hosts_restore"},
     {"rule.pending_reported", "R16: and each of what was proposed over it", "hosts_restore_joins",
-     4000},
-    {"rule.left_is_known", "R16: of the record by which a replica left, too", "hosts_restore_joins",
      4000},
     {"rule.generation_numbers", "R16: by a number that no lost one reaches", "hosts_restore", 2000},
     {"rule.reports_promise", "R16: who reported hears nothing of before", "hosts_restore", 6000},

@@ -15,11 +15,12 @@ namespace ublkd::sim {
 struct Scenario {
     std::string_view name;
     std::size_t members = 2;
-    std::size_t spares = 0;   // replicas that may join
-    std::size_t hosts = 1;    // a process, and a part of the disks, on each
-    std::size_t clients = 1;  // attachments, one after the other on the hosts
-    int milliseconds = 150;   // how long guests send requests
-    int flush_percent = 8;    // of the guests' requests
+    std::size_t spares = 0;         // replicas that may join
+    std::size_t hosts = 1;          // a process, and a part of the disks, on each
+    std::size_t clients = 1;        // attachments, one after the other on the hosts
+    int milliseconds = 150;         // how long guests send requests
+    std::uint64_t pause_us = 2000;  // between two of a guest, at most
+    int flush_percent = 8;          // of the guests' requests
     bool wait_on_full = true;
     std::uint64_t copy_bytes_per_second = 0;  // R12; 0: no limit
     int equal_percent = 0;    // of the guests' requests: verify's, to make a range equal (R14)
@@ -29,6 +30,7 @@ struct Scenario {
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
     bool lies = false;        // who joins may have a disk that keeps no whole pages (R12)
+    bool strays = false;      // messages arrive that no connection should bring (R1); hosts alone
     // How many faults of a kind befall a run, on the average.
     int kills = 0;               // a process dies and starts again in the same boot
     int power_cuts = 0;          // all hosts lose their power

@@ -167,7 +167,7 @@ void World::guest_turn(Attachment& attachment) {
         attachment.issue();
         if (scenario.scribble) attachment.scribble();
     }
-    clock.after(workload.spread(50, 2000), nullptr,
+    clock.after(workload.spread(50, scenario.pause_us), nullptr,
                 [this, &attachment] { guest_turn(attachment); });
 }
 
@@ -187,16 +187,25 @@ void World::look_after_all() {
                 [this] { look_after_all(); });
 }
 
-std::string World::run() {
+void World::begin() {
     for (const auto& process : processes_) start(*process);
     for (const auto& attachment : attachments_) guest_turn(*attachment);
     look_after_all();
+}
+
+std::string World::run() {
+    begin();
     for (std::size_t i = 0; i < faults_.size(); ++i) {
         if (only_ && std::find(only_->begin(), only_->end(), i) == only_->end()) continue;
         clock.after(faults_[i].at_us, nullptr, [this, i] { happen(faults_[i]); });
     }
     while (clock.now_us() < ends_us_ && wrong_.empty() && clock.step()) {
     }
+    end();
+    return wrong_;
+}
+
+void World::end() {
     if (wrong_.empty()) end_faults();
     const std::uint64_t bound = clock.now_us() + kBoundUs;
     while (wrong_.empty() && busy()) {
@@ -206,7 +215,6 @@ std::string World::run() {
     }
     if (wrong_.empty()) check_end();
     counts.events = clock.events();
-    return wrong_;
 }
 
 }  // namespace ublkd::sim

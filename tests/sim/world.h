@@ -82,6 +82,11 @@ class World {
     bool unreadable = false;
 
   private:
+    friend class Script;  // of a directed test
+    void begin();
+    /// All that was asked is answered, and then all is checked once more.
+    void end();
+
     // process.cc
     void start(Process& process);
     void die(Process& process, bool power_cut);
