@@ -120,15 +120,24 @@ void Links::accept(io::Socket socket, peer::Greeted greeted) {
     wire->attachment = greeted.other.attachment;
     wire->asker = wire->attachment ? Asker::kClient : Asker::kMembers;
     wire->host = greeted.other.host;
-    // A host has one of each kind here: by the new one the old one is known to be gone.
-    for (const auto& old : wires_) {
-        const bool same = !old->ours && old->host == wire->host && old->asker == wire->asker &&
-                          old->attachment == wire->attachment;
-        if (same && old->connection && !old->over) old->connection->close(peer::Reason::kBusy);
-    }
+    end_older_than(*wire);
     wire->connection.emplace(std::move(socket), std::move(greeted), config_.limits, wire, buffers_);
     wires_.push_back(std::move(made));
     io::spawn(gate_, run(wire));
+}
+
+/// A host has one of each kind here: by the new one the old one is known to be gone. It is over,
+/// and that is told, before anything is heard over the new one: what came late over the old one
+/// could be taken for a part of what comes now.
+void Links::end_older_than(const Wire& wire) {
+    const auto old = std::ranges::find_if(wires_, [&](const auto& known) {
+        return !known->ours && !known->over && known->host == wire.host &&
+               known->asker == wire.asker && known->attachment == wire.attachment;
+    });
+    if (old == wires_.end()) return;
+    Wire* const older = old->get();
+    older->connection->close(peer::Reason::kBusy);
+    ended(older);
 }
 
 Links::Wire& Links::wire_to(Asker asker, HostId host) {

@@ -6,7 +6,7 @@
 // failed one where its connection is gone; a question's memory is used until then and no longer; a
 // payload that came stays until its question is answered here; who asked and is gone is told of.
 //
-// Owner: the driver, on the volume's reactor. Nothing is told from inside of a call.
+// Owner: the driver, on the volume's reactor. Nothing is told from inside of a call but accept().
 #pragma once
 
 #include <cstdint>
@@ -85,6 +85,7 @@ class Links {
     };
     using Key = std::pair<Asker, HostId>;
 
+    void end_older_than(const Wire& wire);
     Wire& wire_to(Asker asker, HostId host);
     Wire* find(std::uint64_t wire) const;
     io::Task<void> run(Wire* wire);
