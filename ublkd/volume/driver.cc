@@ -97,16 +97,37 @@ void Volume::Driver::deliver(const replication::Message& message) {
         host->node.on_message(message);
         return;
     }
-    // No such replica here (any more).
-    if (message.type == replication::MessageType::kRequest) {
-        replication::Message answer;
-        answer.type = replication::MessageType::kMoved;
-        answer.volume = message.volume;
-        answer.token = message.token;
-        client_->on_message(answer);
-    } else if (Host* const sender = find(message.from); sender != nullptr) {
+    deliver_to_nobody(message);
+}
+
+/// No such replica is here (any more): who asked is told.
+void Volume::Driver::deliver_to_nobody(const replication::Message& message) {
+    using replication::MessageType;
+    const bool of_client =
+        message.type == MessageType::kRequest || message.type == MessageType::kFailover;
+    if (Host* const sender = find(message.from); sender != nullptr && message.route == 0) {
         sender->node.on_peer_lost(message.to,
                                   Error{Errc::kNotFound, 0, "the replica is not there"});
+        return;
+    }
+    if (!of_client && !replication::answer_of(message.type)) return;
+    replication::Message answer;
+    if (of_client) {
+        answer.type = MessageType::kMoved;
+        answer.kind = message.kind;
+        answer.volume = message.volume;
+        answer.from = message.to;
+        answer.attachment = message.attachment;
+        answer.number = message.number;
+        answer.token = message.token;
+    } else {
+        answer = replication::no_answer(message);
+    }
+    answer.route = message.route;
+    if (answer.route != 0) {
+        links_->answer(answer);
+    } else if (of_client) {
+        client_->on_message(answer);
     }
 }
 

@@ -38,6 +38,8 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     io::Task<Result<void>> stop(Retries retries);
     io::Task<Result<void>> add_replica(ReplicaPlace place);
     io::Task<Result<void>> open_replica(const ReplicaPlace& place);
+    io::Task<Result<void>> set_attachments(const std::vector<AttachmentId>* wanted,
+                                           io::Clock::time_point deadline);
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     void end_verify() { verify_ends_ = true; }
     VolumeStatus status() const;
@@ -133,6 +135,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     }
     void deliver(const replication::Message& message);
     void deliver(Done& done);
+    void deliver_to_nobody(const replication::Message& message);
     Host* find(ReplicaId replica) const;
     Host* serving() const;
     void on_notice(const replication::Notice& notice);

@@ -74,6 +74,14 @@ class Entered {
 
 }  // namespace
 
+io::Task<Result<void>> Volume::set_attachments(std::vector<AttachmentId> wanted,
+                                               io::Clock::time_point deadline) {
+    const Entered entered(driver_->gate());
+    if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
+    auto setting = driver_->set_attachments(&wanted, deadline);
+    co_return co_await setting;
+}
+
 io::Task<Result<VerifyReport>> Volume::verify(OnDifference on_difference) {
     const Entered entered(driver_->gate());
     if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");

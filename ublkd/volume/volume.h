@@ -63,6 +63,13 @@ class Volume final : public block::BlockDevice {
     /// A connection of another host for this volume, after the hellos (config.cluster is set).
     void accept(io::Socket socket, peer::Greeted greeted);
 
+    /// R15: only these may send requests; those that are taken off are fenced when this has ended.
+    /// The next primary is to be told again. Errors: kBusy (the primary is on another host: ask
+    /// there), kInvalidArgument (one twice, or more than 16), kTimedOut (by `deadline`; it goes
+    /// on).
+    io::Task<Result<void>> set_attachments(std::vector<AttachmentId> wanted,
+                                           io::Clock::time_point deadline);
+
     VolumeStatus status() const;
     /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end
     /// can come to its end.

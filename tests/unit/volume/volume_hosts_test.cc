@@ -10,6 +10,7 @@
 #include "tests/unit/volume/volume_world.h"
 #include "ublkd/base/bytes.h"
 #include "ublkd/base/fd.h"
+#include "ublkd/peer/connection.h"
 #include "ublkd/peer/greeting.h"
 
 namespace ublkd::test {
@@ -19,7 +20,8 @@ constexpr ClusterId kCluster{9};
 
 class Hosts {
   public:
-    explicit Hosts(std::size_t count) : world_(count) {
+    /// `attached`: of the hosts, the first so many; all of them.
+    explicit Hosts(std::size_t count, std::size_t attached = SIZE_MAX) : world_(count) {
         for (std::size_t i = 0; i < count; ++i) {
             world_.config.replicas[i].member.host = HostId(i + 1);
             places_.push_back(world_.config.replicas[i]);
@@ -29,7 +31,8 @@ class Hosts {
         }
         CHECK(world_.create().has_value(), "a volume");
         auto record = *world_.authority->load();
-        for (std::size_t i = 0; i < count; ++i) record.attachments.push_back(attachment(i));
+        for (std::size_t i = 0; i < std::min(count, attached); ++i)
+            record.attachments.push_back(attachment(i));
         world_.authority->save(record);
         for (std::size_t i = 0; i < count; ++i) io::spawn(accepting_, serve(i));
     }
@@ -82,6 +85,10 @@ class Hosts {
         std::ranges::fill(buffer.span(), value);
         return world_.run(hosts_[host]->volume->write(offset, buffer.span(), {}));
     }
+    Result<void> set_attachments(std::size_t host, std::vector<AttachmentId> wanted) {
+        return world_.run(hosts_[host]->volume->set_attachments(
+            std::move(wanted), io::Clock::now() + std::chrono::seconds(5)));
+    }
     /// nullopt: it failed, or the bytes differ.
     std::optional<std::byte> read(std::size_t host, std::uint64_t offset,
                                   std::size_t bytes = kPageBytes) {
@@ -126,6 +133,12 @@ class Hosts {
         return primary;
     }
     replication::Membership record() const { return *world_.authority->load(); }
+    io::Socket socket_to(std::size_t host) {
+        auto socket =
+            io::Socket::connect_tcp(world_.reactor(), "127.0.0.1", hosts_[host]->listener.port());
+        CHECK(socket.has_value(), "a connection on loopback");
+        return std::move(*socket);
+    }
     volume::Volume& at(std::size_t host) { return *hosts_[host]->volume; }
     const volume::ReplicaPlace& place(std::size_t host) const { return places_[host]; }
     World& world() { return world_; }
@@ -219,6 +232,102 @@ TEST(VolumeHosts, ThreeMembersOnThreeHosts) {
     EXPECT_EQ(hosts.record().members.size(), 2U);
     for (std::size_t i = 0; i < 3; ++i)
         EXPECT_EQ(hosts.read(1, i * 4096), static_cast<std::byte>(i + 1));
+}
+
+TEST(VolumeHosts, R15_WhoIsAttachedIsServedAndWhoWasTakenOffIsNot) {
+    Hosts hosts(2, 1);
+    hosts.start_all();
+    ASSERT_TRUE(hosts.write(0, 0, 1_b));
+    const auto stranger = hosts.write(1, 0, 2_b);
+    ASSERT_FALSE(stranger);
+    EXPECT_EQ(stranger.error().code, Errc::kNotPermitted);
+    const AttachmentId first = Hosts::attachment(0);
+    const AttachmentId second = Hosts::attachment(1);
+    const auto by_secondary = hosts.set_attachments(1, {first, second});
+    ASSERT_FALSE(by_secondary);
+    EXPECT_EQ(by_secondary.error().code, Errc::kBusy);
+    const auto twice = hosts.set_attachments(0, {first, first});
+    ASSERT_FALSE(twice);
+    EXPECT_EQ(twice.error().code, Errc::kInvalidArgument);
+
+    ASSERT_TRUE(hosts.set_attachments(0, {first, second}));
+    EXPECT_EQ(hosts.record().attachments.size(), 2U);
+    ASSERT_TRUE(hosts.write(1, 0, 3_b));
+    EXPECT_EQ(hosts.read(0, 0), 3_b);
+
+    ASSERT_TRUE(hosts.set_attachments(0, {second}));
+    const auto taken_off = hosts.write(0, 0, 4_b);
+    ASSERT_FALSE(taken_off) << "also where the primary is";
+    EXPECT_EQ(taken_off.error().code, Errc::kNotPermitted);
+    EXPECT_EQ(hosts.read(1, 0), 3_b);
+}
+
+/// Asks over a connection as a client does.
+struct Question final : peer::Receiver {
+    void on_message(const replication::Message& message, peer::Payload) override {
+        answer = message;
+        connection->close(peer::Reason::kStopping);
+    }
+    std::span<std::byte> memory_for(const replication::Message&, std::size_t) override {
+        return {};
+    }
+    void on_end(const Error&) override {}
+    std::optional<peer::Connection> connection;
+    std::optional<replication::Message> answer;
+};
+
+io::Task<void> ask(World* world, io::Socket socket, peer::Hello own, replication::Message message,
+                   std::optional<replication::Message>* answer) {
+    auto greeting = peer::greet(&socket, own, io::Clock::now() + std::chrono::seconds(2));
+    auto greeted = co_await greeting;
+    if (!greeted) co_return;
+    const peer::Limits limits{.volume = world->config.id, .volume_bytes = world->config.size_bytes};
+    Question question;
+    question.connection.emplace(std::move(socket), std::move(*greeted), limits, &question,
+                                world->buffers());
+    (void)question.connection->send(message);
+    auto running = question.connection->run();
+    (void)co_await running;
+    *answer = question.answer;
+}
+
+TEST(VolumeHosts, WhoAsksForAReplicaThatIsNotThereIsTold) {
+    using replication::MessageType;
+    Hosts hosts(2);
+    hosts.start_all();
+    const ReplicaId nobody(12345);
+    replication::Message message;
+    message.volume = hosts.world().config.id;
+    message.to = nobody;
+    message.number = 1;
+    message.token = 7;
+    peer::Hello own{.cluster = kCluster,
+                    .host = HostId(77),
+                    .volume = hosts.world().config.id,
+                    .boot_id = {std::byte{1}},
+                    .attachment = AttachmentId(77)};
+    const auto answer_to = [&](const replication::Message& asked) {
+        std::optional<replication::Message> answer;
+        hosts.world().run(ask(&hosts.world(), hosts.socket_to(0), own, asked, &answer));
+        return answer;
+    };
+    message.attachment = own.attachment;
+    for (const auto type : {MessageType::kRequest, MessageType::kFailover}) {
+        message.type = type;
+        message.kind = replication::OpKind::kFlush;
+        if (type == MessageType::kFailover) message.kind = {};
+        const auto moved = answer_to(message);
+        ASSERT_TRUE(moved);
+        EXPECT_EQ(moved->type, MessageType::kMoved);
+        EXPECT_EQ(moved->token, 7U);
+    }
+    message.type = MessageType::kConfirm;
+    message.from = ReplicaId(54321);
+    message.attachment = own.attachment = {};
+    const auto failed = answer_to(message);
+    ASSERT_TRUE(failed);
+    EXPECT_EQ(failed->type, MessageType::kConfirmed);
+    EXPECT_TRUE(failed->failed);
 }
 
 /// What guests on all hosts do and see while connections break.
