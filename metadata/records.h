@@ -17,12 +17,28 @@
 
 namespace ublkd::metadata {
 
+/// One, made by the first host that listens for others.
+struct ClusterRecord {
+    static constexpr const char* kTable = "clusters";
+    static constexpr std::size_t kKeyColumns = 1;
+    ClusterId id = {};
+    std::uint64_t created_ms = 0;
+    std::uint64_t revision = 0;
+
+    template <class Self, class Visit>
+    static void fields(Self& self, Visit&& visit) {
+        visit("id", self.id);
+        visit("created_ms", self.created_ms);
+    }
+};
+
 struct HostRecord {
     static constexpr const char* kTable = "hosts";
     static constexpr std::size_t kKeyColumns = 1;
     HostId id = {};
     std::string name = {};  // unique
     std::uint64_t created_ms = 0;
+    std::string address = {};  // where its volumes listen for other hosts; empty: they do not
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -30,6 +46,7 @@ struct HostRecord {
         visit("id", self.id);
         visit("name", self.name);
         visit("created_ms", self.created_ms);
+        visit("address", self.address);
     }
 };
 
@@ -106,6 +123,7 @@ struct VolumeRecord {
     OnFull on_full = OnFull::kWait;
     std::uint64_t created_ms = 0;
     InstanceId delete_with = {};  // it was detached by that instance's deletion, and is its part
+    HostId home = {};             // carries out its creation and deletion
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -119,6 +137,7 @@ struct VolumeRecord {
         visit("on_full", self.on_full);
         visit("created_ms", self.created_ms);
         visit("delete_with", self.delete_with);
+        visit("home", self.home);
     }
 };
 

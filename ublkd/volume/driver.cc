@@ -19,12 +19,7 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
-    replication::ClientConfig client{.volume = config_.id, .client_start = random_u64()};
-    if (config_.cluster) {
-        client.attachment = config_.cluster->attachment;
-        client.deadline_ms = config_.cluster->deadline_ms;
-    }
-    client_.emplace(client, this);
+    make_client();
     client_timer_.driver = this;
     client_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
         Driver* const driver = static_cast<ClientTimer*>(fired)->driver;
@@ -34,6 +29,27 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     watch_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
         static_cast<WatchTimer*>(fired)->driver->look_at_disks();
     };
+}
+
+void Volume::Driver::make_client() {
+    replication::ClientConfig client{.volume = config_.id, .client_start = random_u64()};
+    if (config_.cluster) {
+        client.attachment = config_.cluster->attachment;
+        client.deadline_ms = config_.cluster->deadline_ms;
+    }
+    client_.emplace(client, this);
+}
+
+/// A client of another attachment is another client.
+void Volume::Driver::set_attachment(AttachmentId attachment) {
+    CHECK(links_.has_value(), "a volume of several hosts");
+    CHECK(client_->open() == 0, "requests of one attachment have ended before the next one");
+    config_.cluster->attachment = attachment;
+    links_->set_attachment(attachment);
+    reactor_->cancel_timer(&client_timer_);
+    const std::optional<replication::Membership> record = client_->record();
+    make_client();
+    if (record) client_->set_record(*record, false);
 }
 
 Volume::Driver::~Driver() {

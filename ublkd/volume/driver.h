@@ -46,6 +46,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void set_on_full(OnFull on_full);
     void try_disks(PoolId pool);
     void accept(io::Socket socket, peer::Greeted greeted);
+    void set_attachment(AttachmentId attachment);
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
     bool durable_writes() const { return config_.durability == Durability::kWrite; }
@@ -120,6 +121,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     };
 
     // driver.cc
+    void make_client();
     void submit(Waiting& request);
     void send_to_node(const replication::Message& message) override;
     void push_done(Done done);

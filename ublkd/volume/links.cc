@@ -248,6 +248,15 @@ void Links::close_client(HostId host) {
     }
 }
 
+void Links::set_attachment(AttachmentId attachment) {
+    config_.own.attachment = attachment;
+    std::vector<HostId> hosts;
+    for (const auto& [key, wire] : current_) {
+        if (key.first == Asker::kClient) hosts.push_back(key.second);
+    }
+    for (const HostId host : hosts) close_client(host);
+}
+
 io::Task<void> Links::stop() {
     stopping_ = true;
     for (const auto& wire : wires_) {

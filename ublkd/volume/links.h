@@ -66,6 +66,8 @@ class Links {
     void ask(Asker asker, HostId host, const replication::Message& question);
     /// A kPing to the client of message.attachment on whatever host.
     void ask_client(const replication::Message& ping);
+    /// Who asks as this host's client from now on; its connections are closed.
+    void set_attachment(AttachmentId attachment);
     /// To a question with a route. Dropped where who asked is gone.
     void answer(const replication::Message& answer);
     /// Client::close: nothing that the client asked there is answered, and its memory is used no
