@@ -166,6 +166,12 @@ bool parse_listen(const std::string& text, std::string& address, std::uint16_t& 
            front::nbd::is_loopback(address);
 }
 
+std::string listen_text(const std::string& address, std::uint16_t port) {
+    if (address.empty()) return "";
+    return address.find(':') == std::string::npos ? fmt::format("{}:{}", address, port)
+                                                  : fmt::format("[{}]:{}", address, port);
+}
+
 std::string read_values(const toml::table& root, Configuration& into) {
     Reader reader(root, into.file);
     log::Level level{};
@@ -178,11 +184,14 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("api", "socket", into.api_socket);
     reader.text("api", "group", into.api_group);
     reader.text("nbd", "socket", into.nbd_socket);
-    std::string listen =
-        into.nbd_address.empty() ? "" : fmt::format("{}:{}", into.nbd_address, into.nbd_port);
+    std::string listen = listen_text(into.nbd_address, into.nbd_port);
     reader.text("nbd", "listen", listen);
     if (!parse_listen(listen, into.nbd_address, into.nbd_port))
         reader.refuse("nbd", "listen", "a loopback ADDRESS:PORT, or empty for none");
+    std::string cluster;
+    reader.text("cluster", "listen", cluster);
+    if (!parse_listen(cluster, into.cluster_address, into.cluster_port))
+        reader.refuse("cluster", "listen", "a loopback ADDRESS:PORT, or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -220,6 +229,10 @@ std::expected<Configuration, std::string> load_configuration(const Options& opti
     return made;
 }
 
+std::string Configuration::cluster_listen() const {
+    return listen_text(cluster_address, cluster_port);
+}
+
 std::string configuration_text(const Configuration& configuration) {
     const auto quoted = [](const std::string& text) {
         std::ostringstream out;
@@ -241,6 +254,9 @@ group = {}                 # its members may use the API and NBD sockets
 socket = {}
 listen = {}                # loopback ADDRESS:PORT, or empty for none
 
+[cluster]
+listen = {}               # loopback ADDRESS:PORT for the volumes of other hosts, or empty for none
+
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
 
@@ -258,11 +274,10 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.log_level), quoted(configuration.host_name),
         quoted(configuration.api_socket), quoted(configuration.api_group),
         quoted(configuration.nbd_socket),
-        quoted(configuration.nbd_address.empty()
-                   ? ""
-                   : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
-        configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
-        configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
+        quoted(listen_text(configuration.nbd_address, configuration.nbd_port)),
+        quoted(configuration.cluster_listen()), configuration.ublk, configuration.boot_wait_s,
+        configuration.replace_after_s, configuration.resync_mib_s, configuration.reactors,
+        configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

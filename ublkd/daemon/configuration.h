@@ -28,8 +28,12 @@ struct Configuration {
     unsigned boot_wait_s = 30;       // for pools that are missing, before volumes are started
     unsigned replace_after_s = 300;  // a volume in no use gets another replica for one whose pool
                                      // has been away for so long
+    std::string cluster_address;     // where volumes listen for other hosts; "": they do not
+    std::uint16_t cluster_port = 7071;
     std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
 
+    /// "" where it does not listen.
+    std::string cluster_listen() const;
     std::string database() const { return state_dir + "/metadata.db"; }
     std::string host_file() const { return state_dir + "/host-id"; }
 };

@@ -8,6 +8,7 @@
 #include "ublkd/daemon/configuration.h"
 #include "ublkd/daemon/engine.h"
 #include "ublkd/daemon/event_log.h"
+#include "ublkd/daemon/host_directory.h"
 #include "ublkd/daemon/identity.h"
 #include "ublkd/daemon/pools.h"
 #include "ublkd/replication/authority_client.h"
@@ -24,6 +25,7 @@ struct Core {
     Engine* engine = nullptr;
     EventLog* events = nullptr;
     Pools* pools = nullptr;
+    HostDirectory* hosts = nullptr;
     std::array<std::byte, 16> boot_id{};
 };
 

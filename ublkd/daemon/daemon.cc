@@ -15,6 +15,7 @@
 #include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/dying_sockets.h"
 #include "ublkd/daemon/instances.h"
+#include "ublkd/daemon/peer_listener.h"
 #include "ublkd/daemon/permissions.h"
 #include "ublkd/daemon/repair.h"
 #include "ublkd/daemon/system.h"
@@ -36,9 +37,11 @@ struct Daemon::Parts {
     std::unique_ptr<EventLog> events;
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Pools> pools;
+    std::unique_ptr<HostDirectory> hosts;
     Core core;
     Repair repair;
     std::unique_ptr<Volumes> volumes;
+    std::unique_ptr<PeerListener> peers;
     std::unique_ptr<SystemControl> system;
     std::unique_ptr<Instances> instances;
     std::unique_ptr<Permissions> permissions;
@@ -110,6 +113,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.engine = std::move(*engine);
     p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity,
                                       [repair = &p.repair] { repair->wake(); });
+    p.hosts = std::make_unique<HostDirectory>(p.store.get());
     p.core = Core{&p.configuration,
                   &p.identity,
                   p.store.get(),
@@ -119,6 +123,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
                   p.engine.get(),
                   p.events.get(),
                   p.pools.get(),
+                  p.hosts.get(),
                   boot_id()};
     p.volumes = std::make_unique<Volumes>(p.core, [repair = &p.repair] { repair->wake(); });
     p.system = std::make_unique<SystemControl>(p.core, p.volumes.get());
@@ -133,6 +138,17 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     if (p.identity.initialized()) {
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));
+    }
+    if (serve && !configuration.cluster_address.empty()) {
+        const auto take = [volumes = p.volumes.get()](Fd socket, peer::Greeted greeted) {
+            volumes->post_peer(std::move(socket), std::move(greeted));
+        };
+        auto listening = PeerListener::listen(&p.engine->first(), configuration.cluster_address,
+                                              configuration.cluster_port, take);
+        if (!listening)
+            return std::unexpected(
+                because("cannot listen on " + configuration.cluster_listen(), listening.error()));
+        p.peers = std::move(*listening);
     }
     p.recovery = std::async(std::launch::async, [&p, serve] {
         p.volumes->take_stock();
@@ -170,6 +186,10 @@ std::vector<std::string> Daemon::stop() {
     step("a request of the API is still under way", [&p] {
         p.volumes->end_verifies();
         p.server.reset();
+    });
+    step("a connection of another host is still being taken", [&p] {
+        p.peers.reset();
+        p.volumes->end_peers();
     });
     step("a volume is still being brought back", [&p] {
         if (p.recovery.valid()) p.recovery.wait();

@@ -72,6 +72,8 @@ class Engine {
     /// All volumes have been stopped.
     ~Engine();
 
+    /// The one that has clients and hosts that connect.
+    io::Reactor& first() { return lanes_[0]->reactor(); }
     Lane& lane_of(VolumeId volume) { return *lanes_[volume.value() % lanes_.size()]; }
     /// Asks all reactors side by side whether they answer: after that no question to one that does
     /// not waits for it.
@@ -114,7 +116,6 @@ class Engine {
     void start_ublk();
     Result<void> look_for_ublk();
     Result<void> listen_nbd_tcp();
-    io::Reactor& first() { return lanes_[0]->reactor(); }
 
     const Configuration* configuration_;
     std::function<Driver()> make_driver_;

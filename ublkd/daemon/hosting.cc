@@ -27,7 +27,13 @@ void ask(const Core& core, VolumeId volume, const std::vector<unsigned>& places,
     }
 }
 
+/// Another host's prepares and asks by itself.
+bool is_here(const Core& core, const Candidate& candidate) {
+    return candidate.place.member.host == core.identity->host();
+}
+
 void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& candidate) {
+    if (!is_here(core, candidate)) return;
     volume::VolumeConfig config;
     config.id = volume.id;
     config.size_bytes = volume.size_bytes;
@@ -43,7 +49,7 @@ void prepare(const Core& core, const metadata::VolumeRecord& volume, Candidate& 
 
 void ask_if_prepared(const Core& core, VolumeId volume, const std::vector<unsigned>& places,
                      std::size_t first, Candidate& candidate) {
-    if (candidate.error) return;
+    if (candidate.error || !is_here(core, candidate)) return;
     ask(core, volume, places, first, candidate);
     (void)faults::hit("daemon.hosting.after_permission");
 }

@@ -259,13 +259,39 @@ std::vector<UsablePool> Pools::usable() {
     std::ranges::sort(found, [](const UsablePool& a, const UsablePool& b) {
         return std::pair(b.available_bytes, a.id) < std::pair(a.available_bytes, b.id);
     });
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, record] : others_) {
+        if (record.state == PoolState::kAvailable) found.push_back({id, record.domain, 0, 0});
+    }
     return found;
+}
+
+void Pools::learn_of_others(HostId self) {
+    const auto records = store_->list<PoolRecord>();
+    if (!records) return;  // what was known stays
+    std::map<PoolId, PoolRecord> others;
+    for (const auto& record : *records) {
+        if (record.host != self) others.emplace(record.id, record);
+    }
+    const std::lock_guard lock(mutex_);
+    others_ = std::move(others);
+}
+
+std::optional<PoolRecord> Pools::find_other(PoolId pool) {
+    const std::lock_guard lock(mutex_);
+    const auto found = others_.find(pool);
+    return found == others_.end() ? std::nullopt : std::optional(found->second);
 }
 
 std::optional<volume::ReplicaPlace> Pools::place(PoolId pool, ReplicaId replica) {
     const auto entry = find(pool);
-    if (!entry) return std::nullopt;
     volume::ReplicaPlace place;
+    if (!entry) {
+        const auto other = find_other(pool);
+        if (!other) return std::nullopt;
+        place.member = {replica, other->host, pool};
+        return place;
+    }
     place.member = {replica, entry->record.host, pool};
     place.folder = fmt::format("{}/replicas/{}", entry->record.path, replica.to_string());
     place.direct = !entry->record.buffered;
@@ -282,10 +308,20 @@ std::uint64_t Pools::available_bytes(PoolId pool) {
 
 std::string Pools::domain_of_pool(PoolId pool) {
     const auto entry = find(pool);
-    return entry ? entry->record.domain : std::string();
+    if (entry) return entry->record.domain;
+    const auto other = find_other(pool);
+    return other ? other->domain : std::string();
 }
 
-bool Pools::may_come_back(PoolId pool) { return find(pool) != nullptr; }
+HostId Pools::host_of_pool(PoolId pool) {
+    if (const auto entry = find(pool)) return entry->record.host;
+    const auto other = find_other(pool);
+    return other ? other->host : HostId();
+}
+
+bool Pools::may_come_back(PoolId pool) {
+    return find(pool) != nullptr || find_other(pool).has_value();
+}
 
 bool Pools::is_missing(PoolId pool) {
     const auto entry = find(pool);
@@ -296,7 +332,7 @@ bool Pools::is_missing(PoolId pool) {
 
 std::string Pools::trouble_of(PoolId pool) {
     const auto entry = find(pool);
-    if (!entry) return "its pool is not known";
+    if (!entry) return find_other(pool) ? "" : "its pool is not known";
     const std::lock_guard lock(entry->mutex);
     if (!entry->pool || entry->failed)
         return fmt::format("its pool {} is {}: {}", entry->record.path,
@@ -307,6 +343,7 @@ std::string Pools::trouble_of(PoolId pool) {
 
 Result<ReplicaLook> Pools::look(PoolId pool, ReplicaId replica) {
     const auto entry = find(pool);
+    if (!entry && find_other(pool)) return ReplicaLook{.is_there = true};  // its host knows
     const auto opened = entry ? pool_of(entry) : nullptr;
     if (!opened) return fail(Errc::kClosed, "the replica's pool is missing");
     return entry->looks.ask(kLookLimit, [opened, replica]() -> Result<ReplicaLook> {
@@ -325,6 +362,7 @@ Result<ReplicaLook> Pools::look(PoolId pool, ReplicaId replica) {
 
 Result<void> Pools::remove_replica(PoolId pool, ReplicaId replica) {
     const auto entry = find(pool);
+    if (!entry && find_other(pool)) return fail(Errc::kClosed, "the pool is another host's");
     if (!entry) return {};
     const auto opened = pool_of(entry);
     if (!opened) return fail(Errc::kClosed, "the replica's pool is missing");

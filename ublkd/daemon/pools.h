@@ -1,6 +1,7 @@
-// The pools of this host: opened at start (those that are not there are tried again), added and
-// removed on request, put aside when a disk fails and taken back after it has passed a probe. Knows
-// folders and space, not volumes. Parts: pools.cc, pools_change.cc (add, remove).
+// The pools of this host, and what the metadata says of those of others: opened at start (those
+// that are not there are tried again), added and removed on request, put aside when a disk fails
+// and taken back after it has passed a probe. Knows folders and space, not volumes. Parts:
+// pools.cc, pools_change.cc (add, remove).
 //
 // Crash safety: the intent is in the metadata before the disk is touched (PoolState adding,
 // removing); open_all() and finish_changes() finish or roll back. A disk that hangs holds up nobody
@@ -65,12 +66,17 @@ class Pools final : public api::PoolControl {
     /// A replica of the pool failed by its disk.
     void mark_failed(PoolId pool, const Error& cause);
 
-    /// Open and in service; most space first.
+    /// Which pools other hosts have, from the metadata: blocks on it.
+    void learn_of_others(HostId self);
+
+    /// Open and in service; most space first. Then those of other hosts, whose space is not known.
     std::vector<UsablePool> usable();
     /// Where the replica lives or would live, in a missing pool too (it cannot be opened then).
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
+    /// None: no such pool.
+    HostId host_of_pool(PoolId pool);
     /// 0 where it is missing, or its disk does not answer.
     std::uint64_t available_bytes(PoolId pool);
     /// Known, but not there: its disk may be mounted later.
@@ -135,6 +141,7 @@ class Pools final : public api::PoolControl {
     std::vector<std::string> others_on_its_file_system(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
     EntryRef find(PoolId pool);
+    std::optional<metadata::PoolRecord> find_other(PoolId pool);
     std::vector<EntryRef> all();
 
     // pools_change.cc
@@ -168,7 +175,8 @@ class Pools final : public api::PoolControl {
     std::mutex mutex_;                     // of what follows; never held over a disk's call
     std::map<PoolId, EntryRef> entries_;   // in service
     std::map<PoolId, EntryRef> changing_;  // being added or removed
-    std::set<PoolId> requested_;           // those that a request is about
+    std::map<PoolId, metadata::PoolRecord> others_;  // of other hosts
+    std::set<PoolId> requested_;                     // those that a request is about
 };
 
 }  // namespace ublkd::daemon

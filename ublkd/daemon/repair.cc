@@ -123,6 +123,7 @@ void Repair::round() {
         wake();
     });
     steps_.run("pools", [this] { look_at_pools(); });
+    steps_.run("others", [this] { volumes_->look_after_others(); });
     steps_.run("replicas", [this] { remove_lost_replicas(); });
     for (const VolumeId volume : volumes_->due()) {
         if (stopping_) return;

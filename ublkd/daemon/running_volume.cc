@@ -21,6 +21,20 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
     config.boot_id = core.boot_id;
     config.copy_bytes_per_second = core.configuration->resync_mib_s * kMiB;
     std::shared_ptr<RunningVolume> made(new RunningVolume(&core.engine->lane_of(record.id)));
+    if (core.identity->cluster()) {
+        volume::ClusterConfig cluster;
+        cluster.id = core.identity->cluster();
+        cluster.self = core.identity->host();
+        cluster.connect = [hosts = core.hosts](io::Reactor& reactor, HostId host) {
+            return hosts->connect(reactor, host);
+        };
+        made->own_ = peer::Hello{.cluster = cluster.id,
+                                 .host = cluster.self,
+                                 .volume = record.id,
+                                 .boot_id = core.boot_id,
+                                 .attachment = {}};
+        config.cluster = std::move(cluster);
+    }
     Lane& lane = made->lane();
     auto started = io::run_on(lane.reactor(), [&] {
         return volume::Volume::start(&lane.reactor(), lane.volume_buffers.get(), config,
@@ -55,6 +69,33 @@ io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume:
     if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
     auto verifying = (*volume)->verify(on_difference);
     co_return co_await verifying;
+}
+
+io::Task<Result<void>> answer_and_accept(std::unique_ptr<volume::Volume>* volume,
+                                         io::Reactor* reactor, Fd* given, peer::Greeted* greeted,
+                                         const peer::Hello* own) {
+    io::Socket socket(*reactor, given->release());
+    auto answering =
+        peer::answer_hello(&socket, greeted, *own, io::Clock::now() + std::chrono::seconds(2));
+    CO_TRY(co_await answering);
+    if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
+    (*volume)->accept(std::move(socket), std::move(*greeted));
+    co_return Result<void>{};
+}
+
+io::Task<Result<void>> set_if_running(std::unique_ptr<volume::Volume>* volume,
+                                      std::vector<AttachmentId>* wanted) {
+    if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
+    auto setting =
+        (*volume)->set_attachments(std::move(*wanted), io::Clock::now() + std::chrono::seconds(5));
+    co_return co_await setting;
+}
+
+io::Task<Result<void>> open_if_running(std::unique_ptr<volume::Volume>* volume,
+                                       volume::ReplicaPlace* place) {
+    if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
+    auto opening = (*volume)->open_replica(std::move(*place));
+    co_return co_await opening;
 }
 
 io::Task<Result<void>> add_if_running(std::unique_ptr<volume::Volume>* volume,
@@ -103,6 +144,32 @@ void RunningVolume::try_disks(PoolId pool) {
     lane_->reactor().post([self = shared_from_this(), pool] {
         if (self->volume_) self->volume_->try_disks(pool);
     });
+}
+
+Result<void> RunningVolume::accept(Fd socket, peer::Greeted greeted) {
+    return io::run_on(lane_->reactor(), [&] {
+        return answer_and_accept(&volume_, &lane_->reactor(), &socket, &greeted, &own_);
+    });
+}
+
+unsigned RunningVolume::connections_of_others() {
+    return call_on(lane_->reactor(),
+                   [this] { return volume_ ? volume_->connections_of_others() : 0u; });
+}
+
+Result<void> RunningVolume::set_attachment(AttachmentId attachment) {
+    const bool set =
+        call_on(lane_->reactor(), [&] { return !volume_ || volume_->set_attachment(attachment); });
+    if (!set) return fail(Errc::kBusy, "requests of a former attachment are open");
+    return {};
+}
+
+Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted) {
+    return io::run_on(lane_->reactor(), [&] { return set_if_running(&volume_, &wanted); });
+}
+
+Result<void> RunningVolume::open_replica(volume::ReplicaPlace place) {
+    return io::run_on(lane_->reactor(), [&] { return open_if_running(&volume_, &place); });
 }
 
 Result<void> RunningVolume::add_replica(volume::ReplicaPlace place) {

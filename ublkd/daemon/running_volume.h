@@ -10,7 +10,9 @@
 #include <memory>
 #include <optional>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/daemon/core.h"
+#include "ublkd/peer/greeting.h"
 #include "ublkd/volume/volume.h"
 
 namespace ublkd::daemon {
@@ -40,6 +42,16 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     Result<void> add_replica(volume::ReplicaPlace place);
     /// Another volume's replica in `pool` was lost by its disk. Returns at once.
     void try_disks(PoolId pool);
+    // Of a cluster:
+    /// A connection of another host, whose hello is answered with `own`, or refused.
+    Result<void> accept(Fd socket, peer::Greeted greeted);
+    unsigned connections_of_others();
+    /// Who asks here from now on. kBusy: requests of a former one are open still.
+    Result<void> set_attachment(AttachmentId attachment);
+    /// R15. kBusy: the primary is elsewhere.
+    Result<void> set_attachments(std::vector<AttachmentId> wanted);
+    /// For a primary on another host to bring in.
+    Result<void> open_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);
     /// A verify that runs ends soon, with kCancelled; so does one that comes later.
     void end_verify();
@@ -50,6 +62,7 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
   private:
     explicit RunningVolume(Lane* lane) : lane_(lane) {}
     Lane* lane_;
+    peer::Hello own_;  // to other hosts
     volume::OnFull configured_on_full_ = volume::OnFull::kWait;
     metadata::Durability durability_ = metadata::Durability::kFlush;
     std::atomic<volume::Retries> retries_ = volume::Retries::kMayCome;

@@ -37,7 +37,32 @@ Result<void> SystemControl::load_identity() {
     if (!record)
         return fail(Errc::kCorrupt, "host-id names a host that the metadata does not know");
     core_.identity->set(*host);
-    return {};
+    return enter_cluster(*host);
+}
+
+/// Where this host's volumes listen for others, the others find it in the metadata.
+Result<void> SystemControl::enter_cluster(HostId host) {
+    const std::string address = core_.configuration->cluster_listen();
+    ClusterId cluster;
+    TRY(core_.store->write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto record, tx.get<HostRecord>(host));
+        if (!record) return fail(Errc::kNotFound, "the host");
+        if (record->address != address) {
+            record->address = address;
+            TRY(tx.put(*record));
+        }
+        TRY_ASSIGN(const auto known, tx.list<metadata::ClusterRecord>());
+        cluster = known.empty() ? ClusterId() : known.front().id;
+        if (address.empty() || cluster) return {};
+        metadata::ClusterRecord made{.id = ClusterId::random(), .created_ms = metadata::now_ms()};
+        TRY(tx.put(made));
+        cluster = made.id;
+        return {};
+    }));
+    if (address.empty()) return {};
+    core_.identity->set_cluster(cluster);
+    core_.pools->learn_of_others(host);
+    return core_.hosts->refresh();
 }
 
 /// What an `init` that was killed, or failed, has left: pools without replicas, and the host's
@@ -128,6 +153,8 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
                                   core_.configuration->host_file()));
     }
     core_.identity->set(host.id);
+    if (const auto entered = enter_cluster(host.id); !entered)
+        return refuse(entered.error(), "initialized, but not in the cluster: start ublkd again");
     core_.events->add("host.initialized", host.id.to_string(), host.name);
     return made;
 }

@@ -34,6 +34,7 @@ class SystemControl final : public api::SystemControl {
 
   private:
     Result<void> undo_init();
+    Result<void> enter_cluster(HostId host);
     api::HostView view_of(const metadata::HostRecord& record);
     std::string what_comes(const api::VolumeView& volume);
     void count_volumes(api::StatusView& view);

@@ -31,6 +31,7 @@
 #include "ublkd/daemon/hosting.h"
 #include "ublkd/daemon/read_only_device.h"
 #include "ublkd/daemon/running_volume.h"
+#include "ublkd/daemon/steps.h"
 #include "ublkd/daemon/while_it_answers.h"
 #include "ublkd/front/ublk/rescue.h"
 
@@ -77,6 +78,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void retry_attachment(VolumeId volume);
     /// Nothing new is begun any more: SIGTERM.
     void begin_stop();
+    /// After begin_stop() and the end of the listener: connections of other hosts that were being
+    /// taken.
+    void end_peers();
     /// After begin_stop(): verifies, which may take hours, end.
     void end_verifies();
     /// Quiesces front ends and stops volumes, side by side; attachments stay recorded for the next
@@ -90,6 +94,13 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// As a part of the instance's deletion; VolumeRecord::delete_with says what is to go then. ok
     /// where it is not attached (any more).
     api::ApiResult<void> detach_terminating(VolumeId volume, InstanceId instance);
+    /// A connection of another host, whose hello was heard. Blocks.
+    void peer_connected(Fd socket, peer::Greeted greeted);
+    /// The same, on a thread of its own. Returns at once.
+    void post_peer(Fd socket, peer::Greeted greeted);
+    /// A round, in a cluster: what other hosts want of this one.
+    void look_after_others();
+
     /// `ublkd --detach-all`: what could not be detached, one line each.
     std::vector<std::string> detach_all(bool force);
 
@@ -142,6 +153,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         bool deleting = false;
         std::string trouble;                                   // why the attachment is not served
         bool reactor_told = false;                             // that it does not answer
+        bool serves_others = false;                            // other hosts: holds a use
+        std::chrono::steady_clock::time_point asked_at{};      // by another host
         Backoff bring_back;                                    // of the attachment
         Backoff repair;                                        // of everything else
         std::optional<Backoff::Clock::time_point> lost_since;  // a member, at rest
@@ -175,6 +188,24 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::vector<volume::ReplicaPlace> places_to_start(
         VolumeId volume, const std::vector<replication::Member>& members);
     Result<void> wait_for_pools(const SlotRef& slot, VolumeId volume);
+
+    // volumes_cluster.cc
+    bool is_clustered() const;
+    /// Whether this host looks after it.
+    bool is_mine(const metadata::VolumeRecord& volume);
+    bool is_mine(const metadata::AttachmentRecord& attachment);
+    void tell_host(HostId host, VolumeId volume);
+    void tell_primary(VolumeId volume);
+    void prepare_wanted(const metadata::VolumeRecord& volume);
+    void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);
+    void sync_sessions(const SlotRef& slot, VolumeId volume);
+    Result<void> await_session(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
+    void open_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    void look_for_others(const metadata::VolumeRecord& volume);
+    Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,
+                                                            const metadata::VolumeRecord& volume);
+    Result<std::shared_ptr<RunningVolume>> serve_others(const SlotRef& slot,
+                                                        const metadata::VolumeRecord& volume);
 
     // volumes_create.cc
     api::ApiResult<api::VolumeView> create_one(VolumeId volume,
@@ -337,9 +368,11 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Core core_;
     std::function<void()> changed_;
     BootWait boot_wait_;
-    std::mutex mutex_;  // of the map
+    std::uint64_t peers_ = 0;  // that have connected; on the worker's thread
+    std::mutex mutex_;         // of the map
     std::map<VolumeId, SlotRef> slots_;
     std::atomic<bool> ending_ = false;
+    Steps peer_steps_;
     std::unique_ptr<io::Worker> worker_;  // what reactors post
 };
 

@@ -214,6 +214,14 @@ Result<void> Volumes::store_attached(AttachmentRecord& attachment, bool recoveri
 Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
                                AttachmentRecord& attachment, bool recovering) {
     TRY_ASSIGN(const auto running, acquire(slot, volume));
+    if (is_clustered()) {
+        auto admitted = running->set_attachment(attachment.id);
+        if (admitted) admitted = await_session(slot, attachment);
+        if (!admitted) {
+            (void)release(slot);
+            return admitted;
+        }
+    }
     block::BlockDevice* device = &running->device();
     {
         const std::lock_guard state(slot->state);
@@ -284,6 +292,7 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
         slot->trouble.clear();
     }
     ended.reset();
+    if (is_clustered()) (void)running->set_attachment(AttachmentId());
     if (const auto released = release(slot); !released) {
         // The members are recopied or resynced at the next start; the device is gone all the same.
         log::warn("volume {} did not stop in order: {}", attachment.volume.to_string(),

@@ -162,6 +162,7 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
 ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
                                       std::vector<Candidate>& candidates) {
     prepare_and_ask(core_, record, place_numbers(record.replica_count), candidates);
+    await_places(record, candidates);
     std::vector<const Candidate*> winners(record.replica_count);
     std::optional<Error> error;
     for (const Candidate& candidate : candidates) {
@@ -201,6 +202,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 
 ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
                                                const CreateVolumeRequest& request) {
+    if (is_clustered()) core_.pools->learn_of_others(core_.identity->host());
     const auto usable = core_.pools->usable();
     VolumeRecord record;
     API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));
@@ -211,6 +213,7 @@ ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
         request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
     record.on_full = request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
     record.created_ms = metadata::now_ms();
+    record.home = core_.identity->host();
     std::vector<Candidate> candidates;
     for (const auto& pool : choose_candidates(usable, {}, record.replica_count)) {
         if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
@@ -252,6 +255,8 @@ Result<void> Volumes::finish_create(VolumeId volume) {
     for (const auto& member : record->members) {
         const auto place = core_.pools->place(member.pool, member.replica);
         if (!place) return fail(Errc::kNotFound, "the member's pool");
+        // Elsewhere it starts without a record, as empty as it was made.
+        if (member.host != core_.identity->host()) continue;
         TRY(seal_member(core_, volume, *place, *record));
     }
     for (const auto& replica : replicas) {

@@ -196,7 +196,8 @@ void Volumes::recover_attachment(AttachmentRecord attachment) {
 void Volumes::take_stock() {
     const auto volumes = core_.store->list<VolumeRecord>();
     for (const auto& record : volumes ? *volumes : std::vector<VolumeRecord>()) {
-        if (record.state != VolumeState::kDeleting && record.state != VolumeState::kCreating)
+        if (record.state != VolumeState::kDeleting && record.state != VolumeState::kCreating &&
+            is_mine(record))
             reconcile(record.id);
     }
     if (!faults::rule_off("rule.attachments_come_back")) adopt_left_devices();
@@ -221,6 +222,7 @@ std::vector<VolumeId> Volumes::due() {
     look_at_reactors();
     const auto attachments = core_.store->list<AttachmentRecord>();
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
+        if (!is_mine(attachment)) continue;
         look_for_a_stop(slot(attachment.volume), attachment);
         if (is_due(attachment)) found.insert(attachment.volume);
     }
@@ -267,7 +269,7 @@ void Volumes::retry_attachment(VolumeId volume) {
 void Volumes::bring_back(const SlotRef& slot, VolumeId volume) {
     const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume));
     for (const auto& attachment : attachments ? *attachments : std::vector<AttachmentRecord>()) {
-        if (!is_due(attachment)) continue;
+        if (!is_mine(attachment) || !is_due(attachment)) continue;
         recover_attachment(attachment);
         const auto again = core_.store->get<AttachmentRecord>(attachment.id);
         const bool left = again && *again && is_left(slot, **again);
@@ -442,6 +444,7 @@ std::vector<std::string> Volumes::detach_all(bool force) {
     const auto all = core_.store->list<AttachmentRecord>();
     if (!all) left.push_back(to_string(all.error()));
     for (const auto& attachment : all ? *all : std::vector<AttachmentRecord>()) {
+        if (!is_mine(attachment)) continue;
         const auto detached = detach(attachment.volume.to_string(), "", force);
         if (!detached) left.push_back(detached.error().message);
     }

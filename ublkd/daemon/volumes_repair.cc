@@ -117,6 +117,7 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
         faults::rule_off("rule.given_up_last")) {
         const auto place = make_place_free(volume, record);
         if (place) ask_for_places(core_, volume, {*place}, candidates);
+        if (place) await_places(volume, candidates);
     }
     std::optional<Candidate> winner;
     for (Candidate& candidate : candidates) {
@@ -177,6 +178,7 @@ bool Volumes::is_due(const VolumeRecord& volume) {
         if (running) ref->lost_since.reset();
     }
     using enum metadata::VolumeState;
+    if (!is_mine(volume)) return false;
     if (volume.state == kCreating || volume.state == kDeleting) return true;
     if (volume.state != kAvailable && volume.state != kInUse) return false;
     const auto record = core_.authority->current(volume.id);
@@ -223,6 +225,7 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
     }
     if (running && candidate.returning) begun = set_returning(replica);
     if (running && begun) {
+        tell_host(candidate.place.member.host, volume.id);  // it opens the replica
         begun = (*running)->add_replica(candidate.place);
         at_disk = !begun && is_of_its_disk(begun.error());
     }

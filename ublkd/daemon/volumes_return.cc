@@ -104,7 +104,8 @@ std::string Volumes::waits_for(const ReplicaRecord& replica, const std::set<std:
 
 /// Where that cannot be told it does.
 bool Volumes::holds_a_place(VolumeId volume, const ReplicaRecord& replica) {
-    const replication::Member member{replica.id, core_.identity->host(), replica.pool};
+    const replication::Member member{replica.id, core_.pools->host_of_pool(replica.pool),
+                                     replica.pool};
     const auto holds = core_.store->read_for<bool>(
         [&](Transaction& tx) { return metadata::holds_place(tx, volume, member); });
     return holds.value_or(true);
@@ -231,7 +232,7 @@ void Volumes::add_lost(const VolumeRecord& record, const Membership& membership,
         api::ReplicaView* shown = known == view.replicas.end() ? nullptr : &*known;
         if (shown == nullptr) {
             view.replicas.push_back({replica.id.to_string(), replica.pool.to_string(),
-                                     core_.identity->host().to_string(),
+                                     core_.pools->host_of_pool(replica.pool).to_string(),
                                      core_.pools->domain_of_pool(replica.pool), "lost", ""});
             shown = &view.replicas.back();
         }

@@ -73,6 +73,11 @@ Socket& Socket::operator=(Socket&& other) noexcept {
 }
 Socket::~Socket() { close_now(); }
 
+Fd Socket::release() noexcept {
+    reactor_->unregister_fd(ref_);
+    return Fd(std::exchange(ref_, FdRef{}).fd);
+}
+
 void Socket::close_now() noexcept {
     if (ref_.fd < 0) return;
     reactor_->unregister_fd(ref_);

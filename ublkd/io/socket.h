@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "ublkd/base/fd.h"
 #include "ublkd/base/result.h"
 #include "ublkd/base/unix_socket.h"
 #include "ublkd/io/reactor.h"
@@ -47,6 +48,8 @@ class Socket {
 
     void shutdown() noexcept;
     void close_now() noexcept;
+    /// The descriptor, of no reactor any more: for a socket of another one. Nothing is pending.
+    Fd release() noexcept;
     bool is_open() const { return ref_.fd >= 0; }
     int fd() const { return ref_.fd; }
     FdRef ref() const { return ref_; }

@@ -17,10 +17,14 @@ namespace ublkd::peer {
 
 using BootId = std::array<std::byte, 16>;
 
+/// As a feature that is required: nothing follows; the volume is to be looked at there, since the
+/// metadata says something new of it.
+inline constexpr std::uint64_t kWordOnly = 1;
+
 struct Hello {
     std::uint16_t oldest_version = kOldestVersion;  // of messages, that this side speaks
     std::uint16_t newest_version = kNewestVersion;
-    std::uint64_t features = 0;  // beyond the version, a bit each; none has been given away so far
+    std::uint64_t features = 0;  // beyond the version, a bit each
     std::uint64_t required = 0;  // of them: without which this side does not talk
     ClusterId cluster;
     HostId host;

@@ -41,15 +41,16 @@ void Volume::Driver::make_client() {
 }
 
 /// A client of another attachment is another client.
-void Volume::Driver::set_attachment(AttachmentId attachment) {
+bool Volume::Driver::set_attachment(AttachmentId attachment) {
     CHECK(links_.has_value(), "a volume of several hosts");
-    CHECK(client_->open() == 0, "requests of one attachment have ended before the next one");
+    if (client_->open() > 0) return false;
     config_.cluster->attachment = attachment;
     links_->set_attachment(attachment);
     reactor_->cancel_timer(&client_timer_);
     const std::optional<replication::Membership> record = client_->record();
     make_client();
     if (record) client_->set_record(*record, false);
+    return true;
 }
 
 Volume::Driver::~Driver() {

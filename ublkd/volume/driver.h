@@ -46,7 +46,8 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void set_on_full(OnFull on_full);
     void try_disks(PoolId pool);
     void accept(io::Socket socket, peer::Greeted greeted);
-    void set_attachment(AttachmentId attachment);
+    bool set_attachment(AttachmentId attachment);
+    unsigned connections_of_others() const { return links_ ? links_->accepted() : 0; }
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
     bool durable_writes() const { return config_.durability == Durability::kWrite; }

@@ -140,6 +140,11 @@ void Links::end_older_than(const Wire& wire) {
     ended(older);
 }
 
+unsigned Links::accepted() const {
+    return static_cast<unsigned>(
+        std::ranges::count_if(wires_, [](const auto& wire) { return !wire->ours && !wire->over; }));
+}
+
 Links::Wire& Links::wire_to(Asker asker, HostId host) {
     Wire*& current = current_[{asker, host}];
     if (current != nullptr) return *current;

@@ -63,6 +63,8 @@ class Links {
 
     /// A connection that another host has made, after the hellos.
     void accept(io::Socket socket, peer::Greeted greeted);
+    /// How many of them are there.
+    unsigned accepted() const;
     void ask(Asker asker, HostId host, const replication::Message& question);
     /// A kPing to the client of message.attachment on whatever host.
     void ask_client(const replication::Message& ping);

@@ -63,9 +63,11 @@ class Volume final : public block::BlockDevice {
     /// A connection of another host for this volume, after the hellos (config.cluster is set).
     void accept(io::Socket socket, peer::Greeted greeted);
 
-    /// Who asks here from now on (none: nobody is attached here); no request is open. config.cluster
-    /// is set.
-    void set_attachment(AttachmentId attachment);
+    /// That are there now, of members and of clients.
+    unsigned connections_of_others() const;
+    /// Who asks here from now on (none: nobody is attached here). config.cluster is set. False:
+    /// requests are open still.
+    bool set_attachment(AttachmentId attachment);
     /// R15: only these may send requests; those that are taken off are fenced when this has ended.
     /// The next primary is to be told again. Errors: kBusy (the primary is on another host: ask
     /// there), kInvalidArgument (one twice, or more than 16), kTimedOut (by `deadline`; it goes

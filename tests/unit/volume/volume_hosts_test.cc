@@ -256,11 +256,11 @@ TEST(VolumeHosts, R15_WhoIsAttachedIsServedAndWhoWasTakenOffIsNot) {
     EXPECT_EQ(hosts.read(0, 0), 3_b);
 
     const AttachmentId third(777);
-    hosts.at(1).set_attachment(third);
+    ASSERT_TRUE(hosts.at(1).set_attachment(third));
     EXPECT_FALSE(hosts.write(1, 0, 9_b)) << "another one than before";
     ASSERT_TRUE(hosts.set_attachments(0, {first, second, third}));
     ASSERT_TRUE(hosts.write(1, 0, 3_b));
-    hosts.at(1).set_attachment(second);
+    ASSERT_TRUE(hosts.at(1).set_attachment(second));
 
     ASSERT_TRUE(hosts.set_attachments(0, {second}));
     const auto taken_off = hosts.write(0, 0, 4_b);

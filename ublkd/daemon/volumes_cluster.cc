@@ -1,0 +1,329 @@
+// Volumes whose members and clients are on several hosts: what this host does for the others. Hosts
+// agree by the metadata alone; a word over the data port (peer::kWordOnly) says that there is
+// something new in it, and where the word is lost the next round finds it.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "ublkd/base/log.h"
+#include "ublkd/daemon/volumes.h"
+
+namespace ublkd::daemon {
+
+using metadata::AttachmentRecord;
+using metadata::AttachmentState;
+using metadata::ReplicaRecord;
+using metadata::ReplicaState;
+using metadata::VolumeRecord;
+using metadata::VolumeState;
+using replication::Membership;
+
+namespace {
+
+constexpr auto kWordLimit = std::chrono::seconds(1);
+constexpr auto kIdle = std::chrono::seconds(10);
+
+io::Task<void> say_word(HostDirectory* hosts, io::Reactor* reactor, HostId host,
+                        const peer::Hello* word) {
+    auto socket = hosts->connect(*reactor, host);
+    if (!socket) co_return;
+    auto saying = peer::greet(&*socket, *word, io::Clock::now() + kWordLimit);
+    (void)co_await saying;  // the other side closes
+}
+
+io::Task<void> refuse_peer(io::Reactor* reactor, Fd* given, peer::Reason reason) {
+    io::Socket socket(*reactor, given->release());
+    peer::refuse(&socket, reason);
+    co_return;
+}
+
+}  // namespace
+
+bool Volumes::is_clustered() const { return static_cast<bool>(core_.identity->cluster()); }
+
+/// Its primary's host looks after a volume; before it has one, and when it has none any more, its
+/// home does.
+bool Volumes::is_mine(const VolumeRecord& volume) {
+    if (!is_clustered()) return true;
+    const HostId self = core_.identity->host();
+    if (volume.state != VolumeState::kCreating && volume.state != VolumeState::kDeleting) {
+        const auto record = core_.authority->current(volume.id);
+        if (!record || !*record) return false;
+        for (const auto& member : (*record)->members) {
+            if (member.replica == (*record)->primary) return member.host == self;
+        }
+    }
+    return volume.home == self || !volume.home;
+}
+
+bool Volumes::is_mine(const AttachmentRecord& attachment) {
+    if (!is_clustered()) return true;
+    const auto instance = core_.store->get<metadata::InstanceRecord>(attachment.instance);
+    return instance && *instance && (*instance)->host == core_.identity->host();
+}
+
+void Volumes::tell_host(HostId host, VolumeId volume) {
+    if (!is_clustered() || host == core_.identity->host()) return;
+    const peer::Hello word{.features = peer::kWordOnly,
+                           .required = peer::kWordOnly,
+                           .cluster = core_.identity->cluster(),
+                           .host = core_.identity->host(),
+                           .volume = volume,
+                           .boot_id = core_.boot_id,
+                           .attachment = {}};
+    Lane& lane = core_.engine->lane_of(volume);
+    io::run_on(lane.reactor(), [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
+}
+
+void Volumes::tell_primary(VolumeId volume) {
+    const auto record = core_.authority->current(volume);
+    if (!record || !*record) return;
+    for (const auto& member : (*record)->members) {
+        if (member.replica == (*record)->primary) tell_host(member.host, volume);
+    }
+}
+
+/// Replicas that another host wants here, made and asked for; who gets no place is discarded.
+void Volumes::prepare_wanted(const VolumeRecord& volume) {
+    const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
+    for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
+        if (replica.state != ReplicaState::kPreparing) continue;
+        auto place = core_.pools->place(replica.pool, replica.id);
+        if (!place || place->member.host != core_.identity->host() ||
+            holds_a_place(volume.id, replica))
+            continue;
+        std::vector<Candidate> candidates{{std::move(*place), {}, {}, false}};
+        prepare_candidates(core_, volume, candidates);
+        std::vector<unsigned> places;
+        const auto first = static_cast<unsigned>(replica.id.value() % volume.replica_count);
+        for (unsigned i = 0; i < volume.replica_count; ++i)
+            places.push_back((first + i) % volume.replica_count);
+        ask_for_places(core_, volume, places, candidates);
+        if (candidates[0].granted) continue;
+        if (candidates[0].error)
+            log::warn("pool {}: {}", replica.pool.to_string(), to_string(*candidates[0].error));
+        discard_replica(core_, replica.id, replica.pool);
+    }
+}
+
+/// Waits until each candidate of another host has a place, or gets none.
+void Volumes::await_places(const VolumeRecord& volume, std::vector<Candidate>& candidates) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    for (bool told = false;; told = true) {
+        bool open = false;
+        for (Candidate& candidate : candidates) {
+            const auto& member = candidate.place.member;
+            if (member.host == core_.identity->host() || candidate.granted || candidate.error)
+                continue;
+            if (!told) tell_host(member.host, volume.id);
+            const auto record = core_.store->get<ReplicaRecord>(member.replica);
+            bool all_taken = true;
+            for (unsigned place = 0; place < volume.replica_count; ++place) {
+                const auto permission =
+                    core_.store->get<metadata::PermissionRecord>(place_name(volume.id, place));
+                const bool held = permission && *permission && (*permission)->host;
+                if (held && (*permission)->incarnation == member.replica) candidate.granted = place;
+                all_taken = all_taken && held;
+            }
+            const bool gone = record && (!*record || (*record)->state == ReplicaState::kRemoving);
+            if (candidate.granted || all_taken) continue;
+            if (gone) candidate.error = Error{Errc::kIo, 0, "its host could not prepare it"};
+            open = open || !gone;
+        }
+        if (!open) return;
+        if (std::chrono::steady_clock::now() >= deadline) break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+    for (Candidate& candidate : candidates) {
+        if (!candidate.granted && !candidate.error)
+            candidate.error = Error{Errc::kTimedOut, 0, "its host does not answer"};
+    }
+}
+
+/// R15: the record gets the attachments that the metadata has, where the primary is here.
+void Volumes::sync_sessions(const SlotRef& slot, VolumeId volume) {
+    const auto running = [&] {
+        const std::lock_guard state(slot->state);
+        return slot->running;
+    }();
+    if (!running) return;
+    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume));
+    const auto record = core_.authority->current(volume);
+    if (!attachments || !record || !*record) return;
+    std::vector<AttachmentId> wanted;
+    for (const auto& attachment : *attachments) {
+        const bool forced_off =
+            attachment.state == AttachmentState::kDetaching && attachment.detach_forced;
+        if (!forced_off) wanted.push_back(attachment.id);
+    }
+    auto now = (*record)->attachments;
+    std::ranges::sort(now);
+    std::ranges::sort(wanted);
+    if (now == wanted) return;
+    const auto set = running->set_attachments(wanted);
+    if (!set && set.error().code != Errc::kBusy)
+        log::warn("volume {}: its attachments: {}", volume.to_string(), to_string(set.error()));
+}
+
+/// Until the primary serves this attachment: it is in the authority's record.
+Result<void> Volumes::await_session(const SlotRef& slot, const AttachmentRecord& attachment) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(15);
+    for (;;) {
+        TRY_ASSIGN(const auto record, core_.authority->current(attachment.volume));
+        if (!record) return fail(Errc::kNotFound, "the volume's membership");
+        if (std::ranges::find(record->attachments, attachment.id) != record->attachments.end())
+            return {};
+        if (ending_) return fail(Errc::kCancelled, "the daemon stops");
+        if (std::chrono::steady_clock::now() >= deadline)
+            return fail(Errc::kTimedOut, "the volume's primary did not admit the attachment");
+        sync_sessions(slot, attachment.volume);
+        tell_primary(attachment.volume);
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+}
+
+/// Replicas here that a primary elsewhere is about to bring in: it finds them open.
+void Volumes::open_wanted(const SlotRef& slot, const VolumeRecord& volume) {
+    const auto record = core_.authority->current(volume.id);
+    const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
+    if (!record || !*record || !replicas) return;
+    for (const auto& replica : *replicas) {
+        const bool comes =
+            replica.state == ReplicaState::kReturning ||
+            (replica.state == ReplicaState::kPreparing && holds_a_place(volume.id, replica));
+        auto place = core_.pools->place(replica.pool, replica.id);
+        if (!comes || (*record)->has(replica.id) || !place ||
+            place->member.host != core_.identity->host())
+            continue;
+        const auto running = start_for_others(slot, volume);
+        if (!running) {
+            log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
+            return;
+        }
+        const auto opened = (*running)->open_replica(std::move(*place));
+        if (!opened && opened.error().code != Errc::kBusy)  // it is open
+            log::warn("replica {}: {}", replica.id.to_string(), to_string(opened.error()));
+    }
+}
+
+/// What the metadata wants of this host for the volume, now.
+void Volumes::look_for_others(const VolumeRecord& volume) {
+    const auto ref = slot(volume.id);
+    if (!is_mine(volume)) {
+        prepare_wanted(volume);
+        if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
+    }
+    sync_sessions(ref, volume.id);
+}
+
+/// Until nobody has asked for a while.
+Result<std::shared_ptr<RunningVolume>> Volumes::start_for_others(const SlotRef& slot,
+                                                                 const VolumeRecord& volume) {
+    {
+        const std::lock_guard state(slot->state);
+        slot->asked_at = std::chrono::steady_clock::now();
+        if (slot->serves_others && slot->running) return slot->running;
+        if (slot->deleting || ending_) return fail(Errc::kClosed, "it ends");
+    }
+    TRY_ASSIGN(auto running, acquire(slot, volume));
+    bool second = false;
+    {
+        const std::lock_guard state(slot->state);
+        second = std::exchange(slot->serves_others, true);
+    }
+    if (second) {
+        TRY(release(slot));
+    }
+    return running;
+}
+
+/// Started where a replica of it is here.
+Result<std::shared_ptr<RunningVolume>> Volumes::serve_others(const SlotRef& slot,
+                                                             const VolumeRecord& volume) {
+    {
+        const std::lock_guard state(slot->state);
+        if (slot->running) return slot->running;
+    }
+    TRY_ASSIGN(const auto record, core_.authority->current(volume.id));
+    const HostId self = core_.identity->host();
+    const bool here = record && std::ranges::any_of(record->members, [&](const auto& member) {
+                          return member.host == self;
+                      });
+    if (!here) return fail(Errc::kNotFound, "nothing of the volume is here");
+    return start_for_others(slot, volume);
+}
+
+void Volumes::post_peer(Fd socket, peer::Greeted greeted) {
+    const auto given =
+        std::make_shared<std::pair<Fd, peer::Greeted>>(std::move(socket), std::move(greeted));
+    worker_->submit([this, given] {
+        peer_steps_.run(fmt::format("peer {}", ++peers_), [this, given] {
+            peer_connected(std::move(given->first), std::move(given->second));
+        });
+    });
+}
+
+void Volumes::end_peers() { peer_steps_.wait(); }
+
+void Volumes::peer_connected(Fd socket, peer::Greeted greeted) {
+    const VolumeId volume = greeted.other.volume;
+    const HostId host = greeted.other.host;
+    const bool known = greeted.other.cluster == core_.identity->cluster() && is_clustered() &&
+                       host != core_.identity->host() && core_.hosts->knows(host);
+    const auto record = known ? core_.store->get<VolumeRecord>(volume)
+                              : Result<std::optional<VolumeRecord>>(std::nullopt);
+    if (record && *record && (greeted.other.required & peer::kWordOnly) != 0) {
+        look_for_others(**record);
+        return;
+    }
+    Lane& lane = core_.engine->lane_of(volume);
+    const auto refused = [&](peer::Reason reason) {
+        io::run_on(lane.reactor(), [&] { return refuse_peer(&lane.reactor(), &socket, reason); });
+    };
+    if (!known) return refused(peer::Reason::kHost);
+    if (!record || !*record) return refused(peer::Reason::kVolume);
+    const AttachmentId attachment = greeted.other.attachment;
+    const auto ref = slot(volume);
+    const auto running = serve_others(ref, **record);
+    if (!running) {
+        log::info("volume {} is not served to {}: {}", volume.to_string(),
+                  core_.hosts->name_of(host), to_string(running.error()));
+        return refused(peer::Reason::kVolume);
+    }
+    if (const auto accepted = (*running)->accept(std::move(socket), std::move(greeted)); !accepted)
+        log::info("volume {}: a connection of {}: {}", volume.to_string(),
+                  core_.hosts->name_of(host), to_string(accepted.error()));
+    if (attachment) sync_sessions(ref, volume);
+}
+
+/// A round: what no word told, and volumes that nobody else asks for any more.
+void Volumes::look_after_others() {
+    if (!is_clustered()) return;
+    (void)core_.hosts->refresh();
+    core_.pools->learn_of_others(core_.identity->host());
+    const auto volumes = core_.store->list<VolumeRecord>();
+    for (const auto& volume : volumes ? *volumes : std::vector<VolumeRecord>()) {
+        if (ending_) return;
+        look_for_others(volume);
+        const auto ref = slot(volume.id);
+        std::shared_ptr<RunningVolume> served;
+        {
+            const std::lock_guard state(ref->state);
+            if (ref->serves_others) served = ref->running;
+        }
+        const auto now = std::chrono::steady_clock::now();
+        const bool used = served && served->connections_of_others() > 0;
+        bool idle = false;
+        {
+            const std::lock_guard state(ref->state);
+            if (used) ref->asked_at = now;
+            idle = served && now - ref->asked_at >= kIdle;
+            if (idle) ref->serves_others = false;
+        }
+        if (!idle) continue;
+        if (const auto released = release(ref); !released)
+            log::warn("volume {}: {}", volume.id.to_string(), to_string(released.error()));
+    }
+}
+
+}  // namespace ublkd::daemon
