@@ -216,7 +216,10 @@ void Attachment::start_timer(std::uint32_t milliseconds) {
     });
 }
 
-void Attachment::close(ReplicaId replica) { world_->network.close(endpoint, replica.value()); }
+bool Attachment::close(ReplicaId replica) {
+    world_->network.close(endpoint, replica.value());
+    return true;
+}
 
 void Attachment::ask_authority() {
     world_->clock.after(world_->timing.spread(100, 5000), &process->running,

@@ -57,7 +57,7 @@ class Attachment final : public replication::ClientEffects {
   private:
     void send_to_node(const replication::Message& message) override;
     void start_timer(std::uint32_t milliseconds) override;
-    void close(ReplicaId replica) override;
+    bool close(ReplicaId replica) override;
     void ask_authority() override;
     std::unique_ptr<Request> make();
     void submit(std::unique_ptr<Request> made);

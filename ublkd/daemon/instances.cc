@@ -73,12 +73,12 @@ ApiResult<std::vector<api::InstanceView>> Instances::instances() {
 }
 
 ApiResult<api::InstanceView> Instances::instance(const std::string& name) {
-    API_TRY_ASSIGN(const auto record, find_instance(core_.store, name));
+    API_TRY_ASSIGN(const auto record, find_instance(core_.store, name, core_.identity->host()));
     return view_of(record);
 }
 
 ApiResult<void> Instances::delete_instance(const std::string& name) {
-    API_TRY_ASSIGN(const auto record, find_instance(core_.store, name));
+    API_TRY_ASSIGN(const auto record, find_instance(core_.store, name, core_.identity->host()));
     const std::string id = record.id.to_string();
     if (record.is_host)
         return refuse("IncorrectState",

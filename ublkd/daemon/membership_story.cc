@@ -27,6 +27,8 @@ std::vector<std::string> changes(const replication::Membership& before,
     if (now.primary != before.primary) told.emplace_back("another primary");
     if (now.loss_count != before.loss_count)
         told.emplace_back("all restarted, what was not flushed may be lost");
+    if (now.attachments.size() > before.attachments.size()) told.emplace_back("one attached more");
+    if (now.attachments.size() < before.attachments.size()) told.emplace_back("one attached less");
     if (told.empty()) told.emplace_back("the same members");
     return told;
 }

@@ -95,14 +95,15 @@ ApiResult<metadata::VolumeRecord> find_volume(metadata::MetadataStore* store,
 }
 
 ApiResult<metadata::InstanceRecord> find_instance(metadata::MetadataStore* store,
-                                                  const std::string& text) {
+                                                  const std::string& text, HostId own) {
     if (text.empty()) {
-        const auto own = store->list<metadata::InstanceRecord>(metadata::where("is_host", true));
-        if (!own) return refuse(own.error(), "cannot look up the host's instance");
-        if (own->empty())
+        const auto of_host = store->list<metadata::InstanceRecord>(metadata::where("host", own));
+        if (!of_host) return refuse(of_host.error(), "cannot look up the host's instance");
+        const auto itself = std::ranges::find(*of_host, true, &metadata::InstanceRecord::is_host);
+        if (itself == of_host->end())
             return refuse("InvalidInstanceID.NotFound",
                           "the host has no instance: was it initialized?");
-        return own->front();
+        return *itself;
     }
     return find<metadata::InstanceRecord>(
         store, {"instance", "InvalidInstanceID.NotFound"}, text,
@@ -131,7 +132,7 @@ ApiResult<metadata::HostRecord> find_host(metadata::MetadataStore* store, const 
 ApiResult<std::string> find_taggable(metadata::MetadataStore* store, const std::string& text) {
     const auto volume = find_volume(store, text);
     if (!volume && volume.error().code != "InvalidVolume.NotFound") return refuse(volume.error());
-    const auto instance = find_instance(store, text);
+    const auto instance = find_instance(store, text, HostId());
     if (!instance && instance.error().code != "InvalidInstanceID.NotFound")
         return refuse(instance.error());
     if (volume && instance) {

@@ -15,9 +15,9 @@ namespace ublkd::daemon {
 
 api::ApiResult<metadata::VolumeRecord> find_volume(metadata::MetadataStore* store,
                                                    const std::string& text);
-/// "" is the host's own instance.
+/// "" is the instance that `own` itself is.
 api::ApiResult<metadata::InstanceRecord> find_instance(metadata::MetadataStore* store,
-                                                       const std::string& text);
+                                                       const std::string& text, HostId own);
 /// An id, a prefix, or the pool's path.
 api::ApiResult<metadata::PoolRecord> find_pool(metadata::MetadataStore* store,
                                                const std::string& text);

@@ -65,28 +65,28 @@ Result<void> SystemControl::enter_cluster(HostId host) {
     return core_.hosts->refresh();
 }
 
-/// What an `init` that was killed, or failed, has left: pools without replicas, and the host's
-/// records.
+/// What an `init` of this host that was killed, or failed, has left: pools without replicas, and
+/// the host's records. Another host of this name is none of that: it listens.
 Result<void> SystemControl::undo_init() {
-    TRY_ASSIGN(const auto hosts, core_.store->list<HostRecord>());
-    if (hosts.empty()) return {};
-    const auto opened = core_.pools->open_all(hosts.front().id);
+    TRY_ASSIGN(const auto hosts, core_.store->list<HostRecord>(
+                                     metadata::where("name", core_.configuration->host_name)));
+    if (hosts.empty() || !hosts.front().address.empty()) return {};
+    const HostRecord left = hosts.front();
+    const auto opened = core_.pools->open_all(left.id);
     core_.pools->forget_all();
     TRY(opened);
-    return core_.store->write([](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(const auto pools, tx.list<metadata::PoolRecord>());
+    return core_.store->write([&left](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto pools,
+                   tx.list<metadata::PoolRecord>(metadata::where("host", left.id)));
         for (const auto& pool : pools) {
             TRY(tx.erase(pool));
         }
-        TRY_ASSIGN(const auto instances, tx.list<InstanceRecord>());
+        TRY_ASSIGN(const auto instances, tx.list<InstanceRecord>(metadata::where("host", left.id)));
         for (const auto& instance : instances) {
             TRY(tx.erase(instance));
         }
-        TRY_ASSIGN(const auto stored, tx.list<HostRecord>());
-        for (const auto& host : stored) {
-            TRY(tx.erase(host));
-        }
-        return {};
+        TRY_ASSIGN(const auto stored, tx.get<HostRecord>(left.id));
+        return stored ? tx.erase(*stored) : Result<void>();
     });
 }
 
@@ -123,6 +123,10 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
         TRY(tx.put(instance));
         return put_tag(tx, instance.id.to_string(), "Name", host.name);
     });
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another host is named '{}': set host.name in {} and start again",
+                                  host.name, core_.configuration->file));
     if (!stored) return refuse(stored.error(), "cannot store the host");
     (void)faults::hit("daemon.init.after_intent");
 

@@ -194,12 +194,18 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// Whether this host looks after it.
     bool is_mine(const metadata::VolumeRecord& volume);
     bool is_mine(const metadata::AttachmentRecord& attachment);
+    /// Refuses what only another host can do: `what` it is.
+    api::ApiResult<void> check_here(const metadata::InstanceRecord& instance,
+                                    const std::string& what);
+    api::ApiResult<void> check_here(const metadata::AttachmentRecord& attachment,
+                                    const std::string& what);
     void tell_host(HostId host, VolumeId volume);
     void tell_primary(VolumeId volume);
     void prepare_wanted(const metadata::VolumeRecord& volume);
     void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);
-    void sync_sessions(const SlotRef& slot, VolumeId volume);
-    Result<void> await_session(const SlotRef& slot, const metadata::AttachmentRecord& attachment);
+    void sync_sessions(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    Result<void> await_session(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                               const metadata::AttachmentRecord& attachment);
     void open_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void look_for_others(const metadata::VolumeRecord& volume);
     Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,

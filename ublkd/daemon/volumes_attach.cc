@@ -66,7 +66,9 @@ io::Task<UblkResult> recover_or_attach(Lane* lane, const front::ublk::UblkEnviro
 ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
                                                   VolumeRecord& volume) {
     API_TRY_ASSIGN(volume, find_volume(core_.store, request.volume));
-    API_TRY_ASSIGN(const auto instance, find_instance(core_.store, request.instance));
+    API_TRY_ASSIGN(const auto instance,
+                   find_instance(core_.store, request.instance, core_.identity->host()));
+    API_TRY(check_here(instance, "attach " + request.volume));
     AttachmentRecord record;
     record.id = AttachmentId::random();
     record.volume = volume.id;
@@ -216,7 +218,7 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
     TRY_ASSIGN(const auto running, acquire(slot, volume));
     if (is_clustered()) {
         auto admitted = running->set_attachment(attachment.id);
-        if (admitted) admitted = await_session(slot, attachment);
+        if (admitted) admitted = await_session(slot, volume, attachment);
         if (!admitted) {
             (void)release(slot);
             return admitted;
@@ -345,7 +347,8 @@ ApiResult<AttachmentRecord> Volumes::find_attachment(const VolumeRecord& volume,
                                                      const std::string& instance) {
     std::optional<InstanceId> wanted;
     if (!instance.empty()) {
-        API_TRY_ASSIGN(const auto found, find_instance(core_.store, instance));
+        API_TRY_ASSIGN(const auto found,
+                       find_instance(core_.store, instance, core_.identity->host()));
         wanted = found.id;
     }
     const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
@@ -367,6 +370,7 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
         [this, volume, name, instance, force]() -> ApiResult<api::AttachmentView> {
             API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
             API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
+            API_TRY(check_here(record, "detach " + name));
             record.terminating = false;
             return detach_one(volume, record, force);
         });
@@ -378,6 +382,7 @@ ApiResult<api::PlanView> Volumes::plan_detach(const std::string& name, const std
     const auto ref = slot(volume.id);
     API_TRY_ASSIGN(const auto operation, begin_operation(ref, name));
     API_TRY_ASSIGN(const auto record, find_attachment(volume, name, instance));
+    API_TRY(check_here(record, "detach " + name));
     API_TRY_ASSIGN(const auto use, use_of(ref, record));
     const bool forced =
         force || (record.state == AttachmentState::kDetaching && record.detach_forced);

@@ -10,6 +10,8 @@
 
 namespace ublkd::daemon {
 
+using api::ApiResult;
+using api::refuse;
 using metadata::AttachmentRecord;
 using metadata::AttachmentState;
 using metadata::ReplicaRecord;
@@ -60,6 +62,22 @@ bool Volumes::is_mine(const AttachmentRecord& attachment) {
     if (!is_clustered()) return true;
     const auto instance = core_.store->get<metadata::InstanceRecord>(attachment.instance);
     return instance && *instance && (*instance)->host == core_.identity->host();
+}
+
+ApiResult<void> Volumes::check_here(const metadata::InstanceRecord& instance,
+                                    const std::string& what) {
+    if (instance.host == core_.identity->host()) return {};
+    const std::string host = core_.hosts->name_of(instance.host);
+    return refuse("IncorrectState",
+                  fmt::format("instance {} is on host {}: {} there", instance.id.to_string(),
+                              host.empty() ? instance.host.to_string() : host, what));
+}
+
+ApiResult<void> Volumes::check_here(const AttachmentRecord& attachment, const std::string& what) {
+    const auto instance = core_.store->get<metadata::InstanceRecord>(attachment.instance);
+    if (!instance) return refuse(instance.error(), "cannot look up the instance");
+    if (!*instance) return {};
+    return check_here(**instance, what);
 }
 
 void Volumes::tell_host(HostId host, VolumeId volume) {
@@ -140,16 +158,13 @@ void Volumes::await_places(const VolumeRecord& volume, std::vector<Candidate>& c
     }
 }
 
-/// R15: the record gets the attachments that the metadata has, where the primary is here.
-void Volumes::sync_sessions(const SlotRef& slot, VolumeId volume) {
-    const auto running = [&] {
-        const std::lock_guard state(slot->state);
-        return slot->running;
-    }();
-    if (!running) return;
-    const auto attachments = core_.store->list<AttachmentRecord>(metadata::where("volume", volume));
-    const auto record = core_.authority->current(volume);
-    if (!attachments || !record || !*record) return;
+/// R15: the record gets the attachments that the metadata has. The primary's host does that, and
+/// starts the volume where somebody is to be admitted.
+void Volumes::sync_sessions(const SlotRef& slot, const VolumeRecord& volume) {
+    const auto attachments =
+        core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
+    const auto record = core_.authority->current(volume.id);
+    if (!attachments || !record || !*record || !is_mine(volume)) return;
     std::vector<AttachmentId> wanted;
     for (const auto& attachment : *attachments) {
         const bool forced_off =
@@ -160,13 +175,27 @@ void Volumes::sync_sessions(const SlotRef& slot, VolumeId volume) {
     std::ranges::sort(now);
     std::ranges::sort(wanted);
     if (now == wanted) return;
+    auto running = [&] {
+        const std::lock_guard state(slot->state);
+        return slot->running;
+    }();
+    if (!running) {
+        if (std::ranges::includes(now, wanted)) return;  // nobody new
+        auto started = start_for_others(slot, volume);
+        if (!started) {
+            log::warn("volume {}: {}", volume.id.to_string(), to_string(started.error()));
+            return;
+        }
+        running = std::move(*started);
+    }
     const auto set = running->set_attachments(wanted);
     if (!set && set.error().code != Errc::kBusy)
-        log::warn("volume {}: its attachments: {}", volume.to_string(), to_string(set.error()));
+        log::warn("volume {}: its attachments: {}", volume.id.to_string(), to_string(set.error()));
 }
 
 /// Until the primary serves this attachment: it is in the authority's record.
-Result<void> Volumes::await_session(const SlotRef& slot, const AttachmentRecord& attachment) {
+Result<void> Volumes::await_session(const SlotRef& slot, const VolumeRecord& volume,
+                                    const AttachmentRecord& attachment) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(15);
     for (;;) {
         TRY_ASSIGN(const auto record, core_.authority->current(attachment.volume));
@@ -176,7 +205,7 @@ Result<void> Volumes::await_session(const SlotRef& slot, const AttachmentRecord&
         if (ending_) return fail(Errc::kCancelled, "the daemon stops");
         if (std::chrono::steady_clock::now() >= deadline)
             return fail(Errc::kTimedOut, "the volume's primary did not admit the attachment");
-        sync_sessions(slot, attachment.volume);
+        sync_sessions(slot, volume);
         tell_primary(attachment.volume);
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
@@ -213,7 +242,7 @@ void Volumes::look_for_others(const VolumeRecord& volume) {
         prepare_wanted(volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
     }
-    sync_sessions(ref, volume.id);
+    sync_sessions(ref, volume);
 }
 
 /// Until nobody has asked for a while.
@@ -293,7 +322,7 @@ void Volumes::peer_connected(Fd socket, peer::Greeted greeted) {
     if (const auto accepted = (*running)->accept(std::move(socket), std::move(greeted)); !accepted)
         log::info("volume {}: a connection of {}: {}", volume.to_string(),
                   core_.hosts->name_of(host), to_string(accepted.error()));
-    if (attachment) sync_sessions(ref, volume);
+    if (attachment) sync_sessions(ref, **record);
 }
 
 /// A round: what no word told, and volumes that nobody else asks for any more.

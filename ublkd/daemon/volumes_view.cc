@@ -52,8 +52,16 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     view.id = record.id.to_string();
     view.volume_id = record.volume.to_string();
     view.instance_id = record.instance.to_string();
-    view.host_id = core_.identity->host().to_string();
+    HostId host = core_.identity->host();
     view.host_name = core_.configuration->host_name;
+    if (is_clustered()) {
+        const auto instance = core_.store->get<metadata::InstanceRecord>(record.instance);
+        if (instance && *instance && (*instance)->host != host) {
+            host = (*instance)->host;
+            view.host_name = core_.hosts->name_of(host);
+        }
+    }
+    view.host_id = host.to_string();
     view.state = metadata::name_of(record.state);
     view.frontend = metadata::name_of(record.frontend);
     view.label = record.device.value_or("");
@@ -68,6 +76,7 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
         view.device = fmt::format("nbd+unix:///{}?socket={}", view.volume_id,
                                   core_.configuration->nbd_socket);
     }
+    if (host != core_.identity->host()) return view;  // that host knows more
     const auto ref = slot(record.volume);
     const std::lock_guard state(ref->state);
     view.message = ref->trouble;
@@ -87,6 +96,7 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
 void Volumes::add_health_of_attachment(const AttachmentRecord& record,
                                        const api::AttachmentView& attachment,
                                        api::VolumeView& view) {
+    if (attachment.host_id != core_.identity->host().to_string()) return;
     const bool lacking = [&] {
         const auto ref = slot(record.volume);
         const std::lock_guard state(ref->state);

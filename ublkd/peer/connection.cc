@@ -256,6 +256,10 @@ Result<void> Connection::send(const Message& message, io::Buffer payload) {
     return {};
 }
 
+std::size_t Connection::bytes_of(const Message& message) {
+    return peer::head_bytes(message) + payload_of(message).size();
+}
+
 io::Task<Result<void>> Connection::wait_for_room(std::size_t bytes) {
     if (!room_waiters_.try_enter()) co_return fail(Errc::kClosed, "peer: send");
     while (!ended_ && !has_room(bytes)) co_await room_.wait();

@@ -59,6 +59,7 @@ class Payload {
     Payload& operator=(Payload&& other) noexcept;
     ~Payload() { release(); }
     void release() noexcept;
+    bool is_there() const { return connection_ != nullptr; }
 
   private:
     friend class Connection;
@@ -102,6 +103,12 @@ class Connection {
     /// Takes a message for sending. `payload`: its data's memory, given back when it is sent; else
     /// the data stays valid until it is answered. Errors: kExhausted, kClosed: it was not taken.
     Result<void> send(const replication::Message& message, io::Buffer payload = {});
+    /// On the wire.
+    static std::size_t bytes_of(const replication::Message& message);
+    /// Whether send() takes so much now.
+    bool has_room(std::size_t bytes) const {
+        return waiting_bytes_ == 0 || waiting_bytes_ + bytes <= connection_limits_.send_bytes;
+    }
     /// Until send() takes a message of `bytes`. kClosed: it never will.
     io::Task<Result<void>> wait_for_room(std::size_t bytes);
     std::size_t waiting_bytes() const { return waiting_bytes_; }
@@ -148,9 +155,6 @@ class Connection {
 
     io::Task<void> watch();
     void end(const Error& why, std::optional<Reason> told = {});
-    bool has_room(std::size_t bytes) const {
-        return waiting_bytes_ == 0 || waiting_bytes_ + bytes <= connection_limits_.send_bytes;
-    }
 
     io::Socket socket_;
     io::Reactor* reactor_;

@@ -176,8 +176,7 @@ void Client::learn(const Membership& record) {
     record_ = record;
     silence_ = Silence::kNone;
     if (config_.deadline_ms != 0 && before && before != record_->primary) {
-        effects_->close(before);
-        leave(before);
+        if (effects_->close(before)) leave(before);
     }
 }
 
@@ -218,8 +217,7 @@ void Client::on_timer() {
         ask_primary();
     } else if (silence_ == Silence::kAsked) {
         silence_ = Silence::kReconnected;
-        effects_->close(record_->primary);
-        leave(record_->primary);
+        if (effects_->close(record_->primary)) leave(record_->primary);
         ask_primary();
     } else {
         ask_to_take_over();

@@ -64,8 +64,9 @@ class ClientEffects {
     /// Client::on_timer() after `milliseconds`.
     virtual void start_timer(std::uint32_t) {}
     /// Closes the connection to `replica`: what was sent over it is answered no more, and its
-    /// memory is used no more. What is sent next opens another one.
-    virtual void close(ReplicaId) {}
+    /// memory is used no more. What is sent next opens another one. False: there is none, since it
+    /// is in this process; it answers in any case, and uses the memory until then.
+    virtual bool close(ReplicaId) { return false; }
     /// No member of the record that is known here helps: Client::set_record() with the authority's.
     virtual void ask_authority() {}
 };

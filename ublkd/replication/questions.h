@@ -42,10 +42,10 @@ constexpr std::optional<MessageType> answer_of(MessageType question) {
     return std::nullopt;
 }
 
-/// To `question`: its connection is gone.
-inline Message no_answer(const Message& question) {
+/// What is the same in each answer to `question`.
+inline Message answer_to(const Message& question, MessageType type) {
     Message answer;
-    answer.type = *answer_of(question.type);
+    answer.type = type;
     answer.kind = question.kind;
     answer.volume = question.volume;
     answer.from = question.to;
@@ -56,6 +56,15 @@ inline Message no_answer(const Message& question) {
     answer.token = question.token;
     answer.cut = question.cut;
     answer.value = question.value;
+    return answer;
+}
+
+/// To a client's `question`: not here.
+inline Message moved(const Message& question) { return answer_to(question, MessageType::kMoved); }
+
+/// To `question`: its connection is gone.
+inline Message no_answer(const Message& question) {
+    Message answer = answer_to(question, *answer_of(question.type));
     answer.failed = true;
     answer.error = Error{Errc::kClosed, 0, "the connection"};
     return answer;

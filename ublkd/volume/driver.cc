@@ -97,53 +97,37 @@ void Volume::Driver::pump() {
 }
 
 void Volume::Driver::deliver(const replication::Message& message) {
-    if (message.route != 0 && replication::is_answer(message.type)) {
+    using replication::MessageType;
+    const bool answer = replication::is_answer(message.type);
+    if (message.route != 0 && answer) {
         links_->answer(message);
-        return;
-    }
-    if (elsewhere(message.to) ||
-        (message.type == replication::MessageType::kPing && !is_ours(message))) {
-        send_elsewhere(message);
-        return;
-    }
-    if (!message.to) {
-        client_->on_message(message);
-        return;
-    }
-    if (Host* const host = find(message.to); host != nullptr) {
+    } else if (Host* const host = find(message.to); host != nullptr) {
         host->node.on_message(message);
-        return;
+    } else if (!message.to && (message.type != MessageType::kPing || is_ours(message))) {
+        client_->on_message(message);
+    } else if (message.route == 0 && (elsewhere(message.to) || !message.to)) {
+        send_elsewhere(message);
+    } else {
+        deliver_to_nobody(message);
     }
-    deliver_to_nobody(message);
 }
 
-/// No such replica is here (any more): who asked is told.
+/// No such replica or client is here (any more): who asked is told.
 void Volume::Driver::deliver_to_nobody(const replication::Message& message) {
     using replication::MessageType;
     const bool of_client =
         message.type == MessageType::kRequest || message.type == MessageType::kFailover;
-    if (Host* const sender = find(message.from); sender != nullptr && message.route == 0) {
-        sender->node.on_peer_lost(message.to,
-                                  Error{Errc::kNotFound, 0, "the replica is not there"});
-        return;
-    }
     if (!of_client && !replication::answer_of(message.type)) return;
-    replication::Message answer;
-    if (of_client) {
-        answer.type = MessageType::kMoved;
-        answer.kind = message.kind;
-        answer.volume = message.volume;
-        answer.from = message.to;
-        answer.attachment = message.attachment;
-        answer.number = message.number;
-        answer.token = message.token;
-    } else {
-        answer = replication::no_answer(message);
-    }
+    replication::Message answer =
+        of_client ? replication::moved(message) : replication::no_answer(message);
     answer.route = message.route;
     if (answer.route != 0) {
         links_->answer(answer);
-    } else if (of_client) {
+    } else if (Host* const sender = find(message.from); sender != nullptr) {
+        sender->node.on_message(answer);
+        sender->node.on_peer_lost(message.to,
+                                  Error{Errc::kNotFound, 0, "the replica is not there"});
+    } else if (!message.from) {
         client_->on_message(answer);
     }
 }

@@ -163,12 +163,12 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     std::vector<ReplicaId> replicas_of(HostId host) const;
     void send_elsewhere(const replication::Message& message);
     bool is_ours(const replication::Message& ping) const;
-    void on_asked(const replication::Message& question) override;
+    bool on_asked(HostId host, const replication::Message& question) override;
     void on_answered(const replication::Message& answer) override;
     void on_host_lost(Asker asker, HostId host) override;
     bool on_asker_gone(ReplicaId node, std::uint64_t route) override;
     void start_timer(std::uint32_t milliseconds) override;
-    void close(ReplicaId replica) override;
+    bool close(ReplicaId replica) override;
     void ask_authority() override;
     io::Task<void> read_record();
 

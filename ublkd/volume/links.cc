@@ -15,16 +15,11 @@ using replication::OpKind;
 
 namespace {
 
-/// A token names a question of its asker alone.
+/// A question until its answer has come. The token on the wire is this one's, since tokens of the
+/// core are its asker's alone, and many questions have none.
 struct Question {
-    ReplicaId asker;  // none: the client
     std::uint64_t token = 0;
-    friend bool operator==(const Question&, const Question&) = default;
-};
-struct HashOfQuestion {
-    std::size_t operator()(const Question& question) const {
-        return std::hash<std::uint64_t>()(question.token ^ (question.asker.value() << 1));
-    }
+    Message message;
 };
 
 bool is_asked(MessageType type) {
@@ -58,16 +53,25 @@ struct Links::Wire final : peer::Receiver {
     std::optional<peer::Connection> connection{};
     std::deque<std::pair<Message, io::Buffer>> waiting{};  // to be sent, in order
     bool sending = false;                                  // send_waiting() runs
-    std::unordered_map<Question, Message, HashOfQuestion> open{};
+    /// But requests: what they asked for may be released by their own tokens.
+    replication::Slab<Question, 6> questions{};
+    std::unordered_map<std::uint64_t, Message>
+        requests{};  // of this host's client, by their tokens
     bool over = false;
     bool told = false;  // of its end: who asked over it
 
     void on_message(const Message& message, peer::Payload payload) override {
         links->take(this, message, std::move(payload));
     }
+    const Message* asked(const Message& answer) {
+        if (const Question* const question = questions.find(answer.token))
+            return &question->message;
+        const auto request = requests.find(answer.token);
+        return request == requests.end() ? nullptr : &request->second;
+    }
     std::span<std::byte> memory_for(const Message& answer, std::size_t) override {
-        const auto found = open.find({answer.to, answer.token});
-        return found == open.end() ? std::span<std::byte>{} : found->second.into;
+        const Message* const question = asked(answer);
+        return question == nullptr ? std::span<std::byte>{} : question->into;
     }
     void on_end(const Error& why) override {
         log::info("the connection to {} is over: {}", host.to_string(), to_string(why));
@@ -76,15 +80,22 @@ struct Links::Wire final : peer::Receiver {
 
     void ask(const Message& question) {
         if (over) return;  // ended() has told, or tells
-        if (is_asked(question.type))
-            open.emplace(Question{question.from, question.token}, question);
-        send(question, {});
+        Message sent = question;
+        if (question.type == MessageType::kRequest) {
+            requests.emplace(question.token, question);
+        } else if (is_asked(question.type)) {
+            Question& made = questions.make();
+            made.message = question;
+            sent.token = made.token;
+        }
+        send(sent, {});
     }
     void send(const Message& message, io::Buffer payload) {
         if (over) return;
-        if (connection && waiting.empty() && !sending) {
-            const Result<void> sent = connection->send(message, std::move(payload));
-            if (sent || sent.error().code == Errc::kClosed) return;
+        if (connection && waiting.empty() && !sending &&
+            connection->has_room(peer::Connection::bytes_of(message))) {
+            (void)connection->send(message, std::move(payload));  // kClosed: it is told soon
+            return;
         }
         waiting.emplace_back(message, std::move(payload));
         if (connection) io::spawn(links->gate_, send_waiting());
@@ -93,8 +104,7 @@ struct Links::Wire final : peer::Receiver {
     io::Task<void> send_waiting() {
         if (std::exchange(sending, true)) co_return;
         while (!waiting.empty() && !over) {
-            auto& [message, payload] = waiting.front();
-            const std::size_t bytes = peer::kMessageBytes + message.data.size();
+            const std::size_t bytes = peer::Connection::bytes_of(waiting.front().first);
             const Result<void> room = co_await connection->wait_for_room(bytes);
             if (!room || over || waiting.empty()) break;
             auto next = std::move(waiting.front());
@@ -170,7 +180,7 @@ Links::Wire* Links::find(std::uint64_t wire) const {
 io::Task<void> Links::run(Wire* wire) {
     co_await reactor_->yield();  // nothing is told from inside of a call
     if (!wire->connection) co_await connect(wire);
-    if (wire->connection && !wire->over) {
+    if (wire->connection) {  // also one that is over already: run() cleans up
         io::spawn(gate_, wire->send_waiting());
         const Error why = co_await wire->connection->run();
         (void)why;  // told by on_end()
@@ -223,17 +233,27 @@ void Links::ended(Wire* wire) {
     }
     // What it had asked here: what has begun goes on, and its payload stays until then.
     asked_.for_each([&](Asked& asked) {
-        if (asked.wire != wire->id || wire->asker == Asker::kMembers) return;
+        if (asked.wire != wire->id) return;
+        if (wire->asker == Asker::kMembers) {
+            const bool has_memory = asked.payload.is_there() || asked.into;
+            if (!has_memory) asked_.free(asked);  // perhaps it is never answered
+            return;
+        }
         const std::uint64_t token = asked.token;
         const bool over = user_->on_asker_gone(asked.node, token);
         if (over && asked.token == token) asked_.free(asked);  // not answered just now
     });
-    const auto open = std::exchange(wire->open, {});
+    std::vector<Message> open;
+    wire->questions.for_each([&](Question& question) {
+        open.push_back(std::move(question.message));
+        wire->questions.free(question);
+    });
+    wire->requests.clear();
     if (std::exchange(wire->told, true)) return;
     const bool of_nodes = !wire->ours || wire->asker == Asker::kMembers;  // also pings
-    for (const auto& [question, message] : open) {
-        if (of_nodes && replication::answer_of(message.type))
-            user_->on_answered(replication::no_answer(message));
+    for (const Message& question : open) {
+        if (of_nodes && replication::answer_of(question.type))
+            user_->on_answered(replication::no_answer(question));
     }
     if (wire->ours) user_->on_host_lost(wire->asker, wire->host);
 }
@@ -243,7 +263,8 @@ void Links::close_client(HostId host) {
     if (found == current_.end() || found->second == nullptr) return;
     Wire* const wire = std::exchange(found->second, nullptr);
     wire->told = true;
-    wire->open.clear();
+    wire->questions = {};
+    wire->requests.clear();
     wire->waiting.clear();
     if (wire->connection) {
         wire->connection->close(peer::Reason::kStopping);
@@ -290,16 +311,26 @@ void Links::ask_client(const Message& ping) {
     user_->on_answered(replication::no_answer(ping));
 }
 
+void Links::take_answer(Wire* wire, const Message& message) {
+    const Message* const question = wire->asked(message);
+    if (question == nullptr || message.to != question->from || !answers(message, *question)) {
+        wire->connection->close(peer::Reason::kProtocol);
+        return;
+    }
+    Message answer = message;
+    answer.token = question->token;
+    if (Question* const asked = wire->questions.find(message.token)) {
+        wire->questions.free(*asked);
+    } else {
+        wire->requests.erase(message.token);
+    }
+    user_->on_answered(answer);
+}
+
 void Links::take(Wire* wire, const Message& message, peer::Payload payload) {
     if (wire->over) return;
     if (replication::is_answer(message.type)) {
-        const auto found = wire->open.find({message.to, message.token});
-        if (found == wire->open.end() || !answers(message, found->second)) {
-            wire->connection->close(peer::Reason::kProtocol);
-            return;
-        }
-        wire->open.erase(found);
-        user_->on_answered(message);
+        take_answer(wire, message);
         return;
     }
     // Who asks as a client has the attachment that the connection is for, and members have none.
@@ -312,7 +343,13 @@ void Links::take(Wire* wire, const Message& message, peer::Payload payload) {
         return;
     }
     if (!is_asked(message.type)) {
-        user_->on_asked(message);
+        if (message.type == MessageType::kRelease) {
+            asked_.for_each([&](Asked& asked) {
+                if (asked.held && asked.wire == wire->id && asked.client_token == message.token)
+                    asked_.free(asked);
+            });
+        }
+        if (!user_->on_asked(wire->host, message)) wire->connection->close(peer::Reason::kProtocol);
         return;
     }
     const bool reads = message.type == MessageType::kFetch ||
@@ -324,25 +361,34 @@ void Links::take(Wire* wire, const Message& message, peer::Payload payload) {
     Asked& asked = asked_.make();
     asked.wire = wire->id;
     asked.node = message.to;
+    asked.kind = message.kind;
+    asked.client_token = message.token;
     asked.payload = std::move(payload);
     Message question = message;
     question.route = asked.token;
-    user_->on_asked(question);
+    ask_user(wire, question);
+}
+
+void Links::ask_user(Wire* wire, const Message& question) {
+    if (user_->on_asked(wire->host, question)) return;
+    if (Asked* const asked = asked_.find(question.route)) asked_.free(*asked);
+    wire->connection->close(peer::Reason::kProtocol);
 }
 
 /// It may be overtaken by what comes later: nobody who asks waits for an order of the two.
 io::Task<void> Links::take_read(std::uint64_t wire, Message question) {
     io::Buffer into = buffers_->try_acquire(question.range.length_bytes);
     if (!into) into = co_await buffers_->acquire(question.range.length_bytes);
-    const Wire* const there = find(wire);
+    Wire* const there = find(wire);
     if (there == nullptr || there->over) co_return;
     Asked& asked = asked_.make();
     asked.wire = wire;
     asked.node = question.to;
+    asked.kind = question.kind;
     asked.into = std::move(into);
     question.route = asked.token;
     question.into = asked.into.span();
-    user_->on_asked(question);
+    ask_user(there, question);
 }
 
 void Links::answer(const Message& answer) {
@@ -350,9 +396,16 @@ void Links::answer(const Message& answer) {
     if (asked == nullptr) return;
     Wire* const wire = find(asked->wire);
     io::Buffer data = std::move(asked->into);
-    asked_.free(*asked);
-    if (wire == nullptr) return;
     Message message = answer;
+    message.kind = asked->kind;
+    const bool holds = answer.type == MessageType::kAnswer && asked->kind == OpKind::kHold &&
+                       !answer.failed && wire != nullptr && !wire->over;
+    if (holds) {
+        asked->held = true;
+    } else {
+        asked_.free(*asked);
+    }
+    if (wire == nullptr) return;
     if (data && !message.failed) message.data = data.span();
     wire->send(message, std::move(data));
 }

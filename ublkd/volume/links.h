@@ -43,8 +43,9 @@ struct LinksConfig {
 class LinkUser {
   public:
     virtual ~LinkUser() = default;
-    /// A question or a word of another host. `route` is set where an answer is owed.
-    virtual void on_asked(const replication::Message& question) = 0;
+    /// A question or a word of `host`. `route` is set where an answer is owed. False: it may not
+    /// say that; its connection ends.
+    virtual bool on_asked(HostId host, const replication::Message& question) = 0;
     /// The answer to what was asked here.
     virtual void on_answered(const replication::Message& answer) = 0;
     /// The connection over which `asker` of this host asked `host` is gone, and what a client had
@@ -79,11 +80,14 @@ class Links {
 
   private:
     struct Wire;
-    /// A question of another host, until it is answered.
+    /// A question of another host, until it is answered; a kHold, until it is over.
     struct Asked {
         std::uint64_t token = 0;  // its route
         std::uint64_t wire = 0;   // its id
         ReplicaId node;
+        replication::OpKind kind{};      // the core answers by what it made of it
+        std::uint64_t client_token = 0;  // of a request
+        bool held = false;               // a kHold that was answered
         peer::Payload payload{};
         io::Buffer into{};  // of a read or fetch
     };
@@ -94,7 +98,9 @@ class Links {
     Wire* find(std::uint64_t wire) const;
     io::Task<void> run(Wire* wire);
     io::Task<void> connect(Wire* wire);
+    void take_answer(Wire* wire, const replication::Message& message);
     void take(Wire* wire, const replication::Message& message, peer::Payload payload);
+    void ask_user(Wire* wire, const replication::Message& question);
     io::Task<void> take_read(std::uint64_t wire, replication::Message question);
     void ended(Wire* wire);
 

@@ -17,8 +17,11 @@ void Volume::Driver::accept(io::Socket socket, peer::Greeted greeted) {
     links_->accept(std::move(socket), std::move(greeted));
 }
 
+/// A replica that is open here stays at home whatever a record says.
 void Volume::Driver::learn_homes(const replication::Membership& record) {
-    for (const replication::Member& member : record.members) homes_[member.replica] = member.host;
+    for (const replication::Member& member : record.members) {
+        if (find(member.replica) == nullptr) homes_[member.replica] = member.host;
+    }
 }
 
 bool Volume::Driver::elsewhere(ReplicaId replica) const {
@@ -42,15 +45,32 @@ bool Volume::Driver::is_ours(const Message& ping) const {
 void Volume::Driver::send_elsewhere(const Message& message) {
     if (message.type == MessageType::kPing) {
         links_->ask_client(message);
-        return;
+    } else if (message.from) {
+        links_->ask(Asker::kMembers, homes_.at(message.to), message);
+    } else if (config_.cluster->attachment) {
+        links_->ask(Asker::kClient, homes_.at(message.to), message);
+    } else if (message.type == MessageType::kRequest) {
+        Message answer;
+        answer.type = MessageType::kAnswer;
+        answer.kind = message.kind;
+        answer.volume = message.volume;
+        answer.token = message.token;
+        answer.failed = true;
+        answer.error = Error{Errc::kNotPermitted, 0, "nobody is attached here"};
+        client_->on_message(answer);
     }
-    links_->ask(message.from ? Asker::kMembers : Asker::kClient, homes_.at(message.to), message);
 }
 
-void Volume::Driver::on_asked(const Message& question) {
+/// From a replica that lives at `host`, to one that lives here: nothing is handed on to a third.
+bool Volume::Driver::on_asked(HostId host, const Message& question) {
     if (question.record) learn_homes(*question.record);
+    if (question.from && question.type != MessageType::kPing) {
+        const auto home = homes_.find(question.from);
+        if (home != homes_.end() && home->second != host) return false;
+    }
     messages_.push(Message(question));
     pump();
+    return true;
 }
 
 void Volume::Driver::on_answered(const Message& answer) {
@@ -87,8 +107,10 @@ void Volume::Driver::start_timer(std::uint32_t milliseconds) {
                           io::Clock::now() + std::chrono::milliseconds(milliseconds));
 }
 
-void Volume::Driver::close(ReplicaId replica) {
-    if (elsewhere(replica)) links_->close_client(homes_.at(replica));
+bool Volume::Driver::close(ReplicaId replica) {
+    if (!elsewhere(replica)) return false;
+    links_->close_client(homes_.at(replica));
+    return true;
 }
 
 void Volume::Driver::ask_authority() { io::spawn(background_, read_record()); }

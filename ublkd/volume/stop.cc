@@ -45,7 +45,8 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
         });
     }
     Result<void> result;
-    if (!links_ || primary != nullptr || config_.cluster->attachment) result = co_await flush_all();
+    // Where the primary is elsewhere the members go on, and nothing that is theirs ends here.
+    if (!links_ || primary != nullptr) result = co_await flush_all();
     faults::hit("volume.before_clean");
     // Members on other hosts go on: what stops here leaves, and comes back by a map.
     const auto& known = client_->record();

@@ -380,7 +380,11 @@ TEST(Restored, R16_AsksTheHostsOfAProposalWithoutAnOutcome) {
 
 struct Remote final : ClientEffects {
     void send_to_node(const Message& message) override { sent.push_back(message); }
-    void close(ReplicaId replica) override { closed.push_back(replica); }
+    bool close(ReplicaId replica) override {
+        closed.push_back(replica);
+        return !here;
+    }
+    bool here = false;
     void ask_authority() override { ++asked; }
     Message answer_of(MessageType type) const {
         Message message;

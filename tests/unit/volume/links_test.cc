@@ -25,9 +25,10 @@ constexpr HostId kOther{2};
 /// Answers nothing.
 class Listener final : public LinkUser {
   public:
-    void on_asked(const Message& question) override {
+    bool on_asked(HostId, const Message& question) override {
         told.push_back(fmt::format("asked {}", question.token));
         routes[question.route] = question.token;
+        return true;
     }
     void on_answered(const Message&) override { told.emplace_back("answered"); }
     void on_host_lost(Asker, HostId) override { told.emplace_back("lost"); }
