@@ -109,7 +109,7 @@ void discard_replica(const Core& core, ReplicaId replica, PoolId pool) {
         record->state = metadata::ReplicaState::kRemoving;
         return tx.put(*record);
     });
-    if (!removed)
+    if (!removed && core.pools->host_of_pool(pool) == core.identity->host())
         log::warn("replica {} will be deleted later: {}", replica.to_string(),
                   to_string(removed.error()));
     if (!stored) log::warn("replica {}: {}", replica.to_string(), to_string(stored.error()));

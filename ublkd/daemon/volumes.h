@@ -194,12 +194,15 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// Whether this host looks after it.
     bool is_mine(const metadata::VolumeRecord& volume);
     bool is_mine(const metadata::AttachmentRecord& attachment);
+    bool has_primary_here(const replication::Membership& record) const;
     /// Refuses what only another host can do: `what` it is.
     api::ApiResult<void> check_here(const metadata::InstanceRecord& instance,
                                     const std::string& what);
     api::ApiResult<void> check_here(const metadata::AttachmentRecord& attachment,
                                     const std::string& what);
-    void tell_host(HostId host, VolumeId volume);
+    peer::Hello word_of(VolumeId volume) const;
+    /// That there is something new of the volume; ok when it has looked.
+    Result<void> tell_host(HostId host, VolumeId volume);
     void tell_primary(VolumeId volume);
     void prepare_wanted(const metadata::VolumeRecord& volume);
     void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);

@@ -25,12 +25,21 @@ namespace {
 constexpr auto kWordLimit = std::chrono::seconds(1);
 constexpr auto kIdle = std::chrono::seconds(10);
 
-io::Task<void> say_word(HostDirectory* hosts, io::Reactor* reactor, HostId host,
-                        const peer::Hello* word) {
+io::Task<Result<void>> say_word(HostDirectory* hosts, io::Reactor* reactor, HostId host,
+                                const peer::Hello* word) {
     auto socket = hosts->connect(*reactor, host);
-    if (!socket) co_return;
+    if (!socket) co_return fail(socket.error());
     auto saying = peer::greet(&*socket, *word, io::Clock::now() + kWordLimit);
-    (void)co_await saying;  // the other side closes
+    const auto heard = co_await saying;
+    if (!heard) co_return fail(heard.error());
+    co_return Result<void>{};
+}
+
+io::Task<void> answer_word(io::Reactor* reactor, Fd* given, peer::Greeted* greeted,
+                           const peer::Hello* own) {
+    io::Socket socket(*reactor, given->release());
+    auto answering = peer::answer_hello(&socket, greeted, *own, io::Clock::now() + kWordLimit);
+    (void)co_await answering;
 }
 
 io::Task<void> refuse_peer(io::Reactor* reactor, Fd* given, peer::Reason reason) {
@@ -43,19 +52,21 @@ io::Task<void> refuse_peer(io::Reactor* reactor, Fd* given, peer::Reason reason)
 
 bool Volumes::is_clustered() const { return static_cast<bool>(core_.identity->cluster()); }
 
+bool Volumes::has_primary_here(const Membership& record) const {
+    return !is_clustered() || std::ranges::any_of(record.members, [&](const auto& member) {
+        return member.replica == record.primary && member.host == core_.identity->host();
+    });
+}
+
 /// Its primary's host looks after a volume; before it has one, and when it has none any more, its
 /// home does.
 bool Volumes::is_mine(const VolumeRecord& volume) {
     if (!is_clustered()) return true;
-    const HostId self = core_.identity->host();
     if (volume.state != VolumeState::kCreating && volume.state != VolumeState::kDeleting) {
         const auto record = core_.authority->current(volume.id);
-        if (!record || !*record) return false;
-        for (const auto& member : (*record)->members) {
-            if (member.replica == (*record)->primary) return member.host == self;
-        }
+        return record && *record && has_primary_here(**record);
     }
-    return volume.home == self || !volume.home;
+    return volume.home == core_.identity->host() || !volume.home;
 }
 
 bool Volumes::is_mine(const AttachmentRecord& attachment) {
@@ -80,24 +91,29 @@ ApiResult<void> Volumes::check_here(const AttachmentRecord& attachment, const st
     return check_here(**instance, what);
 }
 
-void Volumes::tell_host(HostId host, VolumeId volume) {
-    if (!is_clustered() || host == core_.identity->host()) return;
-    const peer::Hello word{.features = peer::kWordOnly,
-                           .required = peer::kWordOnly,
-                           .cluster = core_.identity->cluster(),
-                           .host = core_.identity->host(),
-                           .volume = volume,
-                           .boot_id = core_.boot_id,
-                           .attachment = {}};
+peer::Hello Volumes::word_of(VolumeId volume) const {
+    return {.features = peer::kWordOnly,
+            .required = peer::kWordOnly,
+            .cluster = core_.identity->cluster(),
+            .host = core_.identity->host(),
+            .volume = volume,
+            .boot_id = core_.boot_id,
+            .attachment = {}};
+}
+
+Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
+    if (!is_clustered() || host == core_.identity->host()) return {};
+    const peer::Hello word = word_of(volume);
     Lane& lane = core_.engine->lane_of(volume);
-    io::run_on(lane.reactor(), [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
+    return io::run_on(lane.reactor(),
+                      [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
 }
 
 void Volumes::tell_primary(VolumeId volume) {
     const auto record = core_.authority->current(volume);
     if (!record || !*record) return;
     for (const auto& member : (*record)->members) {
-        if (member.replica == (*record)->primary) tell_host(member.host, volume);
+        if (member.replica == (*record)->primary) (void)tell_host(member.host, volume);
     }
 }
 
@@ -133,7 +149,7 @@ void Volumes::await_places(const VolumeRecord& volume, std::vector<Candidate>& c
             const auto& member = candidate.place.member;
             if (member.host == core_.identity->host() || candidate.granted || candidate.error)
                 continue;
-            if (!told) tell_host(member.host, volume.id);
+            if (!told) (void)tell_host(member.host, volume.id);  // its next round finds it too
             const auto record = core_.store->get<ReplicaRecord>(member.replica);
             bool all_taken = true;
             for (unsigned place = 0; place < volume.replica_count; ++place) {
@@ -297,15 +313,18 @@ void Volumes::end_peers() { peer_steps_.wait(); }
 void Volumes::peer_connected(Fd socket, peer::Greeted greeted) {
     const VolumeId volume = greeted.other.volume;
     const HostId host = greeted.other.host;
+    Lane& lane = core_.engine->lane_of(volume);
     const bool known = greeted.other.cluster == core_.identity->cluster() && is_clustered() &&
                        host != core_.identity->host() && core_.hosts->knows(host);
     const auto record = known ? core_.store->get<VolumeRecord>(volume)
                               : Result<std::optional<VolumeRecord>>(std::nullopt);
     if (record && *record && (greeted.other.required & peer::kWordOnly) != 0) {
         look_for_others(**record);
+        const peer::Hello word = word_of(volume);
+        io::run_on(lane.reactor(),
+                   [&] { return answer_word(&lane.reactor(), &socket, &greeted, &word); });
         return;
     }
-    Lane& lane = core_.engine->lane_of(volume);
     const auto refused = [&](peer::Reason reason) {
         io::run_on(lane.reactor(), [&] { return refuse_peer(&lane.reactor(), &socket, reason); });
     };

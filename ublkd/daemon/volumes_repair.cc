@@ -225,8 +225,8 @@ bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
     }
     if (running && candidate.returning) begun = set_returning(replica);
     if (running && begun) {
-        tell_host(candidate.place.member.host, volume.id);  // it opens the replica
-        begun = (*running)->add_replica(candidate.place);
+        begun = tell_host(candidate.place.member.host, volume.id);  // it opens the replica
+        if (begun) begun = (*running)->add_replica(candidate.place);
         at_disk = !begun && is_of_its_disk(begun.error());
     }
     if (running && !begun) finish_joining(volume.id, replica);

@@ -72,7 +72,7 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
     if (record.frontend == metadata::Frontend::kUblk) {
         if (record.ublk_number) view.device = fmt::format("/dev/ublkb{}", *record.ublk_number);
         view.link = "/dev/ebs/" + view.volume_id;
-    } else {
+    } else if (host == core_.identity->host()) {
         view.device = fmt::format("nbd+unix:///{}?socket={}", view.volume_id,
                                   core_.configuration->nbd_socket);
     }
@@ -181,7 +181,9 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
                             : Result<volume::VolumeStatus>(fail(Errc::kClosed, "it does not run"));
     if (running && running->durability() != record.durability)
         view.durability_in_force = metadata::name_of(running->durability());
-    if (status) {
+    // Where the primary is elsewhere the record says more than what was heard here last.
+    const bool elsewhere = membership && *membership && !has_primary_here(**membership);
+    if (status && !elsewhere) {
         add_health_running(*status, returning, view);
         if (membership && *membership) add_lost(record, **membership, view);
         return;
@@ -192,7 +194,12 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
     view.data_may_be_lost = (*membership)->data_may_be_lost;
     add_health_at_rest(**membership, view);
     add_lost(record, **membership, view);
-    if (status.error().code != Errc::kTimedOut) return;
+    if (status && status->state == volume::VolumeState::kBlocked) {
+        view.health.state = "blocked";
+        view.health.blocked_by = status->blocked_by;
+        view.health.reason = status->blocked_why;
+    }
+    if (status || status.error().code != Errc::kTimedOut) return;
     view.health.state = "blocked";
     view.health.blocked_by = "reactor";
     view.health.reason = kReactorTrouble;

@@ -17,8 +17,8 @@ namespace ublkd::peer {
 
 using BootId = std::array<std::byte, 16>;
 
-/// As a feature that is required: nothing follows; the volume is to be looked at there, since the
-/// metadata says something new of it.
+/// As a feature that is required: no message follows; the volume is to be looked at there, since
+/// the metadata says something new of it, and that is done when the hello is answered.
 inline constexpr std::uint64_t kWordOnly = 1;
 
 struct Hello {

@@ -222,6 +222,14 @@ VolumeStatus Volume::Driver::status() const {
                                                .failure = lost.cause});
     }
     if (record.members.size() < wanted_) status.state = VolumeState::kDegraded;
+    if (elsewhere(record.primary)) {
+        // As far as it is known here: its own host knows more.
+        if (client_->parked() == 0) return status;
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "R6";
+        status.blocked_why = "the primary does not answer this host's requests";
+        return status;
+    }
     if (primary == nullptr) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R7";

@@ -426,6 +426,49 @@ TEST(ClientHealth, R9_SendsNothingBeforeItKnowsTheLossCount) {
     EXPECT_EQ(remote.sent[0].attachment, kAsker);
 }
 
+TEST(ClientHealth, R9_AsksForTheLossCountAgainUnderANewRecord) {
+    Remote remote;
+    Client client(
+        {.volume = VolumeId(1), .client_start = 5, .attachment = kAsker, .deadline_ms = 9},
+        &remote);
+    client.set_record(record_of(1, 1), false);
+    ClientRequest write;
+    write.kind = OpKind::kWrite;
+    write.range = {0, 512};
+    write.on_done = [](ClientRequest*) noexcept {};
+    client.submit(write);
+    ASSERT_EQ(remote.types(), Types{MessageType::kHealth});
+    Message refused = remote.answer_of(MessageType::kHealthy);
+    refused.failed = true;
+    refused.record = std::make_shared<const Membership>(record_of(2, 1));
+    client.on_message(refused);
+    EXPECT_EQ(remote.types(), Types{MessageType::kHealth}) << "at once, not when it is time";
+}
+
+/// Its disk may use the memory of what was asked.
+TEST(ClientHealth, WhatAMemberOfThisProcessWasAskedIsNotAskedAgainBeforeItHasAnswered) {
+    Remote remote;
+    remote.here = true;
+    Client client({.volume = VolumeId(1), .client_start = 5, .deadline_ms = 9, .losses = 0},
+                  &remote);
+    client.set_record(record_of(1, 1), false);
+    ClientRequest read;
+    read.kind = OpKind::kRead;
+    read.range = {0, 512};
+    read.on_done = [](ClientRequest*) noexcept {};
+    client.submit(read);
+    ASSERT_EQ(remote.types(), Types{MessageType::kRequest});
+    for (int i = 0; i < 3; ++i) client.on_timer();
+    client.set_record(record_of(2, 2), false);
+    for (const MessageType type : remote.types()) EXPECT_NE(type, MessageType::kRequest);
+    Message moved = remote.answer_of(MessageType::kMoved);
+    moved.token = read.token;
+    client.on_message(moved);
+    ASSERT_FALSE(remote.sent.empty());
+    EXPECT_EQ(remote.sent.back().type, MessageType::kRequest);
+    EXPECT_EQ(remote.sent.back().to, ReplicaId(2));
+}
+
 TEST(ClientHealth, R6_AsksThePrimaryThenASecondaryAndFollowsTheNewRecord) {
     Remote remote;
     Client client({.volume = VolumeId(1), .client_start = 5, .deadline_ms = 9, .losses = 0},
