@@ -38,6 +38,7 @@ KEY(UsedBytes);
 KEY(BlockSize);
 KEY(CreateTime);
 KEY(OnFull);
+KEY(MultiAttachEnabled);
 KEY(Number);
 KEY(LossCount);
 KEY(AttachmentId);
@@ -163,6 +164,7 @@ const View& volume_view() {
                             {"BLOCK", number<kBlockSize>, true},
                             {"DURABILITY", durability_text, true},
                             {"ON-FULL", text<kOnFull>, true},
+                            {"MULTI-ATTACH", flag<kMultiAttachEnabled>, true},
                             {"NUMBER", number<kNumber>, true},
                             {"LOSSES", number<kLossCount>, true},
                             {"CREATED", text<kCreateTime>, true},

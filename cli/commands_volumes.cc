@@ -42,6 +42,7 @@ Outcome<int> create_volume(Context& context) {
     }
     if (context.has("durability")) body.set("Durability", context.option("durability"));
     if (context.has("on-full")) body.set("OnFull", context.option("on-full"));
+    if (context.has("multi-attach")) body.set("MultiAttachEnabled", true);
     if (context.has("client-token")) body.set("ClientToken", context.option("client-token"));
     if (context.has("dry-run")) body.set("DryRun", true);
     CLI_TRY_ASSIGN(Json tags, parse_tags(context.all("tag")));
@@ -293,6 +294,7 @@ std::vector<Command> volume_commands() {
           {"--block-size", "BYTES", "logical block: 512 (default) or 4096"},
           durability,
           on_full,
+          {"--multi-attach", "", "to up to 16 instances at a time, each on another host"},
           {"--tag", "KEY=VALUE", "a tag", Names::kNothing, true},
           {"--count", "N", "so many alike"},
           {"--client-token", "TOKEN", "the same request with the same token makes one volume"},

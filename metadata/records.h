@@ -124,6 +124,7 @@ struct VolumeRecord {
     std::uint64_t created_ms = 0;
     InstanceId delete_with = {};  // it was detached by that instance's deletion, and is its part
     HostId home = {};             // carries out its creation and deletion
+    bool multi_attach = false;    // to several instances at a time
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -138,6 +139,7 @@ struct VolumeRecord {
         visit("created_ms", self.created_ms);
         visit("delete_with", self.delete_with);
         visit("home", self.home);
+        visit("multi_attach", self.multi_attach);
     }
 };
 

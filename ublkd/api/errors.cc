@@ -33,6 +33,7 @@ constexpr std::array kCodes{
     ApiCode{"UnauthorizedOperation", 403},
     // Conflict or busy.
     ApiCode{"IncorrectState", 409},
+    ApiCode{"AttachmentLimitExceeded", 409},
     ApiCode{"VolumeInUse", 409},
     ApiCode{"PoolInUse", 409},
     ApiCode{"InstanceInUse", 409},

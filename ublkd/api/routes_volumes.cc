@@ -40,6 +40,7 @@ Json volume_json(const VolumeView& view) {
     json.set("UsedBytes", view.used_bytes).set("BlockSize", view.block_bytes);
     json.set("CreateTime", iso_time(view.create_time_ms));
     json.set("Durability", view.durability).set("OnFull", view.on_full);
+    json.set("MultiAttachEnabled", view.multi_attach);
     if (!view.durability_in_force.empty()) json.set("DurabilityInForce", view.durability_in_force);
     json.set("Number", view.number)
         .set("LossCount", view.loss_count)
@@ -100,6 +101,7 @@ ApiResult<CreateVolumeRequest> read_create(const Json& body) {
     made.block_bytes = static_cast<std::uint32_t>(fields.number_of("BlockSize", {512, 4096}, 512));
     made.durability = fields.choice("Durability", {"flush", "write"}, "flush");
     made.on_full = fields.choice("OnFull", {"wait", "fail"}, "wait");
+    made.multi_attach = fields.flag("MultiAttachEnabled");
     made.client_token = fields.text("ClientToken");
     if (made.client_token.size() > 64) {
         fields.refuse_field("InvalidParameterValue",

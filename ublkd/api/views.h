@@ -55,6 +55,7 @@ struct VolumeView {
     std::string durability;           // flush write
     std::string durability_in_force;  // where another one is, until the next attach
     std::string on_full;              // wait fail
+    bool multi_attach = false;
     std::uint64_t number = 0, loss_count = 0;
     bool data_may_be_lost = false;
     HealthView health;
@@ -69,6 +70,7 @@ struct CreateVolumeRequest {
     std::optional<unsigned> replicas;
     std::uint32_t block_bytes = 512;
     std::string durability = "flush", on_full = "wait";
+    bool multi_attach = false;
     std::string client_token;
     bool dry_run = false;
 };
@@ -77,6 +79,9 @@ struct ModifyVolumeRequest {
     std::optional<std::string> durability, on_full, name;
     std::optional<bool> delete_on_termination;  // of its attachments
 };
+
+/// Of one volume.
+inline constexpr std::size_t kMaxAttachments = 16;
 
 /// Queues times depth of a ublk device at most (docs/ublk.md).
 inline constexpr unsigned kMaxTags = 1024;

@@ -235,6 +235,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::AttachmentView> attach_one(const api::AttachRequest& request);
     api::ApiResult<metadata::AttachmentRecord> check_attach(const api::AttachRequest& request,
                                                             metadata::VolumeRecord& volume);
+    api::ApiResult<void> check_attach_another(const metadata::VolumeRecord& volume,
+                                              const std::string& name,
+                                              const metadata::InstanceRecord& instance);
     api::ApiResult<void> store_attaching(const metadata::VolumeRecord& volume,
                                          metadata::AttachmentRecord& attachment);
     /// Starts the volume and its front end; records what device it got. `recovering`: a device of a

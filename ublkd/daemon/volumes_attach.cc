@@ -63,6 +63,33 @@ io::Task<UblkResult> recover_or_attach(Lane* lane, const front::ublk::UblkEnviro
 
 }  // namespace
 
+/// Of one that is attached already; who holds it is told.
+ApiResult<void> Volumes::check_attach_another(const VolumeRecord& volume, const std::string& name,
+                                              const metadata::InstanceRecord& instance) {
+    const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
+    if (!found) return refuse(found.error(), "cannot look up the attachments of " + name);
+    std::vector<std::string> holders;
+    bool of_host = false;
+    for (const auto& attachment : *found) {
+        const auto holder = core_.store->get<metadata::InstanceRecord>(attachment.instance);
+        const HostId host = holder && *holder ? (*holder)->host : HostId();
+        of_host |= host == instance.host;
+        const std::string host_name = core_.hosts->name_of(host);
+        holders.push_back(attachment.instance.to_string() +
+                          (host_name.empty() ? "" : " on " + host_name));
+    }
+    if (volume.multi_attach && found->size() >= api::kMaxAttachments)
+        return refuse("AttachmentLimitExceeded",
+                      fmt::format("volume {} is attached to {} instances, which is the most: {}",
+                                  name, found->size(), fmt::join(holders, ", ")));
+    if (!volume.multi_attach || of_host)
+        return refuse(
+            "VolumeInUse",
+            fmt::format("volume {} is attached already, to {}{}", name, fmt::join(holders, ", "),
+                        volume.multi_attach ? "; of a host it can be attached to one" : ""));
+    return {};
+}
+
 ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
                                                   VolumeRecord& volume) {
     API_TRY_ASSIGN(volume, find_volume(core_.store, request.volume));
@@ -79,12 +106,9 @@ ApiResult<AttachmentRecord> Volumes::check_attach(const AttachRequest& request,
     record.boot = request.boot;
     record.delete_on_termination = request.delete_on_termination;
     record.created_ms = metadata::now_ms();
-    if (volume.state == VolumeState::kInUse)
-        return refuse(
-            "VolumeInUse",
-            fmt::format("volume {} is attached already: 'ebs-cli volume show {}' says where",
-                        request.volume, request.volume));
-    if (volume.state != VolumeState::kAvailable) {
+    if (volume.state == VolumeState::kInUse) {
+        API_TRY(check_attach_another(volume, request.volume, instance));
+    } else if (volume.state != VolumeState::kAvailable) {
         return refuse("IncorrectState",
                       fmt::format("volume {} is {}: it can be attached when it is available",
                                   request.volume, metadata::name_of(volume.state)));
@@ -124,8 +148,13 @@ ApiResult<void> Volumes::store_attaching(const VolumeRecord& volume, AttachmentR
     std::optional<VolumeId> boots;
     const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(auto record, tx.get<VolumeRecord>(volume.id));
-        if (!record || record->state != VolumeState::kAvailable)
+        const bool another = record && record->state == VolumeState::kInUse && record->multi_attach;
+        if (!record || (record->state != VolumeState::kAvailable && !another))
             return fail(Errc::kConflict, "the volume's state");
+        TRY_ASSIGN(const auto of_volume,
+                   tx.list<AttachmentRecord>(metadata::where("volume", volume.id)));
+        if (of_volume.size() >= api::kMaxAttachments)
+            return fail(Errc::kConflict, "the volume's attachments");
         TRY_ASSIGN(const auto others,
                    tx.list<AttachmentRecord>(metadata::where("instance", attachment.instance)));
         for (const auto& other : others) {
@@ -172,6 +201,9 @@ Result<void> Volumes::erase_attachment(const AttachmentRecord& attachment) {
         }
         TRY_ASSIGN(auto volume, tx.get<VolumeRecord>(attachment.volume));
         if (!volume || volume->state != VolumeState::kInUse) return {};
+        TRY_ASSIGN(const auto others,
+                   tx.list<AttachmentRecord>(metadata::where("volume", attachment.volume)));
+        if (!others.empty()) return {};
         volume->state = VolumeState::kAvailable;
         if (stored && stored->terminating && stored->delete_on_termination)
             volume->delete_with = stored->instance;
@@ -354,8 +386,14 @@ ApiResult<AttachmentRecord> Volumes::find_attachment(const VolumeRecord& volume,
     const auto found = core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     if (!found) return refuse(found.error(), "cannot look up the attachment of " + name);
     for (const AttachmentRecord& record : *found) {
-        if (!wanted || record.instance == *wanted) return record;
+        if (wanted ? record.instance == *wanted : found->size() == 1 || is_mine(record))
+            return record;
     }
+    if (!found->empty() && !wanted)
+        return refuse("MissingParameter",
+                      fmt::format("volume {} is attached to {} instances, none of this host: give "
+                                  "--instance",
+                                  name, found->size()));
     if (!found->empty())
         return refuse("InvalidAttachment.NotFound",
                       fmt::format("volume {} is not attached to {}", name, instance));

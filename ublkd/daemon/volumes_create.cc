@@ -30,6 +30,7 @@ std::string fingerprint(const CreateVolumeRequest& request) {
         fmt::format("size={};replicas={};block={};durability={};on_full={};name={}",
                     request.size_bytes, request.replicas.value_or(0), request.block_bytes,
                     request.durability, request.on_full, request.name);
+    if (request.multi_attach) text += ";multi_attach";
     for (const auto& [key, value] : request.tags) text += fmt::format(";{}={}", key, value);
     return text;
 }
@@ -212,6 +213,7 @@ ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
     record.durability =
         request.durability == "write" ? metadata::Durability::kWrite : metadata::Durability::kFlush;
     record.on_full = request.on_full == "fail" ? metadata::OnFull::kFail : metadata::OnFull::kWait;
+    record.multi_attach = request.multi_attach;
     record.created_ms = metadata::now_ms();
     record.home = core_.identity->host();
     std::vector<Candidate> candidates;

@@ -222,6 +222,7 @@ ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
     view.create_time_ms = record.created_ms;
     view.durability = metadata::name_of(record.durability);
     view.on_full = metadata::name_of(record.on_full);
+    view.multi_attach = record.multi_attach;
     add_health(record, view);
     for (const auto& attachment : attachments) {
         view.attachments.push_back(attachment_view(attachment));
