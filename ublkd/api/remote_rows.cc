@@ -32,7 +32,7 @@ using HttpRequest = http::request<http::string_body>;
 using TimePoint = std::chrono::steady_clock::time_point;
 
 constexpr std::size_t kAnswerMax = std::size_t{64} * 1024 * 1024;
-constexpr std::size_t kKeptMax = 16;
+constexpr std::size_t kKeptMax = 4;
 constexpr std::string_view kHttp = "http://";
 
 /// One connection. The stream's time limit needs the asynchronous calls.
