@@ -342,6 +342,7 @@ struct ClientTokenRecord {
 struct EventRecord {
     static constexpr const char* kTable = "events";
     static constexpr std::size_t kKeyColumns = 1;
+    static constexpr bool kPlain = true;
     std::uint64_t sequence = 0;  // from 1, in the order of the commits
     std::uint64_t time_ms = 0;
     std::string resource = {};  // an id, or empty
@@ -362,6 +363,7 @@ struct EventRecord {
 struct CounterRecord {
     static constexpr const char* kTable = "counters";
     static constexpr std::size_t kKeyColumns = 1;
+    static constexpr bool kPlain = true;
     std::string name = {};
     std::uint64_t value = 0;
     std::uint64_t revision = 0;

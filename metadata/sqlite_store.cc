@@ -217,6 +217,11 @@ class SqliteTransaction : public Transaction {
         return {};
     }
 
+    Result<std::uint64_t> state() override {
+        TRY_ASSIGN(const std::int64_t last, database_.integer("SELECT revision FROM store"));
+        return static_cast<std::uint64_t>(last);
+    }
+
     static std::vector<Value>::const_iterator key_end(const Table& table, const Row& row) {
         return row.values.begin() + static_cast<std::ptrdiff_t>(table.key_columns);
     }

@@ -1,11 +1,11 @@
 // MetadataStore: where the control plane keeps what it decided. Transactions over typed records
 // (records.h) with compare-and-set as the primitive that the authority and the permission service
-// are built on (authority.h, permission.h). Backends: SqliteStore; each passes
-// tests/suites/metadata_suite.h. Blocking: called from an API thread or an io::Worker, never from a
-// reactor. Thread-safe: any thread may call; writing transactions run one after the other.
-// Guarantees: a transaction is applied whole or not at all; when write() has returned ok it is on
-// stable storage; read() shows one committed state, never an older one than the caller has seen.
-// docs/metadata.md.
+// are built on (authority.h, permission.h). Backends: SqliteStore, and OptimisticStore for a store
+// that is elsewhere; each passes tests/suites/metadata_suite.h. Blocking: called from an API thread
+// or an io::Worker, never from a reactor. Thread-safe: any thread may call; writing transactions
+// run one after the other. Guarantees: a transaction is applied whole or not at all; when write()
+// has returned ok it is on stable storage; read() shows one committed state, never an older one
+// than the caller has seen. docs/metadata.md.
 #pragma once
 
 #include <cstddef>
@@ -97,11 +97,15 @@ class Transaction {
     }
 
   private:
+    friend class LocalRows;  // gives rows to other hosts (row_service.h)
     virtual Result<std::optional<Row>> get_row(const Table& table, std::span<const Value> key) = 0;
     virtual Result<std::vector<Row>> list_rows(const Table& table, const Query& query) = 0;
     /// The record's new revision: greater than any that this key ever had.
     virtual Result<std::uint64_t> put_row(const Table& table, const Row& row) = 0;
     virtual Result<void> erase_row(const Table& table, const Row& row) = 0;
+    /// The number of the state that this transaction sees: each commit of a change has a greater
+    /// one than all before it.
+    virtual Result<std::uint64_t> state() = 0;
 };
 
 class MetadataStore {
@@ -113,7 +117,9 @@ class MetadataStore {
     /// what it read; otherwise nothing of it remains. `work` may be run several times by a backend
     /// that retries, so it has no effects but those; it calls neither write() nor read(). Errors:
     /// those of `work`; kNoSpace (state folder full, nothing was changed); kIo and kTimedOut (the
-    /// outcome is unknown until it is read again); kCorrupt.
+    /// outcome is unknown until it is read again); kCorrupt; of a store on another host also
+    /// kClosed (it cannot be reached) and kBusy (others changed what was read, again and again),
+    /// where nothing was changed.
     virtual Result<void> write(const Work& work) = 0;
 
     /// Runs `work` on one committed state; put() and erase() give kReadOnly.

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -31,6 +32,7 @@ struct Table {
     const char* name;
     std::size_t key_columns;
     std::vector<const char*> columns;
+    bool plain = false;  // nothing but its key refuses a record that encode_row() gives
 };
 
 /// One record: `values` by Table::columns. `revision`: see Transaction::put().
@@ -38,6 +40,10 @@ struct Row {
     std::vector<Value> values;
     std::uint64_t revision = 0;
 };
+
+inline std::span<const Value> key_of(const Table& table, const Row& row) {
+    return std::span<const Value>(row.values).first(table.key_columns);
+}
 
 template <class E>
 concept NamedEnum = std::is_enum_v<E> && requires(E value) { enum_names(value); };
@@ -122,13 +128,15 @@ bool from_value(const Value& value, std::optional<T>& item) {
 template <class Record>
 const Table& table_of() {
     static const Table table = [] {
-        Table made{Record::kTable, Record::kKeyColumns, {}};
-        Record record;
-        Record::fields(record,
-                       [&](const char* name, const auto&) { made.columns.push_back(name); });
-        return made;
-    }();
-    return table;
+        Table made{Record::kTable, Record::kKeyColumns, {}, requires {Record::kPlain;
+    }
+};
+Record record;
+Record::fields(record, [&](const char* name, const auto&) { made.columns.push_back(name); });
+return made;
+}
+();
+return table;
 }
 
 /// Whether `field` has a form: an integer above 2^63-1 has none.

@@ -1,5 +1,6 @@
 #include "ublkd/api/server.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -77,7 +78,9 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     void on_read(beast::error_code error) {
         if (error == http::error::body_limit) {
             keep_alive = false;
-            answer(refused(ApiError{"RequestTooLarge", "a request's body has at most 1 MiB"}));
+            answer(refused(
+                ApiError{"RequestTooLarge", fmt::format("a request's body has at most {} MiB",
+                                                        impl->options.max_body_bytes >> 20)}));
             return;
         }
         if (error == http::error::end_of_stream || error == beast::error::timeout ||

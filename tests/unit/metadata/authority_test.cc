@@ -1,4 +1,4 @@
-// The authority (replication R4) over a store, in one process; over kill -9 and with real
+// The authority (replication R4) over each store, in one process; over kill -9 and with real
 // processes: tests/permission.
 #include "metadata/authority.h"
 
@@ -10,7 +10,8 @@
 
 #include "metadata/permission.h"
 #include "tests/unit/metadata/hosted_volume.h"
-#include "tests/unit/metadata/sqlite_fixture.h"
+#include "tests/unit/metadata/http_place.h"
+#include "tests/unit/metadata/local_place.h"
 #include "ublkd/base/fault_injection.h"
 
 namespace ublkd::metadata::test {
@@ -24,7 +25,7 @@ using replication::Verdict;
 /// A replica that exists nowhere.
 Member invented() { return Member{ReplicaId::random(), HostId::random(), PoolId::random()}; }
 
-class AuthorityTest : public ::testing::Test {
+class AuthorityTest : public ::testing::TestWithParam<MakeMetadataPlace> {
   protected:
     void SetUp() override {
         ASSERT_EQ(authority_.propose(first())->verdict, Verdict::kAuthorized);
@@ -46,8 +47,8 @@ class AuthorityTest : public ::testing::Test {
     }
     Verdict propose(const Proposal& proposal) { return authority_.propose(proposal)->verdict; }
 
-    TemporaryFolder folder_;
-    std::unique_ptr<SqliteStore> store_ = *SqliteStore::open(folder_.file("metadata.db"));
+    std::unique_ptr<MetadataPlace> place_ = GetParam()();
+    std::unique_ptr<MetadataStore> store_ = *place_->open();
     Authority authority_{store_.get()};
     HostedVolume hosted_{store_.get()};
     const VolumeId volume_ = hosted_.id();
@@ -56,12 +57,16 @@ class AuthorityTest : public ::testing::Test {
     Membership current_;
 };
 
-TEST_F(AuthorityTest, FirstRecordIsStoredAndReadBack) {
+INSTANTIATE_TEST_SUITE_P(Sqlite, AuthorityTest, ::testing::Values(&make_sqlite_place));
+INSTANTIATE_TEST_SUITE_P(OptimisticLocal, AuthorityTest, ::testing::Values(&make_local_place));
+INSTANTIATE_TEST_SUITE_P(Http, AuthorityTest, ::testing::Values(&make_http_place));
+
+TEST_P(AuthorityTest, FirstRecordIsStoredAndReadBack) {
     EXPECT_EQ(**authority_.current(volume_), current_);
     EXPECT_EQ(*authority_.current(VolumeId::random()), std::nullopt);
 }
 
-TEST_F(AuthorityTest, NextNumberIsAuthorizedOnce) {
+TEST_P(AuthorityTest, NextNumberIsAuthorizedOnce) {
     const Proposal without_secondary{primary_.replica, 1, record(2, {primary_}, primary_)};
     const Proposal takeover{secondary_.replica, 1, record(2, {secondary_}, secondary_)};
     EXPECT_EQ(propose(without_secondary), Verdict::kAuthorized);
@@ -71,7 +76,7 @@ TEST_F(AuthorityTest, NextNumberIsAuthorizedOnce) {
     EXPECT_EQ(propose(without_secondary), Verdict::kAlreadyYours);
 }
 
-TEST_F(AuthorityTest, LowerAndEqualNumbersAreDeclined) {
+TEST_P(AuthorityTest, LowerAndEqualNumbersAreDeclined) {
     ASSERT_EQ(propose({primary_.replica, 1, record(2, {primary_, secondary_}, primary_)}),
               Verdict::kAuthorized);
     ASSERT_EQ(propose({primary_.replica, 2, record(3, {primary_, secondary_}, secondary_)}),
@@ -85,23 +90,23 @@ TEST_F(AuthorityTest, LowerAndEqualNumbersAreDeclined) {
     EXPECT_EQ(propose(first()), Verdict::kDeclined);
 }
 
-TEST_F(AuthorityTest, OutsiderMayNotPropose) {
+TEST_P(AuthorityTest, OutsiderMayNotPropose) {
     const Member outsider = hosted_.hosted(2);
     EXPECT_EQ(propose({outsider.replica, 1, record(2, {outsider}, outsider)}), Verdict::kDeclined);
 }
 
-TEST_F(AuthorityTest, MalformedRecordIsAnErrorAndStoresNothing) {
+TEST_P(AuthorityTest, MalformedRecordIsAnErrorAndStoresNothing) {
     Proposal proposal{primary_.replica, 1, record(2, {}, primary_)};
     EXPECT_EQ(authority_.propose(proposal).error().code, Errc::kInvalidArgument);
     EXPECT_EQ(**authority_.current(volume_), current_);
 }
 
-TEST_F(AuthorityTest, GreatestNumberOutlivesTheVolumeAndARestart) {
+TEST_P(AuthorityTest, GreatestNumberOutlivesTheVolumeAndARestart) {
     ASSERT_EQ(propose({primary_.replica, 1, record(2, {primary_}, primary_)}),
               Verdict::kAuthorized);
     ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, volume_); }));
     store_.reset();
-    store_ = *SqliteStore::open(folder_.file("metadata.db"));
+    store_ = *place_->open();
     authority_ = Authority(store_.get());
     EXPECT_EQ(*authority_.current(volume_), std::nullopt);
     EXPECT_EQ((*store_->get<MembershipRecord>(volume_))->greatest_number, 2u);
@@ -111,7 +116,7 @@ TEST_F(AuthorityTest, GreatestNumberOutlivesTheVolumeAndARestart) {
         [&](Transaction& tx) { return Authority::retire(tx, volume_); }));  // again: nothing
 }
 
-TEST_F(AuthorityTest, DeletedVolumeComesBackWithTheRuleOff) {
+TEST_P(AuthorityTest, DeletedVolumeComesBackWithTheRuleOff) {
     ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, volume_); }));
     const Proposal late{primary_.replica, 1, record(2, {primary_}, primary_)};
     EXPECT_EQ(propose(late), Verdict::kDeclined);
@@ -119,7 +124,7 @@ TEST_F(AuthorityTest, DeletedVolumeComesBackWithTheRuleOff) {
     EXPECT_EQ(propose(late), Verdict::kAuthorized);
 }
 
-TEST_F(AuthorityTest, VolumeDeletedBeforeItsFirstRecordNeverGetsOne) {
+TEST_P(AuthorityTest, VolumeDeletedBeforeItsFirstRecordNeverGetsOne) {
     const VolumeId never = VolumeId::random();
     ASSERT_TRUE(store_->write([&](Transaction& tx) { return Authority::retire(tx, never); }));
     Membership next = record(1, {primary_}, primary_);
@@ -127,7 +132,7 @@ TEST_F(AuthorityTest, VolumeDeletedBeforeItsFirstRecordNeverGetsOne) {
     EXPECT_EQ(propose({primary_.replica, 0, next}), Verdict::kDeclined);
 }
 
-TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
+TEST_P(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
     PermissionService permissions(store_.get());
     const Member joining = hosted_.hosted(2);
     const Holder holder{joining.host, joining.replica};
@@ -144,7 +149,7 @@ TEST_F(AuthorityTest, PastHolderOfAPermissionNeverJoins) {
     EXPECT_EQ(propose(add), Verdict::kAuthorized);
 }
 
-TEST_F(AuthorityTest, WhoHoldsNoPlaceOfTheVolumeDoesNotJoin) {
+TEST_P(AuthorityTest, WhoHoldsNoPlaceOfTheVolumeDoesNotJoin) {
     const HostedVolume other(store_.get());
     const Member late = hosted_.prepared();
     Member misplaced = hosted_.hosted(2);
@@ -172,7 +177,7 @@ TEST_F(AuthorityTest, WhoHoldsNoPlaceOfTheVolumeDoesNotJoin) {
     EXPECT_EQ(propose(invents), Verdict::kAuthorized);
 }
 
-TEST_F(AuthorityTest, FirstRecordIsOfThoseWhoHoldThePlaces) {
+TEST_P(AuthorityTest, FirstRecordIsOfThoseWhoHoldThePlaces) {
     const HostedVolume other(store_.get());
     const auto first_of = [&](const Member& member) {
         Membership next = record(1, {member}, member);
@@ -185,7 +190,7 @@ TEST_F(AuthorityTest, FirstRecordIsOfThoseWhoHoldThePlaces) {
     EXPECT_EQ(propose(first_of(other.hosted(0))), Verdict::kAuthorized);
 }
 
-TEST_F(AuthorityTest, WhoJoinsIsNotPrimaryAtOnce) {
+TEST_P(AuthorityTest, WhoJoinsIsNotPrimaryAtOnce) {
     const Member joining = hosted_.hosted(2);
     const Proposal takes_over{primary_.replica, 1,
                               record(2, {primary_, secondary_, joining}, joining)};
@@ -196,7 +201,7 @@ TEST_F(AuthorityTest, WhoJoinsIsNotPrimaryAtOnce) {
     EXPECT_EQ(propose(alone), Verdict::kAuthorized);  // nobody has the volume's content any more
 }
 
-TEST_F(AuthorityTest, ErrorBeforeTheStoreLeavesTheOldRecord) {
+TEST_P(AuthorityTest, ErrorBeforeTheStoreLeavesTheOldRecord) {
     ASSERT_TRUE(faults::arm("authority.before_store=fail"));
     const Proposal proposal{primary_.replica, 1, record(2, {primary_}, primary_)};
     EXPECT_EQ(authority_.propose(proposal).error().code, Errc::kIo);
@@ -205,7 +210,7 @@ TEST_F(AuthorityTest, ErrorBeforeTheStoreLeavesTheOldRecord) {
     EXPECT_EQ(propose(proposal), Verdict::kAuthorized);
 }
 
-TEST_F(AuthorityTest, LostAnswerIsRecognisedByTheSameProposalAlone) {
+TEST_P(AuthorityTest, LostAnswerIsRecognisedByTheSameProposalAlone) {
     ASSERT_TRUE(faults::arm("authority.after_store=fail@1"));
     const Proposal mine{primary_.replica, 1, record(2, {primary_}, primary_)};
     EXPECT_FALSE(authority_.propose(mine));
@@ -214,7 +219,7 @@ TEST_F(AuthorityTest, LostAnswerIsRecognisedByTheSameProposalAlone) {
     EXPECT_EQ(propose(mine), Verdict::kAlreadyYours);
 }
 
-TEST_F(AuthorityTest, ThreadsAtABarrierGetOneAuthorizedARound) {
+TEST_P(AuthorityTest, ThreadsAtABarrierGetOneAuthorizedARound) {
     constexpr int kProposers = 4;
     for (std::uint64_t round = 1; round <= 50; ++round) {
         std::atomic<int> authorized = 0;

@@ -1,4 +1,4 @@
-// The permission service over a store, in one process: each transition of docs/metadata.md, and
+// The permission service over each store, in one process: each transition of docs/metadata.md, and
 // each rule switched off. With real processes and kill -9: tests/permission.
 #include "metadata/permission.h"
 
@@ -10,7 +10,8 @@
 
 #include "metadata/authority.h"
 #include "tests/unit/metadata/hosted_volume.h"
-#include "tests/unit/metadata/sqlite_fixture.h"
+#include "tests/unit/metadata/http_place.h"
+#include "tests/unit/metadata/local_place.h"
 #include "ublkd/base/fault_injection.h"
 
 namespace ublkd::metadata::test {
@@ -18,7 +19,7 @@ namespace {
 
 Holder new_holder() { return Holder{HostId::random(), ReplicaId::random()}; }
 
-class PermissionTest : public ::testing::Test {
+class PermissionTest : public ::testing::TestWithParam<MakeMetadataPlace> {
   protected:
     void TearDown() override { faults::disarm_all(); }
     PermissionAnswer ask(const std::string& resource, const Holder& asker) {
@@ -30,18 +31,22 @@ class PermissionTest : public ::testing::Test {
     }
     void restart() {
         store_.reset();
-        store_ = *SqliteStore::open(folder_.file("metadata.db"));
+        store_ = *place_->open();
         permissions_ = PermissionService(store_.get());
     }
 
-    TemporaryFolder folder_;
-    std::unique_ptr<SqliteStore> store_ = *SqliteStore::open(folder_.file("metadata.db"));
+    std::unique_ptr<MetadataPlace> place_ = GetParam()();
+    std::unique_ptr<MetadataStore> store_ = *place_->open();
     PermissionService permissions_{store_.get()};
     const Holder one_ = new_holder();
     const Holder two_ = new_holder();
 };
 
-TEST_F(PermissionTest, FirstToAskIsGrantedAndAllOthersAreDenied) {
+INSTANTIATE_TEST_SUITE_P(Sqlite, PermissionTest, ::testing::Values(&make_sqlite_place));
+INSTANTIATE_TEST_SUITE_P(OptimisticLocal, PermissionTest, ::testing::Values(&make_local_place));
+INSTANTIATE_TEST_SUITE_P(Http, PermissionTest, ::testing::Values(&make_http_place));
+
+TEST_P(PermissionTest, FirstToAskIsGrantedAndAllOthersAreDenied) {
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     const auto denied = *permissions_.request("r", two_);
     EXPECT_EQ(denied.answer, PermissionAnswer::kHeldByAnother);
@@ -51,7 +56,7 @@ TEST_F(PermissionTest, FirstToAskIsGrantedAndAllOthersAreDenied) {
     EXPECT_EQ(ask("r", two_), PermissionAnswer::kGranted);  // two hold one resource
 }
 
-TEST_F(PermissionTest, HoldersRetryIsGrantedAgainAlsoAfterARestart) {
+TEST_P(PermissionTest, HoldersRetryIsGrantedAgainAlsoAfterARestart) {
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     restart();
@@ -59,7 +64,7 @@ TEST_F(PermissionTest, HoldersRetryIsGrantedAgainAlsoAfterARestart) {
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, NewIncarnationOfTheHolderDoesNotInherit) {
+TEST_P(PermissionTest, NewIncarnationOfTheHolderDoesNotInherit) {
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     const Holder reborn{one_.host, ReplicaId::random()};
     EXPECT_EQ(ask("r", reborn), PermissionAnswer::kHeldByAnother);
@@ -67,13 +72,13 @@ TEST_F(PermissionTest, NewIncarnationOfTheHolderDoesNotInherit) {
     EXPECT_EQ(ask("r", reborn), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, GrantThatIsNotStoredFirstIsGivenTwice) {
+TEST_P(PermissionTest, GrantThatIsNotStoredFirstIsGivenTwice) {
     ASSERT_TRUE(faults::arm("rule.permission_store_first=off"));
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     EXPECT_EQ(ask("r", two_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, DeletedResourceIsDeniedForEver) {
+TEST_P(PermissionTest, DeletedResourceIsDeniedForEver) {
     ASSERT_EQ(ask("held", one_), PermissionAnswer::kGranted);
     ASSERT_TRUE(delete_resource("held"));
     ASSERT_TRUE(delete_resource("never"));
@@ -87,7 +92,7 @@ TEST_F(PermissionTest, DeletedResourceIsDeniedForEver) {
               PermissionAnswer::kGranted);  // a deleted volume comes back to life
 }
 
-TEST_F(PermissionTest, RevokedHolderIsDeniedAndTheNextToAskIsGranted) {
+TEST_P(PermissionTest, RevokedHolderIsDeniedAndTheNextToAskIsGranted) {
     ASSERT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     const PermissionRecord revoked = *permissions_.revoke("r", one_);
     EXPECT_EQ(revoked.state, PermissionState::kRevoked);
@@ -105,14 +110,14 @@ TEST_F(PermissionTest, RevokedHolderIsDeniedAndTheNextToAskIsGranted) {
     EXPECT_EQ(ask("r", Holder{one_.host, ReplicaId::random()}), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, RevokedHolderIsGrantedSilentlyWithTheRuleOff) {
+TEST_P(PermissionTest, RevokedHolderIsGrantedSilentlyWithTheRuleOff) {
     ASSERT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     ASSERT_TRUE(permissions_.revoke("r", one_));
     ASSERT_TRUE(faults::arm("rule.permission_past_holder=off"));
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, RevokeNamesTheHolder) {
+TEST_P(PermissionTest, RevokeNamesTheHolder) {
     EXPECT_EQ(permissions_.revoke("r", one_).error().code, Errc::kNotFound);
     ASSERT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     EXPECT_EQ(permissions_.revoke("r", two_).error().code, Errc::kConflict);
@@ -122,7 +127,7 @@ TEST_F(PermissionTest, RevokeNamesTheHolder) {
     EXPECT_EQ(permissions_.revoke("r", one_).error().code, Errc::kNotFound);
 }
 
-TEST_F(PermissionTest, MemberIsNotRevokedBeforeTheMembershipMovedOn) {
+TEST_P(PermissionTest, MemberIsNotRevokedBeforeTheMembershipMovedOn) {
     Authority authority(store_.get());
     const HostedVolume volume(store_.get());
     const replication::Member first = volume.hosted(0);
@@ -147,7 +152,7 @@ TEST_F(PermissionTest, MemberIsNotRevokedBeforeTheMembershipMovedOn) {
     EXPECT_TRUE(permissions_.revoke(volume.place(0), first_holder));
 }
 
-TEST_F(PermissionTest, PlaceOfAVolumeIsForThoseWhoPreparedAReplicaOfIt) {
+TEST_P(PermissionTest, PlaceOfAVolumeIsForThoseWhoPreparedAReplicaOfIt) {
     const HostedVolume volume(store_.get());
     const HostedVolume other(store_.get());
     const replication::Member prepared = volume.prepared();
@@ -171,7 +176,7 @@ TEST_F(PermissionTest, PlaceOfAVolumeIsForThoseWhoPreparedAReplicaOfIt) {
     EXPECT_EQ(ask(volume.place(1), one_), PermissionAnswer::kGranted);  // and nobody hosts it
 }
 
-TEST_F(PermissionTest, PlacesAreNamedInOneWay) {
+TEST_P(PermissionTest, PlacesAreNamedInOneWay) {
     const VolumeId volume = VolumeId::random();
     EXPECT_EQ(parse_place(place_name(volume, 12)), (Place{volume, 12}));
     const std::string id = volume.to_string();
@@ -182,7 +187,7 @@ TEST_F(PermissionTest, PlacesAreNamedInOneWay) {
         EXPECT_EQ(parse_place(other), std::nullopt) << other;
 }
 
-TEST_F(PermissionTest, SweeperAsksUntilTheHolderConfirms) {
+TEST_P(PermissionTest, SweeperAsksUntilTheHolderConfirms) {
     ASSERT_EQ(ask("deleted", one_), PermissionAnswer::kGranted);
     ASSERT_EQ(ask("kept", one_), PermissionAnswer::kGranted);
     ASSERT_EQ(ask("revoked", two_), PermissionAnswer::kGranted);
@@ -215,7 +220,7 @@ TEST_F(PermissionTest, SweeperAsksUntilTheHolderConfirms) {
     EXPECT_TRUE(sent.empty());
 }
 
-TEST_F(PermissionTest, DeletionIsPartOfTheCallersTransaction) {
+TEST_P(PermissionTest, DeletionIsPartOfTheCallersTransaction) {
     ASSERT_EQ(ask("r", one_), PermissionAnswer::kGranted);
     EXPECT_FALSE(store_->write([&](Transaction& tx) -> Result<void> {
         TRY(PermissionService::delete_resource(tx, "r"));
@@ -225,7 +230,7 @@ TEST_F(PermissionTest, DeletionIsPartOfTheCallersTransaction) {
     EXPECT_TRUE(permissions_.pending_deletes()->empty());
 }
 
-TEST_F(PermissionTest, BadNamesAndAskersAreRefused) {
+TEST_P(PermissionTest, BadNamesAndAskersAreRefused) {
     for (const std::string& name :
          {std::string(), std::string(129, 'a'), std::string("a b"), std::string("a\n"),
           std::string("\xc3\xa4"), std::string("a\0b", 3)})
@@ -239,14 +244,14 @@ TEST_F(PermissionTest, BadNamesAndAskersAreRefused) {
     EXPECT_EQ(ask("vol-0123456789abcdef0/replica:1.A_b", one_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, ErrorBeforeTheStoreGrantsNothing) {
+TEST_P(PermissionTest, ErrorBeforeTheStoreGrantsNothing) {
     ASSERT_TRUE(faults::arm("permission.before_store=fail"));
     EXPECT_EQ(permissions_.request("r", one_).error().code, Errc::kIo);
     faults::disarm_all();
     EXPECT_EQ(ask("r", two_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, ErrorAfterTheStoreKeepsTheGrantForItsAsker) {
+TEST_P(PermissionTest, ErrorAfterTheStoreKeepsTheGrantForItsAsker) {
     ASSERT_TRUE(faults::arm("permission.after_store=fail"));
     EXPECT_FALSE(permissions_.request("r", one_));
     faults::disarm_all();
@@ -254,7 +259,7 @@ TEST_F(PermissionTest, ErrorAfterTheStoreKeepsTheGrantForItsAsker) {
     EXPECT_EQ(ask("r", one_), PermissionAnswer::kGranted);
 }
 
-TEST_F(PermissionTest, ThreadsAtABarrierGetOneGrantAResource) {
+TEST_P(PermissionTest, ThreadsAtABarrierGetOneGrantAResource) {
     constexpr int kAskers = 8;
     for (int round = 0; round < 40; ++round) {
         const std::string resource = "r" + std::to_string(round);
