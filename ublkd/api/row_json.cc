@@ -32,13 +32,13 @@ constexpr std::size_t kWhereMax = 4;
 
 std::span<const Table* const> tables() {
     using namespace metadata;
-    static const std::array kTables{&table_of<HostRecord>(),        &table_of<InstanceRecord>(),
-                                    &table_of<PoolRecord>(),        &table_of<VolumeRecord>(),
-                                    &table_of<ReplicaRecord>(),     &table_of<MembershipRecord>(),
-                                    &table_of<PermissionRecord>(),  &table_of<PastHolderRecord>(),
-                                    &table_of<AttachmentRecord>(),  &table_of<TagRecord>(),
-                                    &table_of<ClientTokenRecord>(), &table_of<EventRecord>(),
-                                    &table_of<CounterRecord>()};
+    static const std::array kTables{&table_of<ClusterRecord>(),    &table_of<HostRecord>(),
+                                    &table_of<InstanceRecord>(),   &table_of<PoolRecord>(),
+                                    &table_of<VolumeRecord>(),     &table_of<ReplicaRecord>(),
+                                    &table_of<MembershipRecord>(), &table_of<PermissionRecord>(),
+                                    &table_of<PastHolderRecord>(), &table_of<AttachmentRecord>(),
+                                    &table_of<TagRecord>(),        &table_of<ClientTokenRecord>(),
+                                    &table_of<EventRecord>(),      &table_of<CounterRecord>()};
     return kTables;
 }
 

@@ -46,6 +46,7 @@ Configuration defaults(const Options& options) {
         made.file = "/etc/ublkd/ublkd.toml";
         made.api_socket = made.run_dir + "/api.sock";
         made.nbd_socket = made.run_dir + "/nbd.sock";
+        made.metadata_socket = made.run_dir + "/metadata.sock";
         made.nbd_address = "127.0.0.1";
     } else {
         made.state_dir = absolute(options.state);
@@ -55,6 +56,7 @@ Configuration defaults(const Options& options) {
         made.file = made.state_dir + "/ublkd.toml";
         made.api_socket = made.state_dir + "/api.sock";
         made.nbd_socket = made.state_dir + "/nbd.sock";
+        made.metadata_socket = made.state_dir + "/metadata.sock";
     }
     if (!options.config_file.empty()) made.file = absolute(options.config_file);
     return made;
@@ -192,6 +194,11 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("cluster", "listen", cluster);
     if (!parse_listen(cluster, into.cluster_address, into.cluster_port))
         reader.refuse("cluster", "listen", "a loopback ADDRESS:PORT, or empty for none");
+    reader.text("cluster", "metadata", into.metadata);
+    if (!into.metadata.empty() && (into.metadata[0] != '/' || into.cluster_address.empty()))
+        reader.refuse(
+            "cluster", "metadata",
+            "the path of another host's metadata.sock, with cluster.listen set, or empty");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -219,7 +226,7 @@ std::expected<Configuration, std::string> load_configuration(const Options& opti
                                                error.description()));
         }
     }
-    for (const std::string& path : {made.api_socket, made.nbd_socket}) {
+    for (const std::string& path : {made.api_socket, made.nbd_socket, made.metadata_socket}) {
         if (path.empty() || path.size() > kMaxSocketPathBytes)
             return std::unexpected(
                 fmt::format("the path of a unix socket has 1 to {} bytes; '{}' was given: take a "
@@ -256,6 +263,7 @@ listen = {}                # loopback ADDRESS:PORT, or empty for none
 
 [cluster]
 listen = {}               # loopback ADDRESS:PORT for the volumes of other hosts, or empty for none
+metadata = {}             # metadata.sock of the host that has the metadata; empty: this one
 
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
@@ -275,9 +283,9 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.api_socket), quoted(configuration.api_group),
         quoted(configuration.nbd_socket),
         quoted(listen_text(configuration.nbd_address, configuration.nbd_port)),
-        quoted(configuration.cluster_listen()), configuration.ublk, configuration.boot_wait_s,
-        configuration.replace_after_s, configuration.resync_mib_s, configuration.reactors,
-        configuration.buffer_mib);
+        quoted(configuration.cluster_listen()), quoted(configuration.metadata), configuration.ublk,
+        configuration.boot_wait_s, configuration.replace_after_s, configuration.resync_mib_s,
+        configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

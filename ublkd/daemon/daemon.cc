@@ -8,8 +8,13 @@
 #include <future>
 #include <thread>
 
+#include "metadata/local_rows.h"
+#include "metadata/optimistic_store.h"
 #include "metadata/sqlite_store.h"
+#include "ublkd/api/remote_rows.h"
 #include "ublkd/api/routes.h"
+#include "ublkd/api/routes_rows.h"
+#include "ublkd/api/row_json.h"
 #include "ublkd/api/server.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
@@ -30,7 +35,11 @@ struct Daemon::Parts {
 
     Configuration configuration;
     Identity identity;
-    std::unique_ptr<metadata::SqliteStore> store;
+    std::unique_ptr<api::RemoteRows> remote_rows;  // where another host has the metadata
+    std::unique_ptr<metadata::MetadataStore> store;
+    std::unique_ptr<metadata::LocalRows> rows;  // for other hosts
+    std::unique_ptr<api::RouteTable> rows_routes;
+    std::unique_ptr<api::Server> rows_server;
     std::unique_ptr<metadata::Authority> authority;
     std::unique_ptr<metadata::PermissionService> permission_service;
     std::unique_ptr<LocalAuthority> authority_client;
@@ -80,6 +89,43 @@ Result<std::unique_ptr<api::Server>> listen_api(const Configuration& configurati
 
 }  // namespace
 
+std::expected<void, std::string> Daemon::open_store(Parts& p) {
+    const Configuration& configuration = p.configuration;
+    if (!configuration.metadata.empty()) {
+        auto rows = api::RemoteRows::make({.address = configuration.metadata});
+        if (!rows)
+            return std::unexpected(because("cannot use " + configuration.metadata, rows.error()));
+        p.remote_rows = std::move(*rows);
+        p.store = std::make_unique<metadata::OptimisticStore>(p.remote_rows.get());
+        return {};
+    }
+    auto store = metadata::SqliteStore::open(configuration.database());
+    if (!store && store.error().code == Errc::kBusy)
+        return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
+    if (!store)
+        return std::unexpected(because("cannot open " + configuration.database(), store.error()));
+    p.store = std::move(*store);
+    return {};
+}
+
+std::expected<void, std::string> Daemon::serve_metadata(Parts& p) {
+    const Configuration& configuration = p.configuration;
+    if (configuration.cluster_address.empty() || p.remote_rows) return {};
+    p.rows = std::make_unique<metadata::LocalRows>(p.store.get());
+    p.rows_routes = std::make_unique<api::RouteTable>([] { return true; });
+    api::add_row_routes(*p.rows_routes, p.rows.get());
+    api::ServerOptions options;
+    options.socket_path = configuration.metadata_socket;
+    options.group = configuration.api_group;
+    options.max_body_bytes = api::kRowsBodyMax;
+    auto server = again_while_dying(kApiWait, [&] { return api::Server::listen(options); });
+    if (!server)
+        return std::unexpected(because("cannot listen on " + options.socket_path, server.error()));
+    p.rows_server = std::move(*server);
+    p.rows_server->serve(p.rows_routes.get());
+    return {};
+}
+
 Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
@@ -88,12 +134,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     Parts& p = *parts;
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
         return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
-    auto store = metadata::SqliteStore::open(configuration.database());
-    if (!store && store.error().code == Errc::kBusy)
-        return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
-    if (!store)
-        return std::unexpected(because("cannot open " + configuration.database(), store.error()));
-    p.store = std::move(*store);
+    if (const auto opened = open_store(p); !opened) return std::unexpected(opened.error());
     // From here on this daemon is alone with the state folder.
     if (const auto made = renew_run_folder(configuration.run_dir); !made)
         return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
@@ -103,6 +144,10 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
             return std::unexpected(
                 because("cannot listen on " + configuration.api_socket, server.error()));
         p.server = std::move(*server);
+    }
+    if (serve) {
+        if (const auto serving = serve_metadata(p); !serving)
+            return std::unexpected(serving.error());
     }
     p.authority = std::make_unique<metadata::Authority>(p.store.get());
     p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());

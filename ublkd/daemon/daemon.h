@@ -35,6 +35,9 @@ class Daemon {
 
   private:
     struct Parts;
+    static std::expected<void, std::string> open_store(Parts& parts);
+    /// To other hosts, where this one listens for them and has the metadata.
+    static std::expected<void, std::string> serve_metadata(Parts& parts);
     explicit Daemon(std::unique_ptr<Parts> parts);
     std::unique_ptr<Parts> parts_;
     bool stopped_ = false;
