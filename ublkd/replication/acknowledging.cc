@@ -179,8 +179,9 @@ Node::Ack* Node::message_answered(Op& op, const Message& message) {
         ack->sent = false;
         ack->done = true;
     }
-    linger(op);
-    if (peer != nullptr && message.failed && !refused && op.kind != OpKind::kCut) {
+    const bool owes = op.kind != OpKind::kCut;  // a cut is no content
+    linger(op);                                 // may free it
+    if (peer != nullptr && message.failed && !refused && owes) {
         fail_peer(*peer, message.error);  // it lacks what was answered
     } else if (join_.copied && !join_.asked) {
         finish_join();

@@ -270,6 +270,15 @@ void AppliedIds::may_be_copied(const Range& range, const IdList& there) {
 
 void AppliedIds::copied(const Range& range, const IdList& there) { follow(range, there, true); }
 
+void AppliedIds::copied_while_joining(const Range& range, const IdList& there) {
+    for (const NotedId& noted : about(range)) {
+        const bool applied = std::any_of(there.begin(), there.end(), [&](const NotedId& known) {
+            return known.id == noted.id && known.applied;
+        });
+        if (!applied) erase(noted.id);
+    }
+}
+
 void AppliedIds::follow(const Range& range, const IdList& there, bool done) {
     struct Known {
         RequestId id{};

@@ -91,6 +91,9 @@ class AppliedIds {
     /// what the source's would.
     void may_be_copied(const Range& range, const IdList& there);
     void copied(const Range& range, const IdList& there);
+    /// The same at a replica that joins, whose list comes at the end: what the source has not
+    /// applied is not here any more either.
+    void copied_while_joining(const Range& range, const IdList& there);
     /// All of that member's content was copied to this one, which joins: what is unknown here is as
     /// it was there when the list was made, but for what was written here over it. What is known
     /// here came from it since the copies began.

@@ -108,7 +108,8 @@ void Client::release(ClientRequest& request) {
     message.kind = request.kind;
     message.token = request.token;
     message.cut = request.cut;
-    if (!request.lost) effects_->send_to_node(message);
+    // A hold ended with its connection; a cut holds until its time is over.
+    if (!request.lost || request.kind == OpKind::kCut) effects_->send_to_node(message);
     remove(request);
 }
 

@@ -95,7 +95,9 @@ bool Node::add(const Member& member) {
     return true;
 }
 
+/// A join begins, also where this node takes part in one: that one was given up there.
 void Node::on_examine(const Message& message) {
+    new_join_ = true;
     Message answer;
     answer.value = member_number_;
     answer.regions = std::make_shared<const RegionSet>(effects_->activity());

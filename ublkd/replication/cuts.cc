@@ -13,15 +13,20 @@ namespace ublkd::replication {
 
 void Node::start_cut(Op& op) {
     if (Op* const other = ops_.find(cut_.token); other != nullptr) {
-        if (other->cut != op.cut) {
+        if (other->cut != op.cut || other->attachment != op.attachment) {
             fail_op(op, Error{Errc::kBusy, 0, "another cut is under way"});
             return;
         }
         // It came again: its asker has lost the connection over which it had asked. Who is a member
         // since it counted is to have it too.
+        if (other->client_token != op.client_token && other->step != Step::kHeld) {
+            Message message = message_to_client(*other, MessageType::kAnswer);
+            message.failed = true;
+            message.error = Error{Errc::kCancelled, 0, "it was asked for again"};
+            effects_->send(message);
+        }
         other->client_token = op.client_token;
         other->client_route = op.client_route;
-        other->attachment = op.attachment;
         free_op(op);
         if (other->step != Step::kHeld) return;
         if (cut_.number == number_) {

@@ -138,6 +138,7 @@ class Node {
 
   private:
     static constexpr std::uint32_t kClearBitsMs = 5000;    // R10: how often
+    static constexpr std::uint32_t kLongestCutMs = 60000;  // that changes wait for one asker
     static constexpr std::uint32_t kFullRetryMs = 50;      // at first; doubles
     static constexpr std::size_t kMaxPeers = kMaxMembers;  // two others and one that joins
 
@@ -493,6 +494,7 @@ class Node {
     std::optional<Message> finish_request_;
     bool was_in_sync_ = false;   // before the record that is being adopted
     bool joining_here_ = false;  // this node is a joining member of record_->primary
+    bool new_join_ = false;      // what is noted here is of before, or of a join that was given up
     Storing storing_ = Storing::kNothing;
     std::uint64_t store_token_ = 0;
     std::uint64_t storing_number_ = 0;  // of the record that is being stored

@@ -84,7 +84,9 @@ void Node::on_request(const Message& message) {
         op.copy = Copy::kAsked;
         op.fua = true;
     }
-    if (op.kind == OpKind::kCut) op.hold_ms = static_cast<std::uint32_t>(message.value);
+    if (op.kind == OpKind::kCut)
+        op.hold_ms =
+            static_cast<std::uint32_t>(std::min<std::uint64_t>(message.value, kLongestCutMs));
     if (role_ == Role::kServing) {
         start_op(op);
     } else {

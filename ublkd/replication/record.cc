@@ -348,6 +348,7 @@ void Node::drained() {
         record_stored();
         return;
     }
+    if (joins && std::exchange(new_join_, false)) ids_->clear();  // nothing notes ids now
     store(joins ? Storing::kJoinBegin : Storing::kRecord);
 }
 

@@ -110,7 +110,7 @@ void Node::on_adopt(const Message& message) {
     if (message.from != record.primary || (!record.has(config_.self.replica) && !message.joining))
         return;
     if (role_ == Role::kServing || role_ == Role::kPreparing) leave_primary();
-    if (message.joining && !joining_here_) ids_->clear();
+    new_join_ = new_join_ || (message.joining && !joining_here_);
     // R4: one of its own under this number may have been authorized already.
     if (record.number > number_) proposal_.reset();
     resolving_ = false;
@@ -178,8 +178,12 @@ void Node::apply_disk_done(Apply& apply, const Result<void>& result) {
                 effects_->acquire_buffer(apply.token, request.range.length_bytes);
                 break;
             }
-            if (request.ids && in_sync_ && !faults::rule_off("rule.ids_agree"))
-                ids_->copied(request.range, *request.ids);
+            if (request.ids && !faults::rule_off("rule.ids_agree")) {
+                if (in_sync_)
+                    ids_->copied(request.range, *request.ids);
+                else
+                    ids_->copied_while_joining(request.range, *request.ids);
+            }
             ids_->erase(request.id);
             apply_done(
                 apply, result,

@@ -63,13 +63,19 @@ bool Node::on_asker_gone(std::uint64_t route) {
     return over;
 }
 
-/// A record without them was stored: what has not begun of theirs never does.
+/// A record without them was stored: what has not begun of theirs never does, and nothing is held
+/// for them.
 void Node::end_sessions() {
     ops_.for_each([&](Op& op) {
-        if (op.dropped ||
-            (op.step != Step::kRegion && op.step != Step::kLock && op.step != Step::kBehindCut))
-            return;
-        if (const std::optional<Error> over = session_over(op)) fail_op(op, *over);
+        const bool waits = op.step == Step::kRegion || op.step == Step::kLock ||
+                           op.step == Step::kBehindCut || op.step == Step::kDraining;
+        if (op.dropped || (!waits && op.step != Step::kHeld)) return;
+        const std::optional<Error> over = session_over(op);
+        if (!over) return;
+        if (op.step == Step::kHeld)
+            free_op(op);
+        else
+            fail_op(op, *over);
     });
 }
 

@@ -91,8 +91,10 @@ io::Task<void> Volume::Driver::run_disk(Host* host, replication::DiskRequest req
             break;
         case OpKind::kHold:
         case OpKind::kMakeEqual:
-        case OpKind::kCut:
         case OpKind::kCutHolds:
+            break;
+        case OpKind::kCut:
+            done.result = fail(Errc::kUnsupported, "a cut: stores do not preserve blocks yet");
             break;
     }
     host->watch.end(begun);

@@ -214,6 +214,37 @@ TEST(NodeCut, R18_MemberThatRefusedACutThatFailedOwesNothing) {
     EXPECT_EQ(pair.first.node.open_ops(), 0U);
 }
 
+/// A cut is no content: who has not got it lacks nothing.
+TEST(NodeCut, R18_PutsNobodyOutThatCannotPreserve) {
+    Cutting pair;
+    for (Fake* const member : {&pair.first, &pair.second})
+        member->cut_error = Error{Errc::kUnsupported};
+    pair.ask(OpKind::kCut);
+    pair.first.complete();  // the own disk is the first to say so
+    pair.exchange();
+    EXPECT_EQ(pair.error(kCutToken), Errc::kUnsupported);
+    EXPECT_TRUE(pair.first.lost.empty());
+    EXPECT_TRUE(pair.first.proposals.empty());
+}
+
+TEST(NodeCut, R18_OfAnotherAskerIsRefusedAndOneThatIsAskedForAgainIsAnsweredOnce) {
+    Cutting pair;
+    pair.write(1);  // its buffer is not there yet: the cut waits
+    pair.ask(OpKind::kCut, kCut, 501);
+    Message other = Cutting::request(OpKind::kCut, 1, pair.first.node.number(), {});
+    other.id = {};
+    other.cut = kCut;
+    other.token = 502;
+    other.value = 1000;
+    other.attachment = AttachmentId(3);
+    pair.first.node.on_message(other);
+    pair.ask(OpKind::kCut, kCut, 503);
+    pair.exchange();
+    EXPECT_TRUE(pair.answer(502)->failed);
+    EXPECT_EQ(pair.error(501), Errc::kCancelled);
+    EXPECT_TRUE(pair.succeeded(503));
+}
+
 TEST(NodeCut, R18_HoldsUnderItsOwnNumberAlone) {
     Cutting pair;
     pair.ask(OpKind::kCut);

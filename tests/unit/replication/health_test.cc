@@ -509,6 +509,28 @@ TEST(ClientHealth, R6_AsksThePrimaryThenASecondaryAndFollowsTheNewRecord) {
     EXPECT_EQ(done, 1);
 }
 
+TEST(ClientHealth, R18_ReleasesACutAlsoWhereTheConnectionBrokeSince) {
+    Remote remote;
+    Client client({.volume = VolumeId(1), .client_start = 5, .deadline_ms = 9, .losses = 0},
+                  &remote);
+    client.set_record(record_of(1, 1), false);
+    for (const OpKind kind : {OpKind::kCut, OpKind::kHold}) {
+        ClientRequest held;
+        held.kind = kind;
+        held.range = {0, 512};
+        held.cut = kind == OpKind::kCut ? 7 : 0;
+        held.on_done = [](ClientRequest*) noexcept {};
+        client.submit(held);
+        Message answer = remote.sent.back();
+        answer.type = MessageType::kAnswer;
+        client.on_message(answer);
+        client.on_closed(ReplicaId(1));
+        remote.sent.clear();
+        client.release(held);
+        EXPECT_EQ(remote.types(), kind == OpKind::kCut ? Types{MessageType::kRelease} : Types{});
+    }
+}
+
 TEST(ClientHealth, R6_ConnectionThatIsRefusedCountsAtOnce) {
     Remote remote;
     Client client({.volume = VolumeId(1), .client_start = 5, .deadline_ms = 9, .losses = 0},

@@ -335,6 +335,40 @@ TEST(NodeJoining, R4_ReplicaThatIsLostWhileItsRecordIsStoredIsAMember) {
     EXPECT_FALSE(pair.to_client[0].failed);
 }
 
+/// A change that failed for space at its source is taken back there (repair): a retry writes it.
+TEST(NodeJoining, R8_WhatARepairTookBackIsNotKnownAsAppliedThere) {
+    for (const bool off : {false, true}) {
+        AppliedIds::Table table{};
+        AppliedIds ids(&table);
+        const RequestId lost{5, 1};
+        const RequestId kept{5, 2};
+        ids.note_applied(lost, {0, 8192});
+        ids.note_applied(kept, {4096, 8192});
+        const IdList source{{kept, true, {4096, 8192}, {}}};
+        if (!off) ids.copied_while_joining({0, 4096}, source);
+        ids.join(source);
+        EXPECT_EQ(ids.applied(lost), off);
+        EXPECT_TRUE(ids.applied(kept));
+    }
+}
+
+/// It was given up and begins anew: what was noted in between may have been taken back since.
+TEST(NodeJoining, R8_ANewJoinBeginsWithoutIds) {
+    Joining pair;
+    pair.second.ids.note_applied({5, 9}, {0, 4096});
+    Message examine = invitation(record_of(1, 1));
+    examine.type = MessageType::kExamine;
+    examine.record.reset();
+    pair.second.node.on_message(examine);
+    Membership record = record_of(1, 1);
+    record.members.pop_back();
+    Message adopt = invitation(record);
+    adopt.joining = true;
+    pair.second.node.on_message(adopt);
+    pair.second.complete();
+    EXPECT_FALSE(pair.second.ids.applied({5, 9}));
+}
+
 /// What was copied to it is active there alone; its bits go like others.
 TEST(NodeJoining, R10_BitsOfWhatWasCopiedAreClearedToo) {
     Joining pair;

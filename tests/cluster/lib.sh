@@ -1,0 +1,57 @@
+# Words of the tests in tests/, beside those of tests/cli and tests/history. A host is a daemon with a folder, a pool and a loopback
+# address of its own. $history is the tool; a load's process is $load. The first host has the metadata.
+. "$here/../history/lib.sh"
+net=127.$((RANDOM % 200 + 20)).$((RANDOM % 250))    # of this test, beside others that run at the same time
+declare -A pid=()
+first=''
+trap 'end_hosts; finish' EXIT
+
+end_hosts() {
+  local status=$? name
+  for name in "${!pid[@]}"; do { kill -KILL "${pid[$name]}" && wait "${pid[$name]}"; } 2> /dev/null || true; done
+  if [ $status != 0 ]; then for name in "${!pid[@]}"; do echo "--- $name:"; tail -n 25 "$work/$name.log"; done; fi
+  return $status
+}
+on() { local host=$1; shift; "$ebs_cli" --socket "$work/$host/api.sock" "$@"; }    # ebs-cli, at a host
+# start_host NAME [FAULTS]: until it answers.
+start_host() {
+  local name=$1 i
+  UBLKD_FAULTS=${2:-} "$ublkd" --state "$work/$name" >> "$work/$name.log" 2>&1 &
+  pid[$name]=$!
+  for ((i = 0; i < 400; ++i)); do
+    if on "$name" version > /dev/null 2>&1; then return 0; fi
+    kill -0 "${pid[$name]}" 2> /dev/null || fail "a daemon that runs on $name"
+    sleep 0.05
+  done
+  fail "an answer of $name"
+}
+kill_host() { kill -KILL "${pid[$1]}"; wait "${pid[$1]}" 2> /dev/null || true; unset "pid[$1]"; }
+stop_host() { kill -TERM "${pid[$1]}"; wait "${pid[$1]}"; unset "pid[$1]"; }    # its exit status has to be 0
+signal_host() { kill -"$2" "${pid[$1]}"; }    # NAME SIGNAL
+# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own.
+new_hosts() {
+  local name number=0
+  for name in "$@"; do
+    number=$((number + 1))
+    mkdir -p "$work/$name"
+    printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
+    [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
+    first=${first:-$name}
+    start_host "$name" "${faults:-}"
+    on "$name" init --dir "$work/$name.pool" --domain "$name" > /dev/null
+  done
+  until_true 20 all_pools_are_known "$#"
+}
+# Of each host's pool the others know: a volume can have so many replicas.
+all_pools_are_known() { on "$first" volume create --size 1M --replicas $(($1 > 3 ? 3 : $1)) --dry-run > /dev/null 2>&1; }
+uri_on() { echo "nbd+unix:///$2?socket=$work/$1/nbd.sock"; }    # HOST VOLUME
+health_on() { on "$1" volume show "$2" -o json | jq -r '.Volumes[0] // . | "\(.Health.State) \(.Health.InSync)/\(.Health.Wanted)"'; }
+is_healthy() { [ "$(health_on "$1" "$2")" = "$3" ]; }    # HOST VOLUME "ok 2/2"
+# The host of the volume's primary, by name.
+primary_of() {
+  local id
+  id=$(on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Replicas[] | select(.Role == "primary") | .HostId')
+  on "$first" host list -o json | jq -r --arg id "$id" '.Hosts[] | select(.HostId == $id) | .Name'
+}
+replicas_in() { ls "$work/$1.pool/replicas" 2> /dev/null | wc -l; }    # HOST
+number_of() { on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Number'; }
