@@ -4,7 +4,6 @@
 net=127.$((RANDOM % 200 + 20)).$((RANDOM % 250))    # of this test, beside others that run at the same time
 declare -A pid=()
 first=''
-trap 'end_hosts; finish' EXIT
 
 end_hosts() {
   local status=$? name
@@ -28,9 +27,11 @@ start_host() {
 kill_host() { kill -KILL "${pid[$1]}"; wait "${pid[$1]}" 2> /dev/null || true; unset "pid[$1]"; }
 stop_host() { kill -TERM "${pid[$1]}"; wait "${pid[$1]}"; unset "pid[$1]"; }    # its exit status has to be 0
 signal_host() { kill -"$2" "${pid[$1]}"; }    # NAME SIGNAL
-# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own.
+# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but one that is called meta, which
+# has none.
 new_hosts() {
-  local name number=0
+  local name number=0 pools=0
+  trap 'end_hosts; finish' EXIT
   for name in "$@"; do
     number=$((number + 1))
     mkdir -p "$work/$name"
@@ -38,9 +39,11 @@ new_hosts() {
     [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
+    if [ "$name" = meta ]; then on meta init > /dev/null; continue; fi
     on "$name" init --dir "$work/$name.pool" --domain "$name" > /dev/null
+    pools=$((pools + 1))
   done
-  until_true 20 all_pools_are_known "$#"
+  until_true 20 all_pools_are_known $pools
 }
 # Of each host's pool the others know: a volume can have so many replicas.
 all_pools_are_known() { on "$first" volume create --size 1M --replicas $(($1 > 3 ? 3 : $1)) --dry-run > /dev/null 2>&1; }

@@ -213,6 +213,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void look_for_others(const metadata::VolumeRecord& volume);
     Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,
                                                             const metadata::VolumeRecord& volume);
+    void end_if_idle(VolumeId volume, const SlotRef& slot, bool gone);
     Result<std::shared_ptr<RunningVolume>> serve_others(const SlotRef& slot,
                                                         const metadata::VolumeRecord& volume);
 

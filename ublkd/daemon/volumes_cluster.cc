@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/volumes.h"
@@ -350,28 +351,38 @@ void Volumes::look_after_others() {
     (void)core_.hosts->refresh();
     core_.pools->learn_of_others(core_.identity->host());
     const auto volumes = core_.store->list<VolumeRecord>();
-    for (const auto& volume : volumes ? *volumes : std::vector<VolumeRecord>()) {
+    if (!volumes) return;  // what runs goes on
+    std::set<VolumeId> known;
+    for (const auto& volume : *volumes) {
         if (ending_) return;
+        known.insert(volume.id);
         look_for_others(volume);
-        const auto ref = slot(volume.id);
-        std::shared_ptr<RunningVolume> served;
-        {
-            const std::lock_guard state(ref->state);
-            if (ref->serves_others) served = ref->running;
-        }
-        const auto now = std::chrono::steady_clock::now();
-        const bool used = served && served->connections_of_others() > 0;
-        bool idle = false;
-        {
-            const std::lock_guard state(ref->state);
-            if (used) ref->asked_at = now;
-            idle = served && now - ref->asked_at >= kIdle;
-            if (idle) ref->serves_others = false;
-        }
-        if (!idle) continue;
-        if (const auto released = release(ref); !released)
-            log::warn("volume {}: {}", volume.id.to_string(), to_string(released.error()));
     }
+    std::vector<std::pair<VolumeId, SlotRef>> slots;
+    {
+        const std::lock_guard lock(mutex_);
+        slots.assign(slots_.begin(), slots_.end());
+    }
+    for (const auto& [id, ref] : slots) end_if_idle(id, ref, !known.contains(id));
+}
+
+/// `gone`: it was deleted.
+void Volumes::end_if_idle(VolumeId volume, const SlotRef& slot, bool gone) {
+    const auto served = [&] {
+        const std::lock_guard state(slot->state);
+        return slot->serves_others ? slot->running : nullptr;
+    }();
+    if (!served) return;
+    const bool used = !gone && served->connections_of_others() > 0;
+    const auto now = std::chrono::steady_clock::now();
+    {
+        const std::lock_guard state(slot->state);
+        if (used) slot->asked_at = now;
+        if (!gone && now - slot->asked_at < kIdle) return;
+        slot->serves_others = false;
+    }
+    if (const auto released = release(slot); !released)
+        log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
 }
 
 }  // namespace ublkd::daemon

@@ -39,7 +39,7 @@ ApiResult<void> Volumes::delete_one(VolumeId volume, const std::string& name, bo
     }
     {
         const std::lock_guard state(ref->state);
-        if (ref->users > (ref->joining ? 1u : 0u))
+        if (ref->users > (ref->joining ? 1u : 0u) + (ref->serves_others ? 1u : 0u))
             return refuse("IncorrectState",
                           fmt::format("the members of {} are being compared: wait for it", name));
         if (dry_run) return {};
@@ -61,6 +61,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
         TRY_ASSIGN(auto stored, tx.get<VolumeRecord>(record.id));
         if (!stored) return fail(Errc::kNotFound, "the volume");
         stored->state = VolumeState::kDeleting;
+        stored->home = core_.identity->host();
         return tx.put(*stored);
     });
     if (!marked) return refuse(marked.error(), "cannot delete the volume " + id);
@@ -68,6 +69,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     const std::string begun =
         fmt::format("the deletion of {} has begun, but a step failed; that is tried again", id);
     finish_joining(record.id, ref->joining);  // a copy that runs is given up
+    end_if_idle(record.id, ref, true);
 
     std::vector<ReplicaRecord> replicas;
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
