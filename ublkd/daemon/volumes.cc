@@ -187,6 +187,17 @@ ApiResult<api::VerifyView> Volumes::verify_volume(const std::string& name, bool 
         if (ref->deleting)
             return refuse("IncorrectState", fmt::format("volume {} is being deleted", name));
     }
+    const auto members = core_.authority->current(record.id);
+    if (!members) return refuse(members.error(), "cannot look up the members of " + name);
+    const bool all_here =
+        !*members || std::ranges::all_of((*members)->members, [&](const auto& member) {
+            return member.host == core_.identity->host();
+        });
+    if (!all_here)
+        return refuse("UnsupportedOperation",
+                      fmt::format("volume {} has members on other hosts: they cannot be compared "
+                                  "yet",
+                                  name));
     API_TRY(check_answers(record.id, false, "cannot verify " + name));
     const auto running = acquire(ref, record);
     if (!running) return refuse(running.error(), "cannot start the volume " + name);

@@ -11,6 +11,8 @@ using replication::Role;
 
 /// Its store, made where there is none.
 io::Task<Result<void>> Volume::Driver::open_replica(const ReplicaPlace& place) {
+    if (stopping_ || find(place.member.replica) != nullptr)
+        co_return fail(Errc::kBusy, "the replica is open");
     const store::ReplicaConfig config{.volume = config_.id,
                                       .incarnation = place.member.replica,
                                       .size_bytes = config_.size_bytes,
