@@ -1,5 +1,6 @@
 #include "ublkd/daemon/configuration.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -149,8 +150,14 @@ class Reader {
     std::map<std::string, std::vector<std::string>> known_;
 };
 
+bool is_ip_address(const std::string& text) {
+    in6_addr any{};
+    return inet_pton(AF_INET, text.c_str(), &any) == 1 ||
+           inet_pton(AF_INET6, text.c_str(), &any) == 1;
+}
+
 /// "127.0.0.1:10809", "[::1]:10809" or "".
-bool parse_listen(const std::string& text, std::string& address, std::uint16_t& port) {
+bool parse_listen(const std::string& text, bool tls, std::string& address, std::uint16_t& port) {
     if (text.empty()) {
         address.clear();
         return true;
@@ -163,7 +170,7 @@ bool parse_listen(const std::string& text, std::string& address, std::uint16_t& 
     const auto [end, error] =
         std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
     return error == std::errc() && end == text.data() + text.size() && port != 0 &&
-           front::nbd::is_loopback(address);
+           (tls ? is_ip_address(address) : front::nbd::is_loopback(address));
 }
 
 std::string read_values(const toml::table& root, Configuration& into) {
@@ -178,11 +185,23 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("api", "socket", into.api_socket);
     reader.text("api", "group", into.api_group);
     reader.text("nbd", "socket", into.nbd_socket);
+    reader.text("nbd", "tls", into.nbd_tls);
+    const bool tls = into.nbd_tls == "certificates" || into.nbd_tls == "psk";
+    if (!tls && into.nbd_tls != "off") reader.refuse("nbd", "tls", "off, certificates or psk");
+    reader.text("nbd", "tls_certificate", into.nbd_tls_certificate);
+    reader.text("nbd", "tls_key", into.nbd_tls_key);
+    reader.text("nbd", "tls_clients", into.nbd_tls_clients);
+    if (into.nbd_tls_clients != "verified" && into.nbd_tls_clients != "any")
+        reader.refuse("nbd", "tls_clients", "verified or any");
+    reader.text("nbd", "tls_ca", into.nbd_tls_ca);
+    reader.text("nbd", "tls_psk_file", into.nbd_tls_psk_file);
     std::string listen =
         into.nbd_address.empty() ? "" : fmt::format("{}:{}", into.nbd_address, into.nbd_port);
     reader.text("nbd", "listen", listen);
-    if (!parse_listen(listen, into.nbd_address, into.nbd_port))
-        reader.refuse("nbd", "listen", "a loopback ADDRESS:PORT, or empty for none");
+    if (!parse_listen(listen, tls, into.nbd_address, into.nbd_port))
+        reader.refuse("nbd", "listen",
+                      tls ? "ADDRESS:PORT, or empty for none"
+                          : "a loopback ADDRESS:PORT (any with nbd.tls), or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -239,7 +258,13 @@ group = {}                 # its members may use the API and NBD sockets
 
 [nbd]
 socket = {}
-listen = {}                # loopback ADDRESS:PORT, or empty for none
+listen = {}                # ADDRESS:PORT, without tls a loopback one, or empty for none
+tls = {}                   # of listen: off, certificates, psk
+tls_certificate = {}       # the server's; this and the files below are PEM
+tls_key = {}
+tls_clients = {}           # verified: clients have a certificate by tls_ca; any
+tls_ca = {}
+tls_psk_file = {}          # for psk: lines IDENTITY:HEXKEY, as psktool writes them
 
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
@@ -261,6 +286,9 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_address.empty()
                    ? ""
                    : fmt::format("{}:{}", configuration.nbd_address, configuration.nbd_port)),
+        quoted(configuration.nbd_tls), quoted(configuration.nbd_tls_certificate),
+        quoted(configuration.nbd_tls_key), quoted(configuration.nbd_tls_clients),
+        quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
         configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
         configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
 }
