@@ -298,11 +298,11 @@ Result<std::size_t> TlsStream::try_receive(std::span<const iovec> parts) {
 
 Result<std::size_t> TlsStream::receive_once(std::span<std::byte> into) {
     if (receive_error_) return fail(*receive_error_);
+    interrupted_ = false;
     if (has_waiting()) (void)flush();  // an error is the next send's
     too_much_waits_ = waiting_.size() - waiting_begin_ > kMostWaiting;
     if (too_much_waits_) return fail(Errc::kBusy, "receive");
     receives_left_ = kReceivesPerCall;
-    interrupted_ = false;
     receive_errno_ = 0;
     ERR_clear_error();
     std::size_t got = 0;
@@ -401,11 +401,10 @@ Result<void> TlsStream::encrypt(std::span<const std::byte> record) {
 }
 
 void TlsStream::say_end() noexcept {
-    const bool in_a_record = unsent_bytes_ != 0 || has_waiting();
-    if (!established_ || end_said_ || send_error_ || in_a_record) return;
+    if (!established_ || end_said_ || send_error_) return;
     end_said_ = true;
     ERR_clear_error();
-    (void)SSL_shutdown(ssl_.get());
+    (void)SSL_shutdown(ssl_.get());  // behind a record that waits it waits too: that is a cut
     ERR_clear_error();
 }
 

@@ -4,6 +4,7 @@
 // socket buffers; then the openssl program, and a thread that does with OpenSSL what nobody should.
 #include <gmock/gmock.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -202,6 +203,20 @@ TEST_F(TlsStreamTest, SmallPartsBecomeOneRecord) {
     ASSERT_TRUE(got);
     EXPECT_EQ(*got, data.size());
     EXPECT_EQ(in, data);
+}
+
+TEST_F(TlsStreamTest, KeyIsChangedAfterSoManyRecords) {
+    TlsContext client = client_context(authority_.issue());
+    client.set_records_per_key(2);
+    const Outcome outcome = shake_hands(server_context(authority_.issue()), client);
+    ASSERT_TRUE(*outcome.server && *outcome.client);
+    constexpr int kRecord = 10 + 5 + 1 + 16;
+    constexpr int kKeyUpdate = 5 + 5 + 1 + 16;
+    for (const int expected : {kRecord, 2 * kRecord, 3 * kRecord + kKeyUpdate,
+                               4 * kRecord + kKeyUpdate, 5 * kRecord + 2 * kKeyUpdate}) {
+        ASSERT_TRUE(send(&client_, random_bytes(10, 4)));
+        EXPECT_EQ(waiting_bytes(server_), expected);
+    }
 }
 
 TEST_F(TlsStreamTest, BytesThatTlsHasAlreadyAreNotWaitedFor) {
@@ -531,38 +546,76 @@ TEST_F(TlsStreamTest, KeyUpdatesThatAreAskedForAreAnsweredAmongBytes) {
     EXPECT_GT(busy, 0U);
 }
 
-/// Nothing but key updates, as fast as they go: others on the reactor get their turn.
-TEST_F(TlsStreamTest, ClientThatSendsOnlyKeyUpdatesDoesNotStopTheReactor) {
-    constexpr int kUpdates = 10'000;
-    const RawClient client(&client_);
-    std::thread thread([&] {
-        EXPECT_EQ(SSL_connect(client.ssl()), 1);
-        for (int i = 0; i < kUpdates; ++i) {
-            EXPECT_EQ(SSL_key_update(client.ssl(), SSL_KEY_UPDATE_NOT_REQUESTED), 1);
-            EXPECT_EQ(SSL_do_handshake(client.ssl()), 1);
+class TlsKeyUpdates : public TlsStreamTest {
+  protected:
+    /// A client that sends 6000 key updates (of 27 bytes) and an x, all of it before anything of it
+    /// is received.
+    void send_key_updates(int type) {
+        raw_ = client_.fd();
+        client_by_openssl_.emplace(&client_);
+        SSL* const ssl = client_by_openssl_->ssl();
+        std::thread thread([ssl] { EXPECT_EQ(SSL_connect(ssl), 1); });
+        const auto peer = serve(server_context(authority_.issue(), ClientCertificates::kNotAsked));
+        EXPECT_TRUE(peer) << to_string(peer.error());
+        thread.join();
+        BIO* const memory = BIO_new(BIO_s_mem());
+        SSL_set0_wbio(ssl, memory);
+        for (int i = 0; i < 6000; ++i) {
+            ASSERT_EQ(SSL_key_update(ssl, type), 1);
+            ASSERT_EQ(SSL_do_handshake(ssl), 1);
         }
-        EXPECT_EQ(SSL_write(client.ssl(), "x", 1), 1);
-    });
-    const auto peer = serve(server_context(authority_.issue(), ClientCertificates::kNotAsked));
-    EXPECT_TRUE(peer) << to_string(peer.error());
-    int turns = 0;
-    run([](Reactor* reactor, Socket* socket, int* others) -> Task<void> {
+        ASSERT_EQ(SSL_write(ssl, "x", 1), 1);
+        char* said = nullptr;
+        const long bytes = BIO_get_mem_data(memory, &said);
+        ASSERT_EQ(::send(raw_, said, static_cast<std::size_t>(bytes), MSG_DONTWAIT), bytes);
+    }
+    std::optional<RawClient> client_by_openssl_;
+    int raw_ = -1;
+};
+
+/// More of them than one call is to go through: it comes back, and says that there is more, so that
+/// others on the reactor get their turn.
+TEST_F(TlsKeyUpdates, WithoutEndDoNotStopTheReactor) {
+    send_key_updates(SSL_KEY_UPDATE_NOT_REQUESTED);
+    std::byte byte[1];
+    const auto first = server_.try_receive(byte);
+    ASSERT_FALSE(first);
+    EXPECT_EQ(first.error().code, Errc::kBusy);
+    EXPECT_EQ(server_.readable_events(), 0U);
+    EXPECT_GT(waiting_bytes(server_), 0);
+    const auto got = run(server_.receive_some(byte));
+    EXPECT_TRUE(got && *got == 1 && byte[0] == std::byte{'x'});
+}
+
+/// Each is answered; a client that takes no answers is not read from until it does.
+TEST_F(TlsKeyUpdates, ThatAreAskedForAreNotAnsweredWithoutEnd) {
+    const int small = 4096;
+    ASSERT_EQ(::setsockopt(server_.fd(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+    send_key_updates(SSL_KEY_UPDATE_REQUESTED);
+    std::byte byte[1];
+    for (int i = 0; i < 10; ++i) {
+        const auto none = server_.try_receive(byte);
+        ASSERT_FALSE(none);
+        EXPECT_EQ(none.error().code, Errc::kBusy);
+    }
+    EXPECT_EQ(server_.readable_events(), static_cast<unsigned>(POLLOUT));
+    EXPECT_GT(waiting_bytes(server_), 0) << "it is not read from";
+    run([](Reactor* reactor, Socket* socket, int raw) -> Task<void> {
         bool done = false;
         TaskGroup group;
-        group.start([](Reactor* on, const bool* stop, int* count) -> Task<void> {
+        group.start([](Reactor* on, int fd, const bool* stop) -> Task<void> {
+            std::array<std::byte, 65536> room;
             while (!*stop) {
-                ++*count;
-                co_await on->sleep_for(100us);
+                (void)::recv(fd, room.data(), room.size(), MSG_DONTWAIT);
+                co_await on->sleep_for(1ms);
             }
-        }(reactor, &done, others));
-        std::byte byte[1];
-        const auto got = co_await socket->receive_some(byte);
-        EXPECT_TRUE(got && *got == 1 && byte[0] == std::byte{'x'});
+        }(reactor, raw, &done));
+        std::byte last[1];
+        const auto got = co_await socket->receive_some(last);
+        EXPECT_TRUE(got && *got == 1 && last[0] == std::byte{'x'});
         done = true;
         co_await group.wait();
-    }(reactor_.get(), &server_, &turns));
-    thread.join();
-    EXPECT_GE(turns, 10);
+    }(reactor_.get(), &server_, raw_));
 }
 
 }  // namespace
