@@ -30,8 +30,9 @@ struct Outcome {
 };
 
 /// `piece`: how many bytes come at a time, 0: all at once.
-Outcome converse(std::span<const std::byte> input, std::size_t piece) {
-    Handshake handshake;
+Outcome converse(std::span<const std::byte> input, std::size_t piece, Tls tls = Tls::kOff) {
+    Handshake handshake(tls);
+    bool in_the_clear = tls == Tls::kRequired;
     Outcome outcome;
     std::size_t given = piece == 0 ? input.size() : 0;
     const std::vector<std::string> names{"disk", "busy", std::string(100, 'n')};
@@ -40,7 +41,12 @@ Outcome converse(std::span<const std::byte> input, std::size_t piece) {
         outcome.last = handshake.next(input.subspan(outcome.used, given - outcome.used), used);
         CHECK(outcome.used + used <= given, "no more is taken than was given");
         outcome.used += used;
+        if (outcome.last == Handshake::Step::kStartTls) {
+            handshake.tls_started();
+            in_the_clear = false;
+        }
         if (outcome.last == Handshake::Step::kAsk) {
+            CHECK(!in_the_clear, "nothing is told in the clear");
             if (handshake.question() == Handshake::Question::kList) {
                 handshake.answer_list(names);
             } else {
@@ -87,5 +93,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const Outcome pieces = converse(input, 1U + data[0]);
     CHECK(pieces.sent == whole.sent && pieces.last == whole.last && pieces.used == whole.used,
           "pieces give the same answers");
+    // (bytes behind STARTTLS end it, so that pieces matter here)
+    check_well_formed(converse(input, 1U + data[0], Tls::kRequired).sent);
     return 0;
 }

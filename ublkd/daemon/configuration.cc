@@ -1,5 +1,6 @@
 #include "ublkd/daemon/configuration.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -151,8 +152,14 @@ class Reader {
     std::map<std::string, std::vector<std::string>> known_;
 };
 
+bool is_ip_address(const std::string& text) {
+    in6_addr any{};
+    return inet_pton(AF_INET, text.c_str(), &any) == 1 ||
+           inet_pton(AF_INET6, text.c_str(), &any) == 1;
+}
+
 /// "127.0.0.1:10809", "[::1]:10809" or "".
-bool parse_listen(const std::string& text, std::string& address, std::uint16_t& port) {
+bool parse_listen(const std::string& text, bool tls, std::string& address, std::uint16_t& port) {
     if (text.empty()) {
         address.clear();
         return true;
@@ -165,7 +172,7 @@ bool parse_listen(const std::string& text, std::string& address, std::uint16_t& 
     const auto [end, error] =
         std::from_chars(text.data() + colon + 1, text.data() + text.size(), port);
     return error == std::errc() && end == text.data() + text.size() && port != 0 &&
-           front::nbd::is_loopback(address);
+           (tls ? is_ip_address(address) : front::nbd::is_loopback(address));
 }
 
 std::string listen_text(const std::string& address, std::uint16_t port) {
@@ -186,13 +193,25 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("api", "socket", into.api_socket);
     reader.text("api", "group", into.api_group);
     reader.text("nbd", "socket", into.nbd_socket);
+    reader.text("nbd", "tls", into.nbd_tls);
+    const bool tls = into.nbd_tls == "certificates" || into.nbd_tls == "psk";
+    if (!tls && into.nbd_tls != "off") reader.refuse("nbd", "tls", "off, certificates or psk");
+    reader.text("nbd", "tls_certificate", into.nbd_tls_certificate);
+    reader.text("nbd", "tls_key", into.nbd_tls_key);
+    reader.text("nbd", "tls_clients", into.nbd_tls_clients);
+    if (into.nbd_tls_clients != "verified" && into.nbd_tls_clients != "any")
+        reader.refuse("nbd", "tls_clients", "verified or any");
+    reader.text("nbd", "tls_ca", into.nbd_tls_ca);
+    reader.text("nbd", "tls_psk_file", into.nbd_tls_psk_file);
     std::string listen = listen_text(into.nbd_address, into.nbd_port);
     reader.text("nbd", "listen", listen);
-    if (!parse_listen(listen, into.nbd_address, into.nbd_port))
-        reader.refuse("nbd", "listen", "a loopback ADDRESS:PORT, or empty for none");
+    if (!parse_listen(listen, tls, into.nbd_address, into.nbd_port))
+        reader.refuse("nbd", "listen",
+                      tls ? "ADDRESS:PORT, or empty for none"
+                          : "a loopback ADDRESS:PORT (any with nbd.tls), or empty for none");
     std::string cluster;
     reader.text("cluster", "listen", cluster);
-    if (!parse_listen(cluster, into.cluster_address, into.cluster_port))
+    if (!parse_listen(cluster, false, into.cluster_address, into.cluster_port))
         reader.refuse("cluster", "listen", "a loopback ADDRESS:PORT, or empty for none");
     reader.text("cluster", "metadata", into.metadata);
     if (!into.metadata.empty() && (into.metadata[0] != '/' || into.cluster_address.empty()))
@@ -259,7 +278,13 @@ group = {}                 # its members may use the API and NBD sockets
 
 [nbd]
 socket = {}
-listen = {}                # loopback ADDRESS:PORT, or empty for none
+listen = {}                # ADDRESS:PORT, without tls a loopback one, or empty for none
+tls = {}                   # of listen: off, certificates, psk
+tls_certificate = {}       # the server's; this and the files below are PEM
+tls_key = {}
+tls_clients = {}           # verified: clients have a certificate by tls_ca; any
+tls_ca = {}
+tls_psk_file = {}          # for psk: lines IDENTITY:HEXKEY, as psktool writes them
 
 [cluster]
 listen = {}               # loopback ADDRESS:PORT for the volumes of other hosts, or empty for none
@@ -283,6 +308,9 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.api_socket), quoted(configuration.api_group),
         quoted(configuration.nbd_socket),
         quoted(listen_text(configuration.nbd_address, configuration.nbd_port)),
+        quoted(configuration.nbd_tls), quoted(configuration.nbd_tls_certificate),
+        quoted(configuration.nbd_tls_key), quoted(configuration.nbd_tls_clients),
+        quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
         quoted(configuration.cluster_listen()), quoted(configuration.metadata), configuration.ublk,
         configuration.boot_wait_s, configuration.replace_after_s, configuration.resync_mib_s,
         configuration.reactors, configuration.buffer_mib);

@@ -22,6 +22,11 @@ struct Configuration {
     std::string nbd_socket;
     std::string nbd_address;  // "" : no TCP
     std::uint16_t nbd_port = 10809;
+    std::string nbd_tls = "off";  // of TCP: off, certificates, psk
+    std::string nbd_tls_certificate, nbd_tls_key;
+    std::string nbd_tls_clients = "verified";  // by nbd_tls_ca; or any
+    std::string nbd_tls_ca;
+    std::string nbd_tls_psk_file;
     unsigned reactors = 0;          // 0: half the processors, 1 to 8
     std::uint64_t buffer_mib = 64;  // of one reactor
     bool ublk = true;

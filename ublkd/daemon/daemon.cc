@@ -20,6 +20,7 @@
 #include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/dying_sockets.h"
 #include "ublkd/daemon/instances.h"
+#include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
 #include "ublkd/daemon/permissions.h"
 #include "ublkd/daemon/repair.h"
@@ -130,6 +131,9 @@ Daemon::Daemon(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     const Configuration& configuration, bool serve) {
+    std::expected<io::TlsContext, std::string> nbd_tls;
+    if (serve) nbd_tls = load_nbd_tls(configuration);
+    if (!nbd_tls) return std::unexpected(nbd_tls.error());
     auto parts = std::make_unique<Parts>(configuration);
     Parts& p = *parts;
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
@@ -153,7 +157,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.permission_service = std::make_unique<metadata::PermissionService>(p.store.get());
     p.authority_client = std::make_unique<LocalAuthority>(p.authority.get());
     p.events = std::make_unique<EventLog>(p.store.get());
-    auto engine = Engine::start(p.configuration);
+    auto engine = Engine::start(p.configuration, std::move(*nbd_tls));
     if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
     p.engine = std::move(*engine);
     p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity,
@@ -185,7 +189,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
             return std::unexpected(because("cannot read the pools", opened.error()));
     }
     if (serve && !configuration.cluster_address.empty()) {
-        const auto take = [volumes = p.volumes.get()](Fd socket, peer::Greeted greeted) {
+        const auto take = [volumes = p.volumes.get()](io::SocketInTransit socket,
+                                                      peer::Greeted greeted) {
             volumes->post_peer(std::move(socket), std::move(greeted));
         };
         auto listening = PeerListener::listen(&p.engine->first(), configuration.cluster_address,

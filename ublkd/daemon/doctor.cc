@@ -88,6 +88,13 @@ void examine_names(const Core& core, Findings& findings) {
     }
 }
 
+const char* who_may_use_nbd_tcp(const Configuration& configuration) {
+    if (configuration.nbd_tls == "psk") return "under TLS, where whoever has a key";
+    if (configuration.nbd_tls == "off") return "where every user of this machine";
+    return configuration.nbd_tls_clients == "any" ? "under TLS, where whoever reaches it"
+                                                  : "under TLS, where whoever has a certificate";
+}
+
 void examine_nbd(const Core& core, Findings& findings) {
     const Configuration& configuration = *core.configuration;
     const std::string address =
@@ -104,9 +111,8 @@ void examine_nbd(const Core& core, Findings& findings) {
     } else {
         findings.push_back(
             {"nbd", "ok",
-             fmt::format("on {}, and on {}, where every user of this machine may use what is "
-                         "attached with --frontend nbd",
-                         configuration.nbd_socket, address),
+             fmt::format("on {}, and on {} {} may use what is attached with --frontend nbd",
+                         configuration.nbd_socket, address, who_may_use_nbd_tcp(configuration)),
              ""});
     }
 }

@@ -31,6 +31,7 @@ constexpr auto kTcpWait = std::chrono::seconds(2);
 Engine::Driver Engine::linux_driver() { return front::ublk::LinuxDriver::create(); }
 
 Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration,
+                                              io::TlsContext nbd_tls,
                                               std::function<Driver()> driver) {
     std::unique_ptr<Engine> engine(new Engine(&configuration, std::move(driver)));
     for (unsigned i = 0; i < reactor_count(configuration); ++i) {
@@ -45,6 +46,7 @@ Result<std::unique_ptr<Engine>> Engine::start(const Configuration& configuration
     options.admit = [group = api::group_id(configuration.api_group)](int fd) {
         return api::is_admitted(fd, group);
     };
+    options.tls = std::move(nbd_tls);
     Engine* const made = engine.get();
     call_on(engine->first(), [made, &options] {
         made->nbd_ = std::make_unique<front::nbd::NbdServer>(

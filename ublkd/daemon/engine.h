@@ -64,8 +64,9 @@ class Engine {
   public:
     using Driver = Result<std::unique_ptr<front::ublk::KernelDriver>>;
     static Driver linux_driver();
-    /// `configuration` outlives it. `driver`: of ublk.
+    /// `configuration` outlives it. `nbd_tls`: of NBD over TCP. `driver`: of ublk.
     static Result<std::unique_ptr<Engine>> start(const Configuration& configuration,
+                                                 io::TlsContext nbd_tls,
                                                  std::function<Driver()> driver = linux_driver);
     Engine(const Engine&) = delete;
     Engine& operator=(const Engine&) = delete;

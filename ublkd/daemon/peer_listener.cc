@@ -53,7 +53,7 @@ io::Task<void> PeerListener::hear(io::Socket socket) {
     auto greeted = co_await hearing;
     --greeting_;
     if (greeted) {
-        take_(socket.release(), std::move(*greeted));
+        take_(socket.leave(), std::move(*greeted));
     } else {
         log::info("a connection that was no host's: {}", to_string(greeted.error()));
     }

@@ -9,7 +9,6 @@
 #include <memory>
 #include <string>
 
-#include "ublkd/base/fd.h"
 #include "ublkd/base/result.h"
 #include "ublkd/io/reactor.h"
 #include "ublkd/io/socket.h"
@@ -21,7 +20,7 @@ namespace ublkd::daemon {
 class PeerListener {
   public:
     /// Must not block. The hello is not answered yet.
-    using Take = std::function<void(Fd socket, peer::Greeted greeted)>;
+    using Take = std::function<void(io::SocketInTransit socket, peer::Greeted greeted)>;
     /// `port` 0: one is chosen.
     static Result<std::unique_ptr<PeerListener>> listen(io::Reactor* reactor,
                                                         const std::string& address,

@@ -72,9 +72,9 @@ io::Task<Result<volume::VerifyReport>> verify_if_running(std::unique_ptr<volume:
 }
 
 io::Task<Result<void>> answer_and_accept(std::unique_ptr<volume::Volume>* volume,
-                                         io::Reactor* reactor, Fd* given, peer::Greeted* greeted,
-                                         const peer::Hello* own) {
-    io::Socket socket(*reactor, given->release());
+                                         io::Reactor* reactor, io::SocketInTransit* given,
+                                         peer::Greeted* greeted, const peer::Hello* own) {
+    io::Socket socket(*reactor, std::move(*given));
     auto answering =
         peer::answer_hello(&socket, greeted, *own, io::Clock::now() + std::chrono::seconds(2));
     CO_TRY(co_await answering);
@@ -146,7 +146,7 @@ void RunningVolume::try_disks(PoolId pool) {
     });
 }
 
-Result<void> RunningVolume::accept(Fd socket, peer::Greeted greeted) {
+Result<void> RunningVolume::accept(io::SocketInTransit socket, peer::Greeted greeted) {
     return io::run_on(lane_->reactor(), [&] {
         return answer_and_accept(&volume_, &lane_->reactor(), &socket, &greeted, &own_);
     });

@@ -10,7 +10,6 @@
 #include <memory>
 #include <optional>
 
-#include "ublkd/base/fd.h"
 #include "ublkd/daemon/core.h"
 #include "ublkd/peer/greeting.h"
 #include "ublkd/volume/volume.h"
@@ -44,7 +43,7 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     void try_disks(PoolId pool);
     // Of a cluster:
     /// A connection of another host, whose hello is answered with `own`, or refused.
-    Result<void> accept(Fd socket, peer::Greeted greeted);
+    Result<void> accept(io::SocketInTransit socket, peer::Greeted greeted);
     unsigned connections_of_others();
     /// Who asks here from now on. kBusy: requests of a former one are open still.
     Result<void> set_attachment(AttachmentId attachment);

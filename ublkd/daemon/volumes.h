@@ -95,9 +95,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// where it is not attached (any more).
     api::ApiResult<void> detach_terminating(VolumeId volume, InstanceId instance);
     /// A connection of another host, whose hello was heard. Blocks.
-    void peer_connected(Fd socket, peer::Greeted greeted);
+    void peer_connected(io::SocketInTransit socket, peer::Greeted greeted);
     /// The same, on a thread of its own. Returns at once.
-    void post_peer(Fd socket, peer::Greeted greeted);
+    void post_peer(io::SocketInTransit socket, peer::Greeted greeted);
     /// A round, in a cluster: what other hosts want of this one.
     void look_after_others();
 

@@ -36,15 +36,15 @@ io::Task<Result<void>> say_word(HostDirectory* hosts, io::Reactor* reactor, Host
     co_return Result<void>{};
 }
 
-io::Task<void> answer_word(io::Reactor* reactor, Fd* given, peer::Greeted* greeted,
+io::Task<void> answer_word(io::Reactor* reactor, io::SocketInTransit* given, peer::Greeted* greeted,
                            const peer::Hello* own) {
-    io::Socket socket(*reactor, given->release());
+    io::Socket socket(*reactor, std::move(*given));
     auto answering = peer::answer_hello(&socket, greeted, *own, io::Clock::now() + kWordLimit);
     (void)co_await answering;
 }
 
-io::Task<void> refuse_peer(io::Reactor* reactor, Fd* given, peer::Reason reason) {
-    io::Socket socket(*reactor, given->release());
+io::Task<void> refuse_peer(io::Reactor* reactor, io::SocketInTransit* given, peer::Reason reason) {
+    io::Socket socket(*reactor, std::move(*given));
     peer::refuse(&socket, reason);
     co_return;
 }
@@ -299,9 +299,9 @@ Result<std::shared_ptr<RunningVolume>> Volumes::serve_others(const SlotRef& slot
     return start_for_others(slot, volume);
 }
 
-void Volumes::post_peer(Fd socket, peer::Greeted greeted) {
-    const auto given =
-        std::make_shared<std::pair<Fd, peer::Greeted>>(std::move(socket), std::move(greeted));
+void Volumes::post_peer(io::SocketInTransit socket, peer::Greeted greeted) {
+    const auto given = std::make_shared<std::pair<io::SocketInTransit, peer::Greeted>>(
+        std::move(socket), std::move(greeted));
     worker_->submit([this, given] {
         peer_steps_.run(fmt::format("peer {}", ++peers_), [this, given] {
             peer_connected(std::move(given->first), std::move(given->second));
@@ -311,7 +311,7 @@ void Volumes::post_peer(Fd socket, peer::Greeted greeted) {
 
 void Volumes::end_peers() { peer_steps_.wait(); }
 
-void Volumes::peer_connected(Fd socket, peer::Greeted greeted) {
+void Volumes::peer_connected(io::SocketInTransit socket, peer::Greeted greeted) {
     const VolumeId volume = greeted.other.volume;
     const HostId host = greeted.other.host;
     Lane& lane = core_.engine->lane_of(volume);

@@ -14,6 +14,9 @@
 #include <cstring>
 #include <utility>
 
+#include "ublkd/io/deadline.h"
+#include "ublkd/io/tls_stream.h"
+
 namespace ublkd::io {
 namespace {
 
@@ -58,38 +61,85 @@ Result<Socket> begin_connect(Reactor& reactor, const sockaddr* address, socklen_
 
 }  // namespace
 
+SocketInTransit::SocketInTransit() = default;
+SocketInTransit::SocketInTransit(Fd socket, std::unique_ptr<TlsStream> stream)
+    : fd(std::move(socket)), tls(std::move(stream)) {}
+SocketInTransit::SocketInTransit(SocketInTransit&& other) noexcept = default;
+SocketInTransit& SocketInTransit::operator=(SocketInTransit&& other) noexcept = default;
+SocketInTransit::~SocketInTransit() = default;
+
+Socket::Socket() = default;
 Socket::Socket(Reactor& reactor, int fd) : reactor_(&reactor), ref_(reactor.register_fd(fd)) {
     set_no_delay(fd);
 }
+Socket::Socket(Reactor& reactor, SocketInTransit arriving)
+    : reactor_(&reactor),
+      ref_(reactor.register_fd(arriving.fd.release())),
+      tls_(std::move(arriving.tls)) {}
 Socket::Socket(Socket&& other) noexcept
-    : reactor_(std::exchange(other.reactor_, nullptr)), ref_(std::exchange(other.ref_, FdRef{})) {}
+    : reactor_(std::exchange(other.reactor_, nullptr)),
+      ref_(std::exchange(other.ref_, FdRef{})),
+      tls_(std::move(other.tls_)) {}
 Socket& Socket::operator=(Socket&& other) noexcept {
     if (this != &other) {
         close_now();
         reactor_ = std::exchange(other.reactor_, nullptr);
         ref_ = std::exchange(other.ref_, FdRef{});
+        tls_ = std::move(other.tls_);
     }
     return *this;
 }
 Socket::~Socket() { close_now(); }
 
-Fd Socket::release() noexcept {
-    reactor_->unregister_fd(ref_);
-    return Fd(std::exchange(ref_, FdRef{}).fd);
-}
-
 void Socket::close_now() noexcept {
     if (ref_.fd < 0) return;
+    if (tls_ != nullptr) tls_->say_end();
+    tls_.reset();
     reactor_->unregister_fd(ref_);
     ::close(ref_.fd);
     ref_ = FdRef{};
 }
 
 void Socket::shutdown() noexcept {
-    if (ref_.fd >= 0) (void)::shutdown(ref_.fd, SHUT_RDWR);
+    if (ref_.fd < 0) return;
+    if (tls_ != nullptr) tls_->say_end();
+    (void)::shutdown(ref_.fd, SHUT_RDWR);
 }
 
+SocketInTransit Socket::leave() {
+    reactor_->unregister_fd(ref_);
+    return {Fd(std::exchange(ref_, FdRef{}).fd), std::move(tls_)};
+}
+
+// ---- TLS
+
+Task<Result<TlsPeer>> Socket::start_tls(TlsContext context, Clock::time_point deadline) {
+    CHECK(tls_ == nullptr, "TLS begins once");
+    tls_ = std::make_unique<TlsStream>(context, ref_.fd);
+    const Deadline limit(this, deadline);
+    const Result<void> done = co_await shake_hands();
+    if (limit.passed()) co_return fail(Errc::kTimedOut, "TLS handshake");
+    if (!done) co_return fail(done.error());
+    co_return tls_->peer();
+}
+
+Task<Result<void>> Socket::shake_hands() {
+    for (;;) {
+        const Result<void> done = tls_->shake_hands();
+        if (done || done.error().code != Errc::kBusy) co_return done;
+        const int result = co_await reactor_->poll(ref_, tls_->handshake_events());
+        if (result < 0) co_return fail_errno(-result, "poll");
+    }
+}
+
+// ---- bytes
+
 Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
+    while (tls_ != nullptr) {
+        const Result<std::size_t> got = try_receive(into);
+        if (got || got.error().code != Errc::kBusy) co_return got;
+        CO_TRY(co_await wait_readable());
+    }
     for (;;) {
         const int got = co_await reactor_->receive(ref_, into);
         if (got == -EINTR) continue;
@@ -103,6 +153,17 @@ Task<Result<std::size_t>> Socket::receive_some(std::span<std::byte> into) {
 }
 
 Task<Result<void>> Socket::send_all(std::span<const std::byte> from) {
+    while (tls_ != nullptr && !from.empty()) {
+        // nobody writes to it
+        const iovec part{const_cast<std::byte*>(from.data()), from.size()};
+        const Result<std::size_t> put = try_send({&part, 1});
+        if (put) {
+            from = from.subspan(*put);
+            continue;
+        }
+        if (put.error().code != Errc::kBusy) co_return fail(put.error());
+        CO_TRY(co_await wait_writable());
+    }
     while (!from.empty()) {
         const int put = co_await reactor_->send(ref_, from, MSG_WAITALL);
         if (put == -EINTR) continue;
@@ -117,7 +178,12 @@ Task<Result<void>> Socket::send_all(std::span<const std::byte> from) {
 }
 
 Task<Result<void>> Socket::wait_readable() {
-    const int result = co_await reactor_->poll(ref_, POLLIN | POLLRDHUP);
+    const unsigned events = readable_events();
+    if (events == 0) {
+        if (tls_->is_interrupted()) co_await reactor_->yield();
+        co_return Result<void>{};
+    }
+    const int result = co_await reactor_->poll(ref_, events);
     if (result < 0) co_return fail_errno(-result, "poll");
     co_return Result<void>{};
 }
@@ -128,10 +194,24 @@ Task<Result<void>> Socket::wait_writable() {
     co_return Result<void>{};
 }
 
+unsigned Socket::readable_events() const {
+    return tls_ != nullptr ? tls_->receive_events() : POLLIN | POLLRDHUP;
+}
+
 Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
-    DCHECK(!into.empty(), "no bytes asked for looks like the end of the stream");
+    const iovec part{into.data(), into.size()};
+    return try_receive({&part, 1});
+}
+
+Result<std::size_t> Socket::try_receive(std::span<const iovec> parts) {
+    DCHECK(std::ranges::any_of(parts, [](const iovec& part) { return part.iov_len > 0; }),
+           "no bytes asked for looks like the end of the stream");
+    if (tls_ != nullptr) return tls_->try_receive(parts);
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(parts.data());  // recvmsg(2) does not write to it
+    message.msg_iovlen = parts.size();
     for (;;) {
-        const auto got = ::recv(ref_.fd, into.data(), into.size(), MSG_DONTWAIT);
+        const auto got = ::recvmsg(ref_.fd, &message, MSG_DONTWAIT);
         if (got >= 0) return static_cast<std::size_t>(got);
         if (errno == EINTR) continue;
         if (errno == EAGAIN || errno == EWOULDBLOCK) return fail(Errc::kBusy, "receive");
@@ -140,6 +220,7 @@ Result<std::size_t> Socket::try_receive(std::span<std::byte> into) {
 }
 
 Result<std::size_t> Socket::try_send(std::span<const iovec> parts) {
+    if (tls_ != nullptr) return tls_->try_send(parts);
     msghdr message{};
     message.msg_iov = const_cast<iovec*>(parts.data());  // sendmsg(2) does not write to it
     message.msg_iovlen = std::min<std::size_t>(parts.size(), IOV_MAX);

@@ -2,12 +2,19 @@
 // and try_ calls that go to the kernel directly and never block (a front end batches with these and
 // waits with wait_readable()). Closing: shutdown() makes what is pending end; the destructor
 // closes, after the last request has ended.
+//
+// start_tls() puts TLS between a socket and its user, who goes on with the same calls. Two things
+// are different then. A send that said kBusy, or took a part, has perhaps encrypted what comes
+// next: the next one begins with the same bytes, wherever they are by then, or is none at all. And
+// 0 bytes come only where the other side said that it ends; where its bytes just cease, that is
+// kClosed.
 #pragma once
 
 #include <sys/uio.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -15,14 +22,31 @@
 #include "ublkd/base/result.h"
 #include "ublkd/base/unix_socket.h"
 #include "ublkd/io/reactor.h"
+#include "ublkd/io/tls.h"
 
 namespace ublkd::io {
 
+class TlsStream;
+
+/// A socket on its way from one reactor to another.
+struct SocketInTransit {
+    SocketInTransit();
+    SocketInTransit(Fd socket, std::unique_ptr<TlsStream> stream);
+    SocketInTransit(SocketInTransit&& other) noexcept;
+    SocketInTransit& operator=(SocketInTransit&& other) noexcept;
+    ~SocketInTransit();
+
+    Fd fd;
+    std::unique_ptr<TlsStream> tls;
+};
+
 class Socket {
   public:
-    Socket() = default;
+    Socket();
     /// Takes over `fd`, a connected stream socket.
     Socket(Reactor& reactor, int fd);
+    /// The other end of leave().
+    Socket(Reactor& reactor, SocketInTransit arriving);
     Socket(Socket&& other) noexcept;
     Socket& operator=(Socket&& other) noexcept;
     ~Socket();
@@ -42,22 +66,40 @@ class Socket {
 
     /// Bytes taken; 0 at the end; kBusy where nothing is there now.
     Result<std::size_t> try_receive(std::span<std::byte> into);
+    /// The same into several places, one after the other.
+    Result<std::size_t> try_receive(std::span<const iovec> parts);
     /// Bytes taken by the kernel, perhaps fewer than given (not more than the first 1024 parts);
     /// kBusy where it takes none now.
     Result<std::size_t> try_send(std::span<const iovec> parts);
 
+    /// What wait_readable() polls for, for who polls himself; 0: nothing, a receive comes first.
+    unsigned readable_events() const;
+
+    /// The handshake, as the side that `context` is made for; nothing may have been received that
+    /// comes behind its beginning. Who the other side is; for a client that is not all: a server
+    /// that refuses its certificate says so afterwards, to the first receive. Errors: kTimedOut,
+    /// kNotPermitted (a certificate or key, ours or theirs), kProtocol, kClosed, or the socket's.
+    /// The socket is of no use then.
+    Task<Result<TlsPeer>> start_tls(TlsContext context, Clock::time_point deadline);
+    bool is_tls() const { return tls_ != nullptr; }
+
+    /// Gives the socket to another reactor; nothing of it may be pending here.
+    SocketInTransit leave();
+
+    /// Where TLS can still say so, the other side sees an end in order.
     void shutdown() noexcept;
     void close_now() noexcept;
-    /// The descriptor, of no reactor any more: for a socket of another one. Nothing is pending.
-    Fd release() noexcept;
     bool is_open() const { return ref_.fd >= 0; }
     int fd() const { return ref_.fd; }
     FdRef ref() const { return ref_; }
     Reactor& reactor() const { return *reactor_; }
 
   private:
+    Task<Result<void>> shake_hands();
+
     Reactor* reactor_ = nullptr;
     FdRef ref_;
+    std::unique_ptr<TlsStream> tls_;  // nullptr: in the clear
 };
 
 class Listener {

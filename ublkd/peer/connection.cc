@@ -86,11 +86,11 @@ void Connection::close(Reason reason) {
 }
 
 /// Whatever waits goes on and finds it. `told`: what the other side is told, where that does not go
-/// into the midst of a frame.
+/// into the midst of a frame, and the last send went (under TLS the next one has to be the same).
 void Connection::end(const Error& why, std::optional<Reason> told) {
     if (std::exchange(ended_, true)) return;
     why_ = why;
-    if (told && first_sent_bytes_ == 0) refuse(&socket_, *told);
+    if (told && first_sent_bytes_ == 0 && !send_blocked_) refuse(&socket_, *told);
     socket_.shutdown();
     end_.set();
     payload_returned_.pulse();

@@ -3,46 +3,20 @@
 #include <array>
 #include <utility>
 
-#include "ublkd/base/check.h"
+#include "ublkd/io/deadline.h"
 
 namespace ublkd::peer {
 namespace {
 
-/// Ends what waits on a socket when its time has come.
-class Deadline {
-  public:
-    Deadline(io::Socket* socket, io::Clock::time_point when) : reactor_(&socket->reactor()) {
-        timer_.socket = socket;
-        timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
-            auto* const timer = static_cast<SocketTimer*>(fired);
-            timer->passed = true;
-            timer->socket->shutdown();
-        };
-        reactor_->start_timer(&timer_, when);
-    }
-    Deadline(const Deadline&) = delete;
-    Deadline& operator=(const Deadline&) = delete;
-    ~Deadline() { reactor_->cancel_timer(&timer_); }
-
-    bool passed() const { return timer_.passed; }
-
-  private:
-    struct SocketTimer : io::Reactor::Timer {
-        io::Socket* socket = nullptr;
-        bool passed = false;
-    };
-    io::Reactor* reactor_;
-    SocketTimer timer_;
-};
-
-io::Task<Result<void>> send_hello(io::Socket* socket, Hello own, const Deadline* deadline) {
+io::Task<Result<void>> send_hello(io::Socket* socket, Hello own, const io::Deadline* deadline) {
     const std::array<std::byte, kHelloBytes> hello = encode(own);
     const Result<void> sent = co_await socket->send_all(hello);
     if (!sent && deadline->passed()) co_return fail(Errc::kTimedOut, "peer: hello");
     co_return sent;
 }
 
-io::Task<Result<void>> take_hello(io::Socket* socket, Greeted* greeted, const Deadline* deadline) {
+io::Task<Result<void>> take_hello(io::Socket* socket, Greeted* greeted,
+                                  const io::Deadline* deadline) {
     std::array<std::byte, 4096> bytes;
     for (;;) {
         const Result<std::size_t> got = co_await socket->receive_some(bytes);
@@ -79,7 +53,7 @@ Result<void> settle(io::Socket* socket, Greeted* greeted, const Hello& own) {
 }  // namespace
 
 io::Task<Result<Greeted>> greet(io::Socket* socket, Hello own, io::Clock::time_point deadline) {
-    const Deadline limit(socket, deadline);
+    const io::Deadline limit(socket, deadline);
     Greeted greeted;
     CO_TRY(co_await send_hello(socket, own, &limit));
     CO_TRY(co_await take_hello(socket, &greeted, &limit));
@@ -88,7 +62,7 @@ io::Task<Result<Greeted>> greet(io::Socket* socket, Hello own, io::Clock::time_p
 }
 
 io::Task<Result<Greeted>> hear_hello(io::Socket* socket, io::Clock::time_point deadline) {
-    const Deadline limit(socket, deadline);
+    const io::Deadline limit(socket, deadline);
     Greeted greeted;
     CO_TRY(co_await take_hello(socket, &greeted, &limit));
     co_return greeted;
@@ -97,7 +71,7 @@ io::Task<Result<Greeted>> hear_hello(io::Socket* socket, io::Clock::time_point d
 io::Task<Result<void>> answer_hello(io::Socket* socket, Greeted* greeted, Hello own,
                                     io::Clock::time_point deadline) {
     CO_TRY(settle(socket, greeted, own));
-    const Deadline limit(socket, deadline);
+    const io::Deadline limit(socket, deadline);
     co_return co_await send_hello(socket, own, &limit);
 }
 

@@ -25,7 +25,7 @@ TEST(Engine, FindsUblkWhenItsModuleIsLoadedLate) {
     configuration.reactors = 1;
     configuration.buffer_mib = 4;
     bool loaded = false;
-    const auto started = Engine::start(configuration, [&loaded]() -> Engine::Driver {
+    const auto started = Engine::start(configuration, {}, [&loaded]() -> Engine::Driver {
         if (!loaded) return fail(Errc::kUnsupported, "no /dev/ublk-control");
         return std::make_unique<Ublk>();
     });

@@ -20,7 +20,7 @@ struct Driver {
     Bytes sent;
     unsigned opens = 0;
 
-    Driver() { take_output(); }
+    explicit Driver(Tls tls = Tls::kOff) : handshake(tls) { take_output(); }
     void take_output() {
         sent = sent + handshake.output();
         handshake.output().clear();
@@ -79,8 +79,8 @@ struct Driver {
     std::size_t seen_ = 18;
 };
 
-Driver greeted() {
-    Driver driver;
+Driver greeted(Tls tls = Tls::kOff) {
+    Driver driver(tls);
     EXPECT_EQ(driver.feed(be32(kFixedNewstyle | kNoZeroes)), Step::kNeedBytes);
     return driver;
 }
@@ -284,6 +284,67 @@ TEST(NbdHandshake, Hostile01StartTlsIsAnsweredAsNotAvailableAndChangesNothing) {
     EXPECT_TRUE(driver.handshake.negotiated().structured_replies);
     driver.feed(option(Option::kStartTls, text("x")));
     EXPECT_EQ(driver.answers()[0].type, OptionReply::kErrInvalid);
+}
+
+TEST(NbdHandshake, Hostile01NothingButStartTlsAndAbortIsAnsweredInTheClearWhereTlsIsRequired) {
+    for (const Move& move : all_moves()) {
+        SCOPED_TRACE(move.name);
+        Driver driver = greeted(Tls::kRequired);
+        const Step step = driver.feed(move.bytes);
+        const std::string name = move.name;
+        EXPECT_EQ(driver.opens, 0U);
+        EXPECT_FALSE(driver.handshake.negotiated().structured_replies);
+        if (name == "starttls") {
+            EXPECT_EQ(step, Step::kStartTls);
+        } else if (name.starts_with("export_name") || name == "abort") {
+            EXPECT_EQ(step, Step::kClose);
+            EXPECT_EQ(driver.handshake.protocol_error() == nullptr, name == "abort");
+        } else {
+            ASSERT_EQ(step, Step::kNeedBytes);
+            const auto answers = driver.answers();
+            ASSERT_EQ(answers.size(), 1U);
+            EXPECT_EQ(answers[0].type, OptionReply::kErrTlsRequired);
+            EXPECT_EQ(driver.feed(option(Option::kStartTls)), Step::kStartTls) << "in sync";
+        }
+    }
+}
+
+TEST(NbdHandshake, Hostile01BytesInTheClearBehindStartTlsEndTheConnection) {
+    for (const Bytes& more : {option(Option::kStructuredReply), Bytes(1)}) {
+        Driver driver = greeted(Tls::kRequired);
+        EXPECT_EQ(driver.feed(option(Option::kStartTls) + more), Step::kClose);
+        EXPECT_NE(driver.handshake.protocol_error(), nullptr);
+        EXPECT_TRUE(driver.answers().empty());
+    }
+}
+
+TEST(NbdHandshake, StartTlsTakesNoDataAndComesOnce) {
+    Driver driver = greeted(Tls::kRequired);
+    EXPECT_EQ(driver.feed(option(Option::kStartTls, text("x"))), Step::kNeedBytes);
+    EXPECT_EQ(driver.answers().at(0).type, OptionReply::kErrInvalid);
+    EXPECT_EQ(driver.feed(option(Option::kStartTls)), Step::kStartTls);
+    EXPECT_EQ(driver.answers().at(0).type, OptionReply::kAck);
+    driver.handshake.tls_started();
+    EXPECT_EQ(driver.feed(option(Option::kStartTls)), Step::kNeedBytes);
+    EXPECT_EQ(driver.answers().at(0).type, OptionReply::kErrInvalid);
+}
+
+TEST(NbdHandshake, UnderTlsEachOptionIsAnsweredAsItIsWithoutInTheClear) {
+    for (const Move& move : all_moves()) {
+        if (std::string(move.name) == "starttls") continue;
+        SCOPED_TRACE(move.name);
+        Driver clear = greeted();
+        Driver tls = greeted(Tls::kRequired);
+        ASSERT_EQ(tls.feed(option(Option::kStartTls)), Step::kStartTls);
+        tls.answers();
+        tls.handshake.tls_started();
+        const std::size_t clear_before = clear.sent.size();
+        const std::size_t tls_before = tls.sent.size();
+        EXPECT_EQ(tls.feed(move.bytes), clear.feed(move.bytes));
+        EXPECT_TRUE(std::equal(
+            clear.sent.begin() + static_cast<std::ptrdiff_t>(clear_before), clear.sent.end(),
+            tls.sent.begin() + static_cast<std::ptrdiff_t>(tls_before), tls.sent.end()));
+    }
 }
 
 // ---- metadata contexts

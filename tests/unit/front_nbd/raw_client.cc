@@ -3,12 +3,15 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <utility>
 
@@ -94,11 +97,14 @@ RawClient RawClient::connect_tcp(std::uint16_t port) {
     return RawClient(fd);
 }
 RawClient::RawClient(RawClient&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), next_cookie_(other.next_cookie_) {}
+    : fd_(std::exchange(other.fd_, -1)),
+      ssl_(std::exchange(other.ssl_, nullptr)),
+      next_cookie_(other.next_cookie_) {}
 RawClient& RawClient::operator=(RawClient&& other) noexcept {
     if (this != &other) {
         close();
         fd_ = std::exchange(other.fd_, -1);
+        ssl_ = std::exchange(other.ssl_, nullptr);
         next_cookie_ = other.next_cookie_;
     }
     return *this;
@@ -106,6 +112,7 @@ RawClient& RawClient::operator=(RawClient&& other) noexcept {
 RawClient::~RawClient() { close(); }
 
 void RawClient::close() {
+    SSL_free(std::exchange(ssl_, nullptr));
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;
 }
@@ -115,10 +122,60 @@ void RawClient::reset() {
     close();
 }
 
+long RawClient::take(void* into, std::size_t bytes) {
+    if (ssl_ == nullptr) return recv(fd_, into, bytes, 0);
+    const int got = SSL_read(ssl_, into, static_cast<int>(bytes));
+    if (got > 0) return got;
+    return SSL_get_error(ssl_, got) == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+bool RawClient::start_tls(const io::TlsCertificates& certificates) {
+    const auto answers = ask(Option::kStartTls);
+    return answers.size() == 1 && answers[0].type == OptionReply::kAck &&
+           shake_tls_hands(certificates);
+}
+
+bool RawClient::shake_tls_hands(const io::TlsCertificates& certificates) {
+    // OpenSSL writes to a socket that is closed without MSG_NOSIGNAL; of this thread alone.
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+    SSL_CTX* const ctx = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, nullptr);
+    const auto bio = [](const std::string& pem) {
+        return BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()));
+    };
+    BIO* const authority_pem = bio(certificates.authorities);
+    X509* const authority = PEM_read_bio_X509(authority_pem, nullptr, nullptr, nullptr);
+    EXPECT_EQ(X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), authority), 1);
+    X509_free(authority);
+    BIO_free(authority_pem);
+    if (!certificates.certificate.empty()) {
+        BIO* const own_pem = bio(certificates.certificate);
+        BIO* const key_pem = bio(certificates.key);
+        X509* const own = PEM_read_bio_X509(own_pem, nullptr, nullptr, nullptr);
+        EVP_PKEY* const key = PEM_read_bio_PrivateKey(key_pem, nullptr, nullptr, nullptr);
+        EXPECT_EQ(SSL_CTX_use_certificate(ctx, own), 1);
+        EXPECT_EQ(SSL_CTX_use_PrivateKey(ctx, key), 1);
+        X509_free(own);
+        EVP_PKEY_free(key);
+        BIO_free(own_pem);
+        BIO_free(key_pem);
+    }
+    ssl_ = SSL_new(ctx);
+    SSL_CTX_free(ctx);
+    SSL_set_fd(ssl_, fd_);
+    return SSL_connect(ssl_) == 1;
+}
+
 bool RawClient::send(const Bytes& bytes) {
     std::size_t at = 0;
     while (at < bytes.size()) {
-        const auto put = ::send(fd_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
+        const auto put =
+            ssl_ != nullptr
+                ? SSL_write(ssl_, bytes.data() + at, static_cast<int>(bytes.size() - at))
+                : ::send(fd_, bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
         if (put <= 0) {
             EXPECT_NE(errno, EAGAIN) << "the server does not take what is sent";
             return false;
@@ -132,7 +189,7 @@ std::optional<Bytes> RawClient::receive(std::size_t bytes) {
     Bytes got(bytes);
     std::size_t at = 0;
     while (at < bytes) {
-        const auto taken = recv(fd_, got.data() + at, bytes - at, 0);
+        const long taken = take(got.data() + at, bytes - at);
         if (taken < 0) {
             EXPECT_NE(errno, EAGAIN) << "the server does not answer";
         }
@@ -144,13 +201,13 @@ std::optional<Bytes> RawClient::receive(std::size_t bytes) {
 
 bool RawClient::is_closed() {
     std::byte one;
-    const auto got = recv(fd_, &one, 1, 0);
+    const long got = take(&one, 1);
     return got == 0 || (got < 0 && errno == ECONNRESET);
 }
 bool RawClient::drain_to_end() {
     Bytes room(65536);
     for (;;) {
-        const auto got = recv(fd_, room.data(), room.size(), 0);
+        const long got = take(room.data(), room.size());
         if (got == 0 || (got < 0 && errno == ECONNRESET)) return true;
         if (got < 0) return false;
     }

@@ -11,6 +11,9 @@
 #include <vector>
 
 #include "ublkd/front/nbd/protocol.h"
+#include "ublkd/io/tls.h"
+
+struct ssl_st;
 
 namespace ublkd::front::nbd::test {
 
@@ -58,6 +61,11 @@ class RawClient {
     RawClient& operator=(RawClient&& other) noexcept;
     ~RawClient();
 
+    /// STARTTLS, and TLS by OpenSSL's own blocking calls; from then on all goes through it. The
+    /// server's certificate is verified, ours shown where there is one. False: refused.
+    bool start_tls(const io::TlsCertificates& certificates);
+    /// The second half of it.
+    bool shake_tls_hands(const io::TlsCertificates& certificates);
     /// False where the server has closed.
     bool send(const Bytes& bytes);
     /// nullopt: the server has closed (or the time limit passed, which is a test failure).
@@ -90,7 +98,10 @@ class RawClient {
     int fd() const { return fd_; }
 
   private:
+    long take(void* into, std::size_t bytes);
+
     int fd_ = -1;
+    ssl_st* ssl_ = nullptr;
     std::uint64_t next_cookie_ = 1;
 };
 

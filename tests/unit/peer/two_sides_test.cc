@@ -1,6 +1,7 @@
 // Goal: two sides that know nothing of each other but the socket, from the hello to the end: on two
-// threads, each with its reactor; and in two processes, of which one is stopped in the midst and
-// goes on when it has been given up. Method: one side asks, the other one answers each question.
+// threads, each with its reactor, in the clear and under TLS; and in two processes, of which one is
+// stopped in the midst and goes on when it has been given up. Method: one side asks, the other one
+// answers each question.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 #include <thread>
 
 #include "tests/unit/io/io_fixture.h"
+#include "tests/unit/io/test_certificates.h"
 #include "tests/unit/peer/messages.h"
 #include "ublkd/base/crc32c.h"
 #include "ublkd/io/worker.h"
@@ -88,12 +90,18 @@ class Answerer final : public Receiver {
     Connection* connection = nullptr;
 };
 
-/// One side, from its hello to its end. `side`: Asker or Answerer.
+/// One side, from its hello to its end. `side`: Asker or Answerer. `tls`: nobody's is in the clear.
 template <class Side>
 io::Task<Error> live(io::Reactor* reactor, int fd, bool connects, Side* side,
-                     io::Clock::duration silence) {
+                     io::Clock::duration silence, io::TlsContext tls = {}) {
     const auto buffers = std::move(*io::BufferPool::create(4 * kMiB));
     io::Socket socket(*reactor, fd);
+    if (tls) {
+        const Result<io::TlsPeer> peer = co_await socket.start_tls(tls, io::Clock::now() + 10s);
+        if (!peer) co_return peer.error();
+        const std::string expected = connects ? "URI:ublkd://host/2" : "URI:ublkd://host/1";
+        EXPECT_EQ("URI:" + peer->uris.at(0), expected);
+    }
     const Hello own = hello_of(HostId(connects ? 1 : 2));
     std::optional<Result<Greeted>> greeted;
     if (connects) {
@@ -134,7 +142,7 @@ std::array<int, 2> tcp_pair() {
     return {one, other};
 }
 
-TEST(PeerTwoSides, EachQuestionIsAnsweredBetweenTwoThreads) {
+void ask_between_two_threads(const io::TlsContext& asks, const io::TlsContext& answers) {
     constexpr std::uint64_t kQuestions = 3000;
     const std::array<int, 2> ends = tcp_pair();
     const auto one = io::ReactorThread::start("asks", {.entries = 64});
@@ -145,15 +153,52 @@ TEST(PeerTwoSides, EachQuestionIsAnsweredBetweenTwoThreads) {
     std::optional<Error> why, other_why;
     std::thread second([&] {
         other_why = io::run_on((*other)->reactor(), [&] {
-            return live(&(*other)->reactor(), ends[1], false, &answerer, 20s);
+            return live(&(*other)->reactor(), ends[1], false, &answerer, 20s, answers);
         });
     });
     why = io::run_on((*one)->reactor(),
-                     [&] { return live(&(*one)->reactor(), ends[0], true, &asker, 20s); });
+                     [&] { return live(&(*one)->reactor(), ends[0], true, &asker, 20s, asks); });
     second.join();
     EXPECT_EQ(asker.answered, kQuestions);
     EXPECT_EQ(why->code, Errc::kCancelled);
     EXPECT_EQ(other_why->code, Errc::kClosed) << to_string(*other_why);
+}
+
+TEST(PeerTwoSides, EachQuestionIsAnsweredBetweenTwoThreads) { ask_between_two_threads({}, {}); }
+
+TEST(PeerTwoSides, EachQuestionIsAnsweredUnderTls) {
+    const io::TestAuthority authority;
+    const auto one = io::TlsContext::client(authority.issue({.names = "URI:ublkd://host/1"}));
+    const auto other = io::TlsContext::server(authority.issue({.names = "URI:ublkd://host/2"}));
+    ASSERT_TRUE(one && other);
+    ask_between_two_threads(*one, *other);
+}
+
+/// A host whose certificate is another authority's gets no hello, and learns why.
+TEST(PeerTwoSides, HostOfAnotherAuthorityHearsNoHello) {
+    const io::TestAuthority authority, stranger("stranger");
+    io::TlsCertificates strangers = stranger.issue({.names = "URI:ublkd://host/1"});
+    strangers.authorities = authority.certificate();
+    const auto one = io::TlsContext::client(strangers);
+    const auto other = io::TlsContext::server(authority.issue({.names = "URI:ublkd://host/2"}));
+    ASSERT_TRUE(one && other);
+    const std::array<int, 2> ends = tcp_pair();
+    auto reactor = std::move(*io::Reactor::create({.entries = 64}));
+    Asker asker(1);
+    Answerer answerer;
+    std::optional<Error> why, other_why;
+    const auto keep = []<class Side>(io::Reactor* on, int fd, bool connects, Side* side,
+                                     io::TlsContext tls,
+                                     std::optional<Error>* result) -> io::Task<void> {
+        result->emplace(co_await live(on, fd, connects, side, 20s, std::move(tls)));
+    };
+    io::TaskGroup group;
+    group.start(keep(reactor.get(), ends[0], true, &asker, *one, &why));
+    group.start(keep(reactor.get(), ends[1], false, &answerer, *other, &other_why));
+    reactor->run_until_complete(
+        [](io::TaskGroup* both) -> io::Task<void> { co_await both->wait(); }(&group));
+    EXPECT_EQ(why->code, Errc::kNotPermitted) << to_string(*why);
+    EXPECT_EQ(other_why->code, Errc::kNotPermitted) << to_string(*other_why);
 }
 
 /// It is given up within the time for a silence, though the kernel goes on taking what is sent to

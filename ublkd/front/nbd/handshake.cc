@@ -72,7 +72,7 @@ std::uint16_t transmission_flags(const block::Geometry& geometry, const Negotiat
     return static_cast<std::uint16_t>(flags);
 }
 
-Handshake::Handshake() {
+Handshake::Handshake(Tls tls) : tls_(tls) {
     append_be(output_, kGreetingMagic);
     append_be(output_, kOptionMagic);
     append_be(output_, static_cast<std::uint16_t>(kFixedNewstyle | kNoZeroes));
@@ -90,6 +90,8 @@ Handshake::Step Handshake::next(std::span<const std::byte> input, std::size_t& u
             case State::kOptions:
                 step = step_option(input, taken);
                 break;
+            case State::kStartingTls:
+                return Step::kStartTls;
             case State::kAsking:
                 return Step::kAsk;
             case State::kTransmission:
@@ -133,13 +135,17 @@ Handshake::Step Handshake::step_option(std::span<const std::byte> input, std::si
     bytes_taken_ += whole;
     if (bytes_taken_ > kMaxTotalBytes) return close("more than 1 MiB of options");
     return take_option(load_be<std::uint32_t>(input.data() + 8),
-                       input.subspan(kOptionHeaderBytes, length));
+                       input.subspan(kOptionHeaderBytes, length), input.size() > whole);
 }
 
-Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std::byte> data) {
+Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std::byte> data,
+                                       bool more_follows) {
     option_ = option;
     if (!fixed_newstyle_ && Option(option) != Option::kExportName)
         return close("an option other than EXPORT_NAME without fixed newstyle");
+    const bool begins_or_ends =
+        Option(option) == Option::kStartTls || Option(option) == Option::kAbort;
+    if (tls_ == Tls::kRequired && !in_tls_ && !begins_or_ends) return refuse_in_the_clear();
     switch (Option(option)) {
         case Option::kExportName:
             return take_export_name(data);
@@ -151,12 +157,7 @@ Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std
             reply_text(OptionReply::kErrInvalid, "LIST takes no data");
             return Step::kNeedBytes;
         case Option::kStartTls:
-            if (data.empty()) {
-                reply_text(OptionReply::kErrUnsupported, "TLS is not available");
-            } else {
-                reply_text(OptionReply::kErrInvalid, "STARTTLS takes no data");
-            }
-            return Step::kNeedBytes;
+            return take_start_tls(data, more_follows);
         case Option::kInfo:
         case Option::kGo:
             return take_info_or_go(data);
@@ -174,6 +175,39 @@ Handshake::Step Handshake::take_option(std::uint32_t option, std::span<const std
     }
     reply(OptionReply::kErrUnsupported);
     return Step::kNeedBytes;
+}
+
+Handshake::Step Handshake::refuse_in_the_clear() {
+    if (Option(option_) == Option::kExportName)  // which knows no error reply
+        return close("EXPORT_NAME without TLS");
+    reply_text(OptionReply::kErrTlsRequired, "this server is used under TLS alone");
+    return Step::kNeedBytes;
+}
+
+Handshake::Step Handshake::take_start_tls(std::span<const std::byte> data, bool more_follows) {
+    if (!data.empty()) {
+        reply_text(OptionReply::kErrInvalid, "STARTTLS takes no data");
+    } else if (tls_ == Tls::kOff) {
+        reply_text(OptionReply::kErrUnsupported, "TLS is not available");
+    } else if (in_tls_) {
+        reply_text(OptionReply::kErrInvalid, "TLS has begun already");
+    } else if (more_follows) {
+        // Who sent it is not known, and it would be taken for what TLS protects.
+        return close("bytes in the clear behind STARTTLS");
+    } else {
+        reply(OptionReply::kAck);
+        state_ = State::kStartingTls;
+        return Step::kStartTls;
+    }
+    return Step::kNeedBytes;
+}
+
+void Handshake::tls_started() {
+    CHECK(state_ == State::kStartingTls, "TLS begins where the client asked for it");
+    in_tls_ = true;
+    state_ = State::kOptions;
+    negotiated_ = {};
+    context_export_.clear();
 }
 
 Handshake::Step Handshake::take_export_name(std::span<const std::byte> data) {

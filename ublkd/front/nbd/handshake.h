@@ -4,6 +4,8 @@
 //
 //   next(input, used)  takes what it can use of `input` and says what to do:
 //     kNeedBytes     call again with more input (the unused rest first)
+//     kStartTls      output() is sent, then TLS begins; tls_started(), then more input, all of it
+//                    through TLS
 //     kAsk           answer question() by one of the answer_ calls, then call next() again
 //     kTransmission  output() is sent, then requests follow; the rest of `input` belongs to them
 //     kClose         output() is sent, then the connection ends; protocol_error() says why, where
@@ -35,9 +37,12 @@ struct Negotiated {
     bool knows_block_sizes = false;  // asked for them, so unaligned requests are the client's fault
 };
 
+/// There is nothing in between: a client that may choose can be made to choose the clear.
+enum class Tls { kOff, kRequired };
+
 class Handshake {
   public:
-    enum class Step { kNeedBytes, kAsk, kTransmission, kClose };
+    enum class Step { kNeedBytes, kStartTls, kAsk, kTransmission, kClose };
     enum class Question { kList, kDescribe, kOpen };
 
     static constexpr std::uint32_t kMaxOptionBytes = 64 * 1024;
@@ -45,11 +50,13 @@ class Handshake {
     static constexpr std::size_t kMaxTotalBytes = 1024 * 1024;
 
     /// output() holds the greeting.
-    Handshake();
+    explicit Handshake(Tls tls = Tls::kOff);
 
     Step next(std::span<const std::byte> input, std::size_t& used);
     std::vector<std::byte>& output() { return output_; }
 
+    /// To kStartTls. What was said in the clear is forgotten: nobody knows who said it.
+    void tls_started();
     Question question() const { return question_; }
     /// The export that kDescribe and kOpen ask for.
     const std::string& export_name() const { return name_; }
@@ -62,11 +69,13 @@ class Handshake {
     const char* protocol_error() const { return protocol_error_; }
 
   private:
-    enum class State { kClientFlags, kOptions, kAsking, kTransmission, kClosed };
+    enum class State { kClientFlags, kOptions, kStartingTls, kAsking, kTransmission, kClosed };
 
     Step step_flags(std::span<const std::byte> input, std::size_t& used);
     Step step_option(std::span<const std::byte> input, std::size_t& used);
-    Step take_option(std::uint32_t option, std::span<const std::byte> data);
+    Step take_option(std::uint32_t option, std::span<const std::byte> data, bool more_follows);
+    Step take_start_tls(std::span<const std::byte> data, bool more_follows);
+    Step refuse_in_the_clear();
     Step take_export_name(std::span<const std::byte> data);
     Step take_info_or_go(std::span<const std::byte> data);
     Step take_meta_context(std::span<const std::byte> data);
@@ -81,6 +90,8 @@ class Handshake {
     void reply_text(OptionReply type, std::string_view text);
     void reply_context(std::uint32_t id);
 
+    const Tls tls_;
+    bool in_tls_ = false;
     State state_ = State::kClientFlags;
     std::vector<std::byte> output_;
     const char* protocol_error_ = nullptr;

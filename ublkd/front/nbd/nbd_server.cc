@@ -25,8 +25,8 @@ constexpr auto kAcceptRetry = std::chrono::milliseconds(100);
 
 bool is_loopback(const in_addr& address) { return (ntohl(address.s_addr) >> 24) == 127; }
 
-/// A listening stream socket that only this machine can reach.
-bool is_fit_listener(int fd) {
+/// A listening stream socket, which without TLS only this machine can reach.
+bool is_fit_listener(int fd, bool tls) {
     int listening = 0;
     socklen_t length = sizeof listening;
     if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &length) != 0 || listening == 0)
@@ -36,9 +36,9 @@ bool is_fit_listener(int fd) {
     if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &address_length) != 0) return false;
     if (address.ss_family == AF_UNIX) return true;
     if (address.ss_family == AF_INET)
-        return is_loopback(reinterpret_cast<sockaddr_in*>(&address)->sin_addr);
+        return tls || is_loopback(reinterpret_cast<sockaddr_in*>(&address)->sin_addr);
     if (address.ss_family != AF_INET6) return false;
-    return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<sockaddr_in6*>(&address)->sin6_addr);
+    return tls || IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<sockaddr_in6*>(&address)->sin6_addr);
 }
 
 /// The number in environment variable `name`, or -1.
@@ -78,7 +78,7 @@ Result<void> NbdServer::listen_unix(const std::string& path, const SocketAccess&
 }
 
 Result<std::uint16_t> NbdServer::listen_tcp(const std::string& address, std::uint16_t port) {
-    if (!is_loopback(address))
+    if (!options_.tls && !is_loopback(address))
         return fail(Errc::kNotPermitted, "NBD over TCP without TLS: loopback addresses only");
     if (stopping_) return fail(Errc::kClosed, "listen");
     TRY_ASSIGN(io::Listener listener, io::Listener::listen_tcp(*reactor_, address, port));
@@ -95,9 +95,9 @@ Result<unsigned> NbdServer::listen_activated() {
     unsetenv("LISTEN_FDNAMES");
     if (count < 0 || count > 1024) return fail(Errc::kInvalidArgument, "LISTEN_FDS");
     for (int fd = kFirstActivatedFd; fd < kFirstActivatedFd + static_cast<int>(count); ++fd) {
-        if (!is_fit_listener(fd))
+        if (!is_fit_listener(fd, static_cast<bool>(options_.tls)))
             return fail(Errc::kInvalidArgument,
-                        "LISTEN_FDS: not a listening unix or loopback TCP socket");
+                        "LISTEN_FDS: not a listening unix socket, nor a TCP socket that is fit");
     }
     for (int fd = kFirstActivatedFd; fd < kFirstActivatedFd + static_cast<int>(count); ++fd) {
         (void)fcntl(fd, F_SETFD, FD_CLOEXEC);

@@ -1,5 +1,6 @@
 // The NBD server: listens on a unix socket, on loopback TCP and on sockets given by socket
-// activation, shakes hands and serves exports. Write path step 1 of 4: an NBD request ->
+// activation, shakes hands and serves exports; over TCP under TLS where it has been given
+// certificates or keys, and then beyond this machine. Write path step 1 of 4: an NBD request ->
 // BlockDevice -> an NBD error.
 //
 // A connection is accepted and shakes hands on the server's reactor; once its export is known it
@@ -45,6 +46,7 @@ struct NbdServerOptions {
     unsigned max_requests_in_flight = 128;          // of one connection; then it is not read from
     std::uint64_t max_bytes_in_flight = 16 * kMiB;  // the same, in data; one request always fits
     std::function<bool(int fd)> admit;              // asked at accept; false: closed at once
+    io::TlsContext tls;  // a server's: TCP clients begin TLS; unix sockets stay in the clear
 };
 
 /// Whether `text` is an IP literal that this machine alone can reach.
@@ -60,7 +62,7 @@ class NbdServer {
 
     /// A socket left behind by a dead process is replaced; kBusy where another process serves it.
     Result<void> listen_unix(const std::string& path, const SocketAccess& access = {});
-    /// `address`: a loopback IP literal, else kNotPermitted (there is no TLS yet). `port` 0: one is
+    /// `address`: an IP literal, without TLS a loopback one, else kNotPermitted. `port` 0: one is
     /// chosen. Gives the port. kClosed after stop().
     Result<std::uint16_t> listen_tcp(const std::string& address, std::uint16_t port);
     /// Takes the sockets of LISTEN_FDS where LISTEN_PID is this process, and gives their number (0:

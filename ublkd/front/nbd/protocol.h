@@ -41,6 +41,7 @@ enum class OptionReply : std::uint32_t {
     kErrUnsupported = 0x80000001,
     kErrPolicy = 0x80000002,
     kErrInvalid = 0x80000003,
+    kErrTlsRequired = 0x80000005,
     kErrUnknown = 0x80000006,
     kErrShutdown = 0x80000007,
     kErrTooBig = 0x80000009,

@@ -1,19 +1,31 @@
 #include "ublkd/front/nbd/session.h"
 
-#include <fcntl.h>
+#include <sys/socket.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
+#include "ublkd/base/check.h"
 #include "ublkd/base/log.h"
 
 namespace ublkd::front::nbd {
+namespace {
+
+/// Who uses a unix socket its kernel tells; nobody listens in there.
+Tls tls_of(int fd, const NbdServerOptions& options) {
+    int family = AF_UNSPEC;
+    socklen_t length = sizeof family;
+    (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length);
+    return options.tls && family != AF_UNIX ? Tls::kRequired : Tls::kOff;
+}
+
+}  // namespace
 
 Session::Session(NbdServer* server, io::Socket socket)
     : server_(server),
       socket_(std::move(socket)),
+      handshake_(tls_of(socket_.fd(), server->options_)),
       input_(kOptionHeaderBytes + Handshake::kMaxOptionBytes + kRequestBytes) {}
 
 io::Task<void> Session::run() {
@@ -25,7 +37,8 @@ io::Task<void> Session::run() {
         log::debug("nbd: a client did not finish its handshake in time");
         static_cast<HandshakeTimer*>(fired)->session->cancel_handshake();
     };
-    server_->reactor_->start_timer(&timer, io::Clock::now() + server_->options_.handshake_timeout);
+    handshake_ends_ = io::Clock::now() + server_->options_.handshake_timeout;
+    server_->reactor_->start_timer(&timer, handshake_ends_);
     const bool agreed = co_await shake_hands();
     server_->reactor_->cancel_timer(&timer);
     if (handshake_.protocol_error() != nullptr)
@@ -66,6 +79,10 @@ io::Task<bool> Session::shake_hands() {
         if (!handshake_.output().empty()) {
             const bool sent = co_await send_output();
             if (!sent) co_return false;
+        }
+        if (step == Handshake::Step::kStartTls) {
+            const bool started = co_await start_tls();
+            if (!started) co_return false;
         }
         if (step == Handshake::Step::kTransmission) co_return true;
         if (step == Handshake::Step::kClose) co_return false;
@@ -108,6 +125,16 @@ io::Task<bool> Session::send_output() {
     co_return sent && !cancelled_;
 }
 
+io::Task<bool> Session::start_tls() {
+    CHECK(received().empty(), "nothing in the clear is taken for what TLS protects");
+    const Result<io::TlsPeer> peer =
+        co_await socket_.start_tls(server_->options_.tls, handshake_ends_);
+    if (!peer) log::debug("nbd: {}", to_string(peer.error()));
+    if (!peer || cancelled_) co_return false;
+    handshake_.tls_started();
+    co_return true;
+}
+
 io::Task<bool> Session::receive() {
     std::memmove(input_.data(), input_.data() + begin_, end_ - begin_);
     end_ -= begin_;
@@ -125,15 +152,9 @@ io::Task<bool> Session::receive() {
 io::Task<void> Session::transmit() {
     in_transmission_ = true;
     shared_ = server_->share(opened_);
-    // A descriptor belongs to the ring of its reactor; it changes hands as a duplicate.
-    handed_over_fd_ = fcntl(socket_.fd(), F_DUPFD_CLOEXEC, 0);
-    socket_.close_now();
-    if (handed_over_fd_ < 0) {
-        log::warn("nbd: no descriptor left for a connection (errno {})", errno);
-        co_return;
-    }
+    in_transit_ = socket_.leave();
     if (opened_.home == server_->reactor_) {
-        co_await serve(control_.get(), handed_over_fd_);
+        co_await serve(control_.get());
     } else {
         co_await Elsewhere{this};
     }
@@ -143,14 +164,14 @@ io::Task<void> Session::transmit() {
 }
 
 /// On the export's reactor.
-io::Task<void> Session::serve(Control* control, int fd) {
+io::Task<void> Session::serve(Control* control) {
     const NbdServerOptions& options = server_->options_;
     const TransmissionLimits limits{.requests = options.max_requests_in_flight,
                                     .bytes = options.max_bytes_in_flight,
                                     .drain_timeout = options.drain_timeout,
                                     .old_connections_timeout = options.old_connections_timeout};
-    Transmission transmission(io::Socket(*shared_->reactor, fd), received(), shared_.get(),
-                              handshake_.negotiated(), limits);
+    Transmission transmission(io::Socket(*shared_->reactor, std::move(in_transit_)), received(),
+                              shared_.get(), handshake_.negotiated(), limits);
     std::vector<std::byte>().swap(input_);  // not needed any more
     control->live = &transmission;
     if (control->drain) transmission.drain();
@@ -163,7 +184,7 @@ void Session::Elsewhere::await_suspend(std::coroutine_handle<> self) const {
 }
 
 io::detail::Detached Session::serve_elsewhere(Session* session, std::coroutine_handle<> waiting) {
-    co_await session->serve(session->control_.get(), session->handed_over_fd_);
+    co_await session->serve(session->control_.get());
     session->server_->reactor_->post([waiting] { waiting.resume(); });
 }
 

@@ -47,9 +47,10 @@ class Session {
     io::Task<bool> shake_hands();
     io::Task<void> ask_directory();
     io::Task<bool> send_output();
+    io::Task<bool> start_tls();
     io::Task<bool> receive();
     io::Task<void> transmit();
-    io::Task<void> serve(Control* control, int fd);
+    io::Task<void> serve(Control* control);
     static io::detail::Detached serve_elsewhere(Session* session, std::coroutine_handle<> waiting);
     std::span<const std::byte> received() const { return {input_.data() + begin_, end_ - begin_}; }
 
@@ -64,7 +65,8 @@ class Session {
     Export opened_;
     std::shared_ptr<SharedExport> shared_;
     std::shared_ptr<Control> control_ = std::make_shared<Control>();
-    int handed_over_fd_ = -1;
+    io::SocketInTransit in_transit_;
+    io::Clock::time_point handshake_ends_;
 };
 
 }  // namespace ublkd::front::nbd

@@ -1,9 +1,6 @@
 #include "ublkd/front/nbd/transmission.h"
 
-#include <poll.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -313,9 +310,7 @@ io::Task<bool> Transmission::receive_more(std::span<std::byte> direct, std::size
     iovec parts[2] = {
         {direct.data(), direct.size()},
         {received_.get() + received_end_, std::min(kReceiveBytes - received_end_, receive_limit_)}};
-    msghdr message{};
-    message.msg_iov = direct.empty() ? &parts[1] : parts;
-    message.msg_iovlen = direct.empty() ? 1 : 2;
+    const std::span<const iovec> into = std::span(parts).subspan(direct.empty() ? 1 : 0);
     const std::size_t capacity = direct.size() + parts[1].iov_len;
     while (!over()) {
         if (!perhaps_more_) co_await wait_readable();
@@ -324,17 +319,15 @@ io::Task<bool> Transmission::receive_more(std::span<std::byte> direct, std::size
             receives_in_a_row_ = 0;
             co_await reactor_->yield();
         }
-        const auto got = ::recvmsg(socket_.fd(), &message, MSG_DONTWAIT);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        const Result<std::size_t> got = socket_.try_receive(into);
+        if (!got && got.error().code == Errc::kBusy) {
             perhaps_more_ = false;
             continue;
         }
-        if (got <= 0) co_return false;
-        const auto bytes = static_cast<std::size_t>(got);
-        perhaps_more_ = bytes == capacity;
-        *direct_bytes = std::min(bytes, direct.size());
-        received_end_ += bytes - *direct_bytes;
+        if (!got || *got == 0) co_return false;
+        perhaps_more_ = *got == capacity;
+        *direct_bytes = std::min(*got, direct.size());
+        received_end_ += *got - *direct_bytes;
         co_return true;
     }
     co_return false;
@@ -346,7 +339,12 @@ io::Task<void> Transmission::wait_readable() {
     // replies.
     if (requests_.count() == 0) send_ready();
     receives_in_a_row_ = 0;
-    io::Operation waiting = reactor_->poll(socket_.ref(), POLLIN | POLLRDHUP);
+    const unsigned events = socket_.readable_events();
+    if (events == 0) {
+        co_await reactor_->yield();
+        co_return;
+    }
+    io::Operation waiting = reactor_->poll(socket_.ref(), events);
     waiting_for_client_ = &waiting;
     (void)co_await waiting;  // whatever it says, the receive that follows says it better
     waiting_for_client_ = nullptr;

@@ -1,0 +1,80 @@
+// TLS 1.3, and nothing older: who this side is and whom it accepts, for Socket::start_tls(). Either
+// by certificates, where only those of the given authorities count and never the system's, or, for
+// a server, by keys that both sides know. No session is resumed and no early data taken, so each
+// connection is proven anew.
+//
+// A context is a handle: cheap to copy, the same for any number of connections on any threads, and
+// kept by each of them; new certificates are a new context. See docs/io.md; source: RFC 8446,
+// SSL_CTX_new(3ssl).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ublkd/base/result.h"
+
+namespace ublkd::io {
+
+/// In PEM.
+struct TlsCertificates {
+    std::string authorities;  // who signs for the other side
+    std::string certificate;  // this side's, then those between it and its authority
+    std::string key;
+};
+
+struct TlsCertificateFiles {
+    std::string authorities;
+    std::string certificate;
+    std::string key;
+};
+/// An error names the file. A key that everybody may read is refused. "": that one is not there.
+std::expected<TlsCertificates, std::string> read_tls_files(const TlsCertificateFiles& files);
+
+/// Keys by identity.
+using TlsPskKeys = std::map<std::string, std::vector<std::byte>, std::less<>>;
+/// Lines "identity:key in hex", as psktool(1) writes them. An error names the line, never a key.
+std::expected<TlsPskKeys, std::string> parse_psk_keys(std::string_view text);
+
+/// Who the other side has proven to be.
+struct TlsPeer {
+    std::vector<std::string> uris;       // of its certificate's subject alternative names
+    std::vector<std::string> dns_names;  // the same
+    std::string psk_identity;
+};
+
+enum class ClientCertificates { kRequired, kNotAsked };
+
+class TlsContext {
+  public:
+    /// Nobody's.
+    TlsContext() = default;
+    /// Errors: kInvalidArgument; OpenSSL's reason stands in the text.
+    static Result<TlsContext> server(const TlsCertificates& certificates,
+                                     ClientCertificates clients = ClientCertificates::kRequired);
+    /// The server's certificate is verified; whose it is, TlsPeer tells.
+    static Result<TlsContext> client(const TlsCertificates& certificates);
+    static Result<TlsContext> psk_server(TlsPskKeys keys);
+
+    explicit operator bool() const { return inside_ != nullptr; }
+
+    /// After so many records of 16 KiB or less the sending key is changed: one key is not good for
+    /// any number of them. Source: RFC 8446, 5.5.
+    static constexpr std::uint64_t kRecordsPerKey = std::uint64_t{1} << 22;
+    void set_records_per_key(std::uint64_t records);
+
+  private:
+    friend class TlsStream;
+    struct Inside;
+    explicit TlsContext(std::shared_ptr<Inside> inside) : inside_(std::move(inside)) {}
+    static Result<TlsContext> of_certificates(const TlsCertificates& certificates, bool server,
+                                              bool verifies);
+    std::shared_ptr<Inside> inside_;
+};
+
+}  // namespace ublkd::io
