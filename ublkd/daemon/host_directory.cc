@@ -28,15 +28,16 @@ bool HostDirectory::knows(HostId host) {
     return refresh() && !name_of(host).empty();
 }
 
-Result<io::Socket> HostDirectory::connect(io::Reactor& reactor, HostId host) {
+io::Task<Result<void>> HostDirectory::connect(io::Socket* into, io::Reactor* reactor, HostId host) {
     Known known;
     {
         const std::lock_guard lock(mutex_);
         const auto found = known_.find(host);
         if (found != known_.end()) known = found->second;
     }
-    if (known.port == 0) return fail(Errc::kNotFound, "where the host listens");
-    return io::Socket::connect_tcp(reactor, known.address, known.port);
+    if (known.port == 0) co_return fail(Errc::kNotFound, "where the host listens");
+    CO_TRY_ASSIGN(*into, io::Socket::connect_tcp(*reactor, known.address, known.port));
+    co_return Result<void>{};
 }
 
 std::string HostDirectory::name_of(HostId host) {

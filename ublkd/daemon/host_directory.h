@@ -19,8 +19,9 @@ class HostDirectory {
     Result<void> refresh();
     /// Blocks where the host is not known yet.
     bool knows(HostId host);
-    /// Begins to connect. kNotFound: no such host is known, or it does not listen.
-    Result<io::Socket> connect(io::Reactor& reactor, HostId host);
+    /// Connects to a host's volumes, as far as the hellos (volume::ConnectHost). kNotFound: no such
+    /// host is known, or it does not listen.
+    io::Task<Result<void>> connect(io::Socket* into, io::Reactor* reactor, HostId host);
     /// "" where it is not known.
     std::string name_of(HostId host);
 

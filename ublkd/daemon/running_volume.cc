@@ -25,8 +25,9 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
         volume::ClusterConfig cluster;
         cluster.id = core.identity->cluster();
         cluster.self = core.identity->host();
-        cluster.connect = [hosts = core.hosts](io::Reactor& reactor, HostId host) {
-            return hosts->connect(reactor, host);
+        cluster.connect = [hosts = core.hosts](io::Socket* into, io::Reactor* reactor, HostId host,
+                                               io::Clock::time_point) {
+            return hosts->connect(into, reactor, host);
         };
         made->own_ = peer::Hello{.cluster = cluster.id,
                                  .host = cluster.self,

@@ -28,9 +28,11 @@ constexpr auto kIdle = std::chrono::seconds(10);
 
 io::Task<Result<void>> say_word(HostDirectory* hosts, io::Reactor* reactor, HostId host,
                                 const peer::Hello* word) {
-    auto socket = hosts->connect(*reactor, host);
-    if (!socket) co_return fail(socket.error());
-    auto saying = peer::greet(&*socket, *word, io::Clock::now() + kWordLimit);
+    const auto limit = io::Clock::now() + kWordLimit;
+    io::Socket socket;
+    auto connecting = hosts->connect(&socket, reactor, host);
+    CO_TRY(co_await connecting);
+    auto saying = peer::greet(&socket, *word, limit);
     const auto heard = co_await saying;
     if (!heard) co_return fail(heard.error());
     co_return Result<void>{};

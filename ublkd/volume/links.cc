@@ -196,31 +196,32 @@ io::Task<void> Links::connect(Wire* wire) {
     if (not_before > io::Clock::now()) co_await reactor_->sleep_for(not_before - io::Clock::now());
     not_before_[key] = io::Clock::now() + config_.retry_after;
     if (wire->over || stopping_) co_return;
-    Result<io::Socket> socket = config_.connect(*reactor_, wire->host);
-    if (!socket) {
-        log::info("no connection to {}: {}", wire->host.to_string(), to_string(socket.error()));
-        co_return;
-    }
-    wire->connecting = std::move(*socket);
-    peer::Hello own = config_.own;
-    if (wire->asker == Asker::kMembers) own.attachment = {};
-    auto greeting = peer::greet(&wire->connecting, own, io::Clock::now() + config_.hello_limit);
-    Result<peer::Greeted> greeted = co_await greeting;
-    if (greeted && greeted->other.host != wire->host) {
-        peer::refuse(&wire->connecting, peer::Reason::kHost);
-        greeted = fail(Errc::kProtocol, "another host than was looked for");
-    }
-    if (!greeted) {
+    auto meeting = meet(wire);
+    Result<peer::Greeted> greeted = co_await meeting;
+    if (!greeted)
         log::info("no connection to {}: {}", wire->host.to_string(), to_string(greeted.error()));
-        wire->connecting = {};
-        co_return;
-    }
-    if (wire->over || stopping_) {
+    if (!greeted || wire->over || stopping_) {
         wire->connecting = {};
         co_return;
     }
     wire->connection.emplace(std::move(wire->connecting), std::move(*greeted), config_.limits, wire,
                              buffers_);
+}
+
+/// As far as the hellos of both sides.
+io::Task<Result<peer::Greeted>> Links::meet(Wire* wire) {
+    const io::Clock::time_point limit = io::Clock::now() + config_.hello_limit;
+    auto connecting = config_.connect(&wire->connecting, reactor_, wire->host, limit);
+    CO_TRY(co_await connecting);
+    peer::Hello own = config_.own;
+    if (wire->asker == Asker::kMembers) own.attachment = {};
+    auto greeting = peer::greet(&wire->connecting, own, limit);
+    Result<peer::Greeted> greeted = co_await greeting;
+    if (greeted && greeted->other.host != wire->host) {
+        peer::refuse(&wire->connecting, peer::Reason::kHost);
+        co_return fail(Errc::kProtocol, "another host than was looked for");
+    }
+    co_return greeted;
 }
 
 /// It is over: those who asked over it, and whom it asked, are told.

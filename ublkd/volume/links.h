@@ -11,7 +11,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -25,6 +24,7 @@
 #include "ublkd/peer/greeting.h"
 #include "ublkd/replication/message.h"
 #include "ublkd/replication/slab.h"
+#include "ublkd/volume/volume_types.h"
 
 namespace ublkd::volume {
 
@@ -34,8 +34,7 @@ enum class Asker : std::uint8_t { kMembers, kClient };
 struct LinksConfig {
     peer::Hello own;  // of this host and volume; `attachment` is the client's
     peer::Limits limits;
-    /// Begins to connect to a host.
-    std::function<Result<io::Socket>(io::Reactor&, HostId)> connect;
+    ConnectHost connect;
     io::Clock::duration hello_limit = std::chrono::seconds(2);
     io::Clock::duration retry_after = std::chrono::milliseconds(100);  // one that failed
 };
@@ -98,6 +97,7 @@ class Links {
     Wire* find(std::uint64_t wire) const;
     io::Task<void> run(Wire* wire);
     io::Task<void> connect(Wire* wire);
+    io::Task<Result<peer::Greeted>> meet(Wire* wire);
     void take_answer(Wire* wire, const replication::Message& message);
     void take(Wire* wire, const replication::Message& message, peer::Payload payload);
     void ask_user(Wire* wire, const replication::Message& question);

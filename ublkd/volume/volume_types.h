@@ -47,13 +47,17 @@ struct ReplicaPlace {
     bool direct = true;                    // O_DIRECT; false in a pool made with --buffered
 };
 
+/// Connects to another host's volumes, as far as the hellos. `into` is there from the beginning of
+/// it, so that its shutdown() makes it end, and outlives it.
+using ConnectHost = std::function<io::Task<Result<void>>(io::Socket* into, io::Reactor* reactor,
+                                                         HostId host, io::Clock::time_point)>;
+
 /// What a volume needs whose members or clients live on several hosts.
 struct ClusterConfig {
     ClusterId id;
     HostId self;
     AttachmentId attachment{};  // of the client here; none: it is not attached here
-    /// Begins to connect to another host's volumes.
-    std::function<Result<io::Socket>(io::Reactor&, HostId)> connect;
+    ConnectHost connect;
     std::uint32_t health_ms = 1000;   // R6: that a member has for saying that it is well
     std::uint32_t deadline_ms = 500;  // R6: after which a client asks
 };

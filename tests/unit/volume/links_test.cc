@@ -187,12 +187,16 @@ class LinkPairTest : public io::IoTest {
         own.attachment = host == kOther ? AttachmentId() : kAttachment;
         return {.own = own,
                 .limits = kLimits,
-                .connect = [this](io::Reactor& reactor, HostId) -> Result<io::Socket> {
-                    std::array<int, 2> ends{};
-                    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
-                    io::spawn(accepting_, accept(io::Socket(reactor, ends[1])));
-                    return io::Socket(reactor, ends[0]);
+                .connect = [this](io::Socket* into, io::Reactor*, HostId, auto) {
+                    return connect(into);
                 }};
+    }
+    io::Task<Result<void>> connect(io::Socket* into) {
+        std::array<int, 2> ends{};
+        EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+        io::spawn(accepting_, accept(io::Socket(*reactor_, ends[1])));
+        *into = io::Socket(*reactor_, ends[0]);
+        co_return Result<void>{};
     }
     io::Task<void> accept(io::Socket socket) {
         const auto limit = io::Clock::now() + 2s;

@@ -49,22 +49,26 @@ class Hosts {
     Result<void> start(std::size_t host) {
         volume::VolumeConfig config = world_.config;
         config.replicas = {places_[host]};
-        config.cluster = volume::ClusterConfig{
-            .id = kCluster,
-            .self = HostId(host + 1),
-            .attachment = attachment(host),
-            .connect = [this](io::Reactor& reactor, HostId other) -> Result<io::Socket> {
-                const Host& there = *hosts_[other.value() - 1];
-                if (!there.volume) return fail(Errc::kClosed, "the host is down");
-                return io::Socket::connect_tcp(reactor, "127.0.0.1", there.listener.port());
-            },
-            .health_ms = 300,
-            .deadline_ms = 200};
+        config.cluster =
+            volume::ClusterConfig{.id = kCluster,
+                                  .self = HostId(host + 1),
+                                  .attachment = attachment(host),
+                                  .connect = [this](io::Socket* into, io::Reactor*, HostId other,
+                                                    auto) { return connect(into, other); },
+                                  .health_ms = 300,
+                                  .deadline_ms = 200};
         auto started = world_.run(volume::Volume::start(&world_.reactor(), world_.buffers(), config,
                                                         world_.authority.get(), &world_));
         if (!started) return fail(started.error());
         hosts_[host]->volume = std::move(*started);
         return {};
+    }
+    io::Task<Result<void>> connect(io::Socket* into, HostId other) {
+        const Host& there = *hosts_[other.value() - 1];
+        if (!there.volume) co_return fail(Errc::kClosed, "the host is down");
+        CO_TRY_ASSIGN(
+            *into, io::Socket::connect_tcp(world_.reactor(), "127.0.0.1", there.listener.port()));
+        co_return Result<void>{};
     }
     /// Secondaries first: the primary waits for them.
     void start_all() {
