@@ -27,15 +27,34 @@ start_host() {
 kill_host() { kill -KILL "${pid[$1]}"; wait "${pid[$1]}" 2> /dev/null || true; unset "pid[$1]"; }
 stop_host() { kill -TERM "${pid[$1]}"; wait "${pid[$1]}"; unset "pid[$1]"; }    # its exit status has to be 0
 signal_host() { kill -"$2" "${pid[$1]}"; }    # NAME SIGNAL
+authority() {    # NAME: $work/pki/NAME-cert.pem and its key
+  mkdir -p "$work/pki"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$1" -days 2 -keyout "$work/pki/$1-key.pem" \
+    -out "$work/pki/$1-cert.pem" 2> "$work/pki/log" || { cat "$work/pki/log"; return 1; }
+}
+# certify AUTHORITY HOST [NAME]: the host's certificate, with its name or another one, and what its [cluster] says of it.
+certify() {
+  local to=$work/pki/$2
+  {
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$2" -keyout "$to-key.pem" -out "$to.csr"
+    openssl x509 -req -in "$to.csr" -CA "$work/pki/$1-cert.pem" -CAkey "$work/pki/$1-key.pem" -CAcreateserial -days 1 \
+      -extfile <(echo "subjectAltName=URI:ublkd:host:${3:-$2}") -out "$to-cert.pem"
+  } 2> "$work/pki/log" || { cat "$work/pki/log"; return 1; }
+  printf 'tls_certificate = "%s-cert.pem"\ntls_key = "%s-key.pem"\ntls_ca = "%s/pki/hosts-cert.pem"\n' "$to" "$to" "$work" \
+    >> "$work/$2/ublkd.toml"
+}
+with_tls=''    # else hosts have certificates
 # new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but one that is called meta, which
 # has none.
 new_hosts() {
   local name number=0 pools=0
   trap 'end_hosts; finish' EXIT
+  [ -z "$with_tls" ] || authority hosts
   for name in "$@"; do
     number=$((number + 1))
     mkdir -p "$work/$name"
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
+    [ -z "$with_tls" ] || certify hosts "$name"
     [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"

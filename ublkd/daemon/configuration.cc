@@ -158,6 +158,14 @@ bool is_ip_address(const std::string& text) {
            inet_pton(AF_INET6, text.c_str(), &any) == 1;
 }
 
+/// Of no use to others, who are told it.
+bool is_any_address(const std::string& text) {
+    in6_addr six{};
+    in_addr four{};
+    return (inet_pton(AF_INET, text.c_str(), &four) == 1 && four.s_addr == INADDR_ANY) ||
+           (inet_pton(AF_INET6, text.c_str(), &six) == 1 && IN6_IS_ADDR_UNSPECIFIED(&six));
+}
+
 /// "127.0.0.1:10809", "[::1]:10809" or "".
 bool parse_listen(const std::string& text, bool tls, std::string& address, std::uint16_t& port) {
     if (text.empty()) {
@@ -209,10 +217,18 @@ std::string read_values(const toml::table& root, Configuration& into) {
         reader.refuse("nbd", "listen",
                       tls ? "ADDRESS:PORT, or empty for none"
                           : "a loopback ADDRESS:PORT (any with nbd.tls), or empty for none");
+    reader.text("cluster", "tls_certificate", into.cluster_tls_certificate);
+    reader.text("cluster", "tls_key", into.cluster_tls_key);
+    reader.text("cluster", "tls_ca", into.cluster_tls_ca);
+    const bool cluster_tls = into.has_cluster_tls();
     std::string cluster;
     reader.text("cluster", "listen", cluster);
-    if (!parse_listen(cluster, false, into.cluster_address, into.cluster_port))
-        reader.refuse("cluster", "listen", "a loopback ADDRESS:PORT, or empty for none");
+    if (!parse_listen(cluster, cluster_tls, into.cluster_address, into.cluster_port) ||
+        is_any_address(into.cluster_address))
+        reader.refuse("cluster", "listen",
+                      cluster_tls ? "an ADDRESS:PORT at which other hosts reach this one, or empty"
+                                  : "a loopback ADDRESS:PORT (any with cluster.tls_certificate), "
+                                    "or empty for none");
     reader.text("cluster", "metadata", into.metadata);
     if (!into.metadata.empty() && (into.metadata[0] != '/' || into.cluster_address.empty()))
         reader.refuse(
@@ -259,6 +275,10 @@ std::string Configuration::cluster_listen() const {
     return listen_text(cluster_address, cluster_port);
 }
 
+bool Configuration::has_cluster_tls() const {
+    return !cluster_tls_certificate.empty() || !cluster_tls_key.empty() || !cluster_tls_ca.empty();
+}
+
 std::string configuration_text(const Configuration& configuration) {
     const auto quoted = [](const std::string& text) {
         std::ostringstream out;
@@ -287,7 +307,10 @@ tls_ca = {}
 tls_psk_file = {}          # for psk: lines IDENTITY:HEXKEY, as psktool writes them
 
 [cluster]
-listen = {}               # loopback ADDRESS:PORT for the volumes of other hosts, or empty for none
+listen = {}               # ADDRESS:PORT for other hosts, without tls a loopback one, or empty for none
+tls_certificate = {}       # this host's, with the URI ublkd:host:NAME; this and the two below are PEM
+tls_key = {}
+tls_ca = {}                # who signs for the other hosts
 metadata = {}             # metadata.sock of the host that has the metadata; empty: this one
 
 [ublk]
@@ -311,9 +334,11 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_tls), quoted(configuration.nbd_tls_certificate),
         quoted(configuration.nbd_tls_key), quoted(configuration.nbd_tls_clients),
         quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
-        quoted(configuration.cluster_listen()), quoted(configuration.metadata), configuration.ublk,
-        configuration.boot_wait_s, configuration.replace_after_s, configuration.resync_mib_s,
-        configuration.reactors, configuration.buffer_mib);
+        quoted(configuration.cluster_listen()), quoted(configuration.cluster_tls_certificate),
+        quoted(configuration.cluster_tls_key), quoted(configuration.cluster_tls_ca),
+        quoted(configuration.metadata), configuration.ublk, configuration.boot_wait_s,
+        configuration.replace_after_s, configuration.resync_mib_s, configuration.reactors,
+        configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

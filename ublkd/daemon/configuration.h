@@ -35,12 +35,15 @@ struct Configuration {
                                      // has been away for so long
     std::string cluster_address;     // where volumes listen for other hosts; "": they do not
     std::uint16_t cluster_port = 7071;
+    std::string cluster_tls_certificate, cluster_tls_key, cluster_tls_ca;  // all, or none
     std::string metadata;            // the socket of the host that has them; "": this one
     std::string metadata_socket;     // where this one serves them to others
     std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
 
     /// "" where it does not listen.
     std::string cluster_listen() const;
+    /// Whether any of it is set.
+    bool has_cluster_tls() const;
     std::string database() const { return state_dir + "/metadata.db"; }
     std::string host_file() const { return state_dir + "/host-id"; }
 };

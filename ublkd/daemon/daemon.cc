@@ -19,6 +19,7 @@
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/dying_sockets.h"
+#include "ublkd/daemon/host_tls.h"
 #include "ublkd/daemon/instances.h"
 #include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
@@ -134,6 +135,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     std::expected<io::TlsContext, std::string> nbd_tls;
     if (serve) nbd_tls = load_nbd_tls(configuration);
     if (!nbd_tls) return std::unexpected(nbd_tls.error());
+    auto host_tls = load_host_tls(configuration);
+    if (!host_tls) return std::unexpected(host_tls.error());
     auto parts = std::make_unique<Parts>(configuration);
     Parts& p = *parts;
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
@@ -162,7 +165,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.engine = std::move(*engine);
     p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity,
                                       [repair = &p.repair] { repair->wake(); });
-    p.hosts = std::make_unique<HostDirectory>(p.store.get());
+    p.hosts = std::make_unique<HostDirectory>(p.store.get(), *host_tls);
     p.core = Core{&p.configuration,
                   &p.identity,
                   p.store.get(),
@@ -189,12 +192,10 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
             return std::unexpected(because("cannot read the pools", opened.error()));
     }
     if (serve && !configuration.cluster_address.empty()) {
-        const auto take = [volumes = p.volumes.get()](io::SocketInTransit socket,
-                                                      peer::Greeted greeted) {
-            volumes->post_peer(std::move(socket), std::move(greeted));
-        };
-        auto listening = PeerListener::listen(&p.engine->first(), configuration.cluster_address,
-                                              configuration.cluster_port, take);
+        auto listening = PeerListener::listen(
+            &p.engine->first(), configuration.cluster_address, configuration.cluster_port,
+            host_tls->accepting,
+            [volumes = p.volumes.get()](HeardPeer heard) { volumes->post_peer(std::move(heard)); });
         if (!listening)
             return std::unexpected(
                 because("cannot listen on " + configuration.cluster_listen(), listening.error()));

@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "ublkd/peer/greeting.h"
+
 namespace ublkd::daemon {
 
 Result<void> HostDirectory::refresh() {
@@ -28,7 +30,8 @@ bool HostDirectory::knows(HostId host) {
     return refresh() && !name_of(host).empty();
 }
 
-io::Task<Result<void>> HostDirectory::connect(io::Socket* into, io::Reactor* reactor, HostId host) {
+io::Task<Result<void>> HostDirectory::connect(io::Socket* into, io::Reactor* reactor, HostId host,
+                                              io::Clock::time_point deadline) {
     Known known;
     {
         const std::lock_guard lock(mutex_);
@@ -37,7 +40,19 @@ io::Task<Result<void>> HostDirectory::connect(io::Socket* into, io::Reactor* rea
     }
     if (known.port == 0) co_return fail(Errc::kNotFound, "where the host listens");
     CO_TRY_ASSIGN(*into, io::Socket::connect_tcp(*reactor, known.address, known.port));
+    if (!tls_) co_return Result<void>{};
+    auto shaking = into->start_tls(tls_.connecting, deadline);
+    const Result<io::TlsPeer> peer = co_await shaking;
+    if (!peer) co_return fail(peer.error());
+    if (!is_certificate_of(known.name, *peer)) {
+        peer::refuse(into, peer::Reason::kHost);
+        co_return fail(Errc::kNotPermitted, "the certificate there is not that host's");
+    }
     co_return Result<void>{};
+}
+
+bool HostDirectory::has_proven(HostId host, const io::TlsPeer& peer) {
+    return !tls_ || is_certificate_of(name_of(host), peer);
 }
 
 std::string HostDirectory::name_of(HostId host) {

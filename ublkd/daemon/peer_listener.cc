@@ -14,8 +14,9 @@ constexpr auto kHelloLimit = std::chrono::seconds(2);
 
 Result<std::unique_ptr<PeerListener>> PeerListener::listen(io::Reactor* reactor,
                                                            const std::string& address,
-                                                           std::uint16_t port, Take take) {
-    std::unique_ptr<PeerListener> made(new PeerListener(reactor, std::move(take)));
+                                                           std::uint16_t port, io::TlsContext tls,
+                                                           Take take) {
+    std::unique_ptr<PeerListener> made(new PeerListener(reactor, std::move(tls), std::move(take)));
     TRY(call_on(*reactor, [&]() -> Result<void> {
         TRY_ASSIGN(made->listener_, io::Listener::listen_tcp(*reactor, address, port));
         made->port_ = made->listener_.port();
@@ -40,7 +41,7 @@ io::Task<void> PeerListener::serve() {
         auto socket = co_await listener_.accept();
         if (!socket) co_return;
         if (greeting_ == kAtOnce) {
-            peer::refuse(&*socket, peer::Reason::kBusy);
+            if (!tls_) peer::refuse(&*socket, peer::Reason::kBusy);
         } else {
             io::spawn(gate_, hear(std::move(*socket)));
         }
@@ -49,14 +50,27 @@ io::Task<void> PeerListener::serve() {
 
 io::Task<void> PeerListener::hear(io::Socket socket) {
     ++greeting_;
-    auto hearing = peer::hear_hello(&socket, io::Clock::now() + kHelloLimit);
-    auto greeted = co_await hearing;
+    HeardPeer heard;
+    auto hearing = hear_hello(&socket, &heard);
+    const Result<void> done = co_await hearing;
     --greeting_;
-    if (greeted) {
-        take_(socket.leave(), std::move(*greeted));
+    if (done) {
+        heard.socket = socket.leave();
+        take_(std::move(heard));
     } else {
-        log::info("a connection that was no host's: {}", to_string(greeted.error()));
+        log::info("a connection that was no host's: {}", to_string(done.error()));
     }
+}
+
+io::Task<Result<void>> PeerListener::hear_hello(io::Socket* socket, HeardPeer* heard) {
+    const io::Clock::time_point limit = io::Clock::now() + kHelloLimit;
+    if (tls_) {
+        auto shaking = socket->start_tls(tls_, limit);
+        CO_TRY_ASSIGN(heard->proven, co_await shaking);
+    }
+    auto hearing = peer::hear_hello(socket, limit);
+    CO_TRY_ASSIGN(heard->greeted, co_await hearing);
+    co_return Result<void>{};
 }
 
 }  // namespace ublkd::daemon

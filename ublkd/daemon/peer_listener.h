@@ -1,6 +1,7 @@
 // Takes the connections of other hosts to this one's volumes, as far as whose they are: hears the
-// hello on one reactor and hands socket and hello on (docs/peer-protocol.md). Who says nothing, or
-// something else, is dropped after a while; a few at once.
+// hello on one reactor, inside of TLS where hosts have certificates, and hands socket and hello on
+// (docs/peer-protocol.md). Who says nothing, or something else, is dropped after a while; a few at
+// once.
 //
 // Owner: Daemon. Thread: of the reactor, but for listen() and the destructor, which block.
 #pragma once
@@ -17,14 +18,22 @@
 
 namespace ublkd::daemon {
 
+/// A connection whose hello is not answered yet.
+struct HeardPeer {
+    io::SocketInTransit socket;
+    peer::Greeted greeted;
+    io::TlsPeer proven{};  // whether it is the host of the hello is not looked at yet
+};
+
 class PeerListener {
   public:
-    /// Must not block. The hello is not answered yet.
-    using Take = std::function<void(io::SocketInTransit socket, peer::Greeted greeted)>;
-    /// `port` 0: one is chosen.
+    /// Must not block.
+    using Take = std::function<void(HeardPeer heard)>;
+    /// `port` 0: one is chosen. `tls` nobody's: in the clear.
     static Result<std::unique_ptr<PeerListener>> listen(io::Reactor* reactor,
                                                         const std::string& address,
-                                                        std::uint16_t port, Take take);
+                                                        std::uint16_t port, io::TlsContext tls,
+                                                        Take take);
     PeerListener(const PeerListener&) = delete;
     PeerListener& operator=(const PeerListener&) = delete;
     ~PeerListener();
@@ -34,12 +43,15 @@ class PeerListener {
   private:
     static constexpr unsigned kAtOnce = 64;
 
-    PeerListener(io::Reactor* reactor, Take take) : reactor_(reactor), take_(std::move(take)) {}
+    PeerListener(io::Reactor* reactor, io::TlsContext tls, Take take)
+        : reactor_(reactor), tls_(std::move(tls)), take_(std::move(take)) {}
     io::Task<void> serve();
     io::Task<void> hear(io::Socket socket);
+    io::Task<Result<void>> hear_hello(io::Socket* socket, HeardPeer* heard);
     io::Task<void> stop();
 
     io::Reactor* reactor_;
+    io::TlsContext tls_;
     Take take_;
     io::Listener listener_;
     std::uint16_t port_ = 0;

@@ -26,8 +26,8 @@ Result<std::shared_ptr<RunningVolume>> RunningVolume::start(
         cluster.id = core.identity->cluster();
         cluster.self = core.identity->host();
         cluster.connect = [hosts = core.hosts](io::Socket* into, io::Reactor* reactor, HostId host,
-                                               io::Clock::time_point) {
-            return hosts->connect(into, reactor, host);
+                                               io::Clock::time_point deadline) {
+            return hosts->connect(into, reactor, host, deadline);
         };
         made->own_ = peer::Hello{.cluster = cluster.id,
                                  .host = cluster.self,

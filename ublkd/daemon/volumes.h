@@ -29,6 +29,7 @@
 #include "ublkd/daemon/boot_wait.h"
 #include "ublkd/daemon/core.h"
 #include "ublkd/daemon/hosting.h"
+#include "ublkd/daemon/peer_listener.h"
 #include "ublkd/daemon/read_only_device.h"
 #include "ublkd/daemon/running_volume.h"
 #include "ublkd/daemon/steps.h"
@@ -95,9 +96,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// where it is not attached (any more).
     api::ApiResult<void> detach_terminating(VolumeId volume, InstanceId instance);
     /// A connection of another host, whose hello was heard. Blocks.
-    void peer_connected(io::SocketInTransit socket, peer::Greeted greeted);
+    void peer_connected(HeardPeer heard);
     /// The same, on a thread of its own. Returns at once.
-    void post_peer(io::SocketInTransit socket, peer::Greeted greeted);
+    void post_peer(HeardPeer heard);
     /// A round, in a cluster: what other hosts want of this one.
     void look_after_others();
 

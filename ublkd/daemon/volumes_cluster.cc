@@ -30,11 +30,13 @@ io::Task<Result<void>> say_word(HostDirectory* hosts, io::Reactor* reactor, Host
                                 const peer::Hello* word) {
     const auto limit = io::Clock::now() + kWordLimit;
     io::Socket socket;
-    auto connecting = hosts->connect(&socket, reactor, host);
+    auto connecting = hosts->connect(&socket, reactor, host, limit);
     CO_TRY(co_await connecting);
     auto saying = peer::greet(&socket, *word, limit);
     const auto heard = co_await saying;
     if (!heard) co_return fail(heard.error());
+    if (heard->other.host != host)
+        co_return fail(Errc::kProtocol, "another host than was looked for");
     co_return Result<void>{};
 }
 
@@ -301,24 +303,29 @@ Result<std::shared_ptr<RunningVolume>> Volumes::serve_others(const SlotRef& slot
     return start_for_others(slot, volume);
 }
 
-void Volumes::post_peer(io::SocketInTransit socket, peer::Greeted greeted) {
-    const auto given = std::make_shared<std::pair<io::SocketInTransit, peer::Greeted>>(
-        std::move(socket), std::move(greeted));
+void Volumes::post_peer(HeardPeer heard) {
+    const auto given = std::make_shared<HeardPeer>(std::move(heard));
     worker_->submit([this, given] {
-        peer_steps_.run(fmt::format("peer {}", ++peers_), [this, given] {
-            peer_connected(std::move(given->first), std::move(given->second));
-        });
+        peer_steps_.run(fmt::format("peer {}", ++peers_),
+                        [this, given] { peer_connected(std::move(*given)); });
     });
 }
 
 void Volumes::end_peers() { peer_steps_.wait(); }
 
-void Volumes::peer_connected(io::SocketInTransit socket, peer::Greeted greeted) {
+void Volumes::peer_connected(HeardPeer heard) {
+    auto& [socket, greeted, proven] = heard;
     const VolumeId volume = greeted.other.volume;
     const HostId host = greeted.other.host;
     Lane& lane = core_.engine->lane_of(volume);
-    const bool known = greeted.other.cluster == core_.identity->cluster() && is_clustered() &&
-                       host != core_.identity->host() && core_.hosts->knows(host);
+    bool known = greeted.other.cluster == core_.identity->cluster() && is_clustered() &&
+                 host != core_.identity->host() && core_.hosts->knows(host);
+    if (known && !core_.hosts->has_proven(host, proven)) {
+        log::warn("a connection that says it is host {}'s has the certificate of {}",
+                  core_.hosts->name_of(host),
+                  api::shown(fmt::to_string(fmt::join(proven.uris, " "))));
+        known = false;
+    }
     const auto record = known ? core_.store->get<VolumeRecord>(volume)
                               : Result<std::optional<VolumeRecord>>(std::nullopt);
     if (record && *record && (greeted.other.required & peer::kWordOnly) != 0) {
