@@ -27,8 +27,8 @@ start_host() {
 kill_host() { kill -KILL "${pid[$1]}"; wait "${pid[$1]}" 2> /dev/null || true; unset "pid[$1]"; }
 stop_host() { kill -TERM "${pid[$1]}"; wait "${pid[$1]}"; unset "pid[$1]"; }    # its exit status has to be 0
 signal_host() { kill -"$2" "${pid[$1]}"; }    # NAME SIGNAL
-# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but one that is called meta, which
-# has none.
+# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
+# far, which have none.
 new_hosts() {
   local name number=0 pools=0
   trap 'end_hosts; finish' EXIT
@@ -39,7 +39,7 @@ new_hosts() {
     [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
-    if [ "$name" = meta ]; then on meta init > /dev/null; continue; fi
+    if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi
     on "$name" init --dir "$work/$name.pool" --domain "$name" > /dev/null
     pools=$((pools + 1))
   done

@@ -206,7 +206,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> tell_host(HostId host, VolumeId volume);
     static HostId host_of_primary(const replication::Membership& record);
     void tell_members(VolumeId volume);
-    void prepare_wanted(const metadata::VolumeRecord& volume);
+    void prepare_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);
     void settle_sessions(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void forget_fenced(const metadata::AttachmentRecord& attachment);

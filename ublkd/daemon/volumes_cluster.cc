@@ -127,7 +127,9 @@ void Volumes::tell_members(VolumeId volume) {
 }
 
 /// Replicas that another host wants here, made and asked for; who gets no place is discarded.
-void Volumes::prepare_wanted(const VolumeRecord& volume) {
+void Volumes::prepare_wanted(const SlotRef& slot, const VolumeRecord& volume) {
+    const Operation operation(slot->operation, std::try_to_lock);
+    if (!operation.owns_lock()) return;  // that is being done
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing) continue;
@@ -251,6 +253,8 @@ void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
         log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
         return;
     }
+    log::warn("volume {}: the host of its primary does not answer: it is taken over",
+              volume.id.to_string());
     (*running)->take_over();
 }
 
@@ -326,7 +330,7 @@ ApiResult<api::AttachmentView> Volumes::detach_elsewhere(const VolumeRecord& vol
 void Volumes::look_for_others(const VolumeRecord& volume) {
     const auto ref = slot(volume.id);
     if (!is_mine(volume)) {
-        prepare_wanted(volume);
+        prepare_wanted(ref, volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
     }
     settle_sessions(ref, volume);
