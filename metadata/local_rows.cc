@@ -87,38 +87,38 @@ Result<Trial> LocalRows::try_last(const std::vector<Change>& changes) {
     return trial;
 }
 
-Result<Verdict> LocalRows::check(const Observed& observed) {
-    Verdict verdict;
+Result<Checked> LocalRows::check(const Observed& observed) {
+    Checked checked;
     bool judged = false;
     const auto work = [&](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(verdict.state, tx.state());
-        TRY_ASSIGN(verdict.same, same(tx, observed));
+        TRY_ASSIGN(checked.state, tx.state());
+        TRY_ASSIGN(checked.same, same(tx, observed));
         judged = true;
         return undo();
     };
     // Changes are tried by making them; reads alone wait for no writer.
     const auto done = observed.changes.empty() ? store_->read(work) : store_->write(work);
     if (!judged) return fail(done.error());
-    return verdict;
+    return checked;
 }
 
-Result<Verdict> LocalRows::commit(const Observed& observed) {
+Result<Checked> LocalRows::commit(const Observed& observed) {
     if (const int error = faults::hit("rows.before_commit"))
         return fail_errno(error, "commit of another host");
-    Verdict verdict;
+    Checked checked;
     bool judged = false;
     const auto done = store_->write([&](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(verdict.state, tx.state());
-        TRY_ASSIGN(verdict.same, same(tx, observed));
+        TRY_ASSIGN(checked.state, tx.state());
+        TRY_ASSIGN(checked.same, same(tx, observed));
         judged = true;
-        if (!verdict.same) return undo();
-        TRY_ASSIGN(verdict.state, tx.state());
+        if (!checked.same) return undo();
+        TRY_ASSIGN(checked.state, tx.state());
         return {};
     });
-    if (!done && (!judged || verdict.same)) return fail(done.error());
+    if (!done && (!judged || checked.same)) return fail(done.error());
     if (const int error = faults::hit("rows.after_commit"))
         return fail_errno(error, "answer another host");
-    return verdict;
+    return checked;
 }
 
 }  // namespace ublkd::metadata

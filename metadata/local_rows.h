@@ -17,8 +17,8 @@ class LocalRows : public RowService {
 
     Result<Rows> list(const Table& table, const Query& query) override;
     Result<Trial> try_last(const std::vector<Change>& changes) override;
-    Result<Verdict> check(const Observed& observed) override;
-    Result<Verdict> commit(const Observed& observed) override;
+    Result<Checked> check(const Observed& observed) override;
+    Result<Checked> commit(const Observed& observed) override;
 
   private:
     static Result<bool> still_seen(Transaction& tx, const Seen& seen);

@@ -52,14 +52,14 @@ struct Observed {
     std::vector<Change> changes;
 };
 
-struct Verdict {
+struct Checked {
     /// Whether all of it was observed again. Where not, nothing was done.
     bool same = false;
     std::uint64_t state = 0;
 };
 
 struct Trial {
-    Verdict before;               // of the changes but the last
+    Checked before;               // of the changes but the last
     std::optional<Errc> refused;  // what the last one comes to after them
 };
 
@@ -79,12 +79,12 @@ class RowService {
     /// What would come of the last of `changes` (at least one). Changes nothing.
     virtual Result<Trial> try_last(const std::vector<Change>& changes) = 0;
     /// Whether `observed` is what would be observed now. Changes nothing.
-    virtual Result<Verdict> check(const Observed& observed) = 0;
+    virtual Result<Checked> check(const Observed& observed) = 0;
     /// check(), and if it is the same, makes those changes that were not refused, all in one step,
     /// on stable storage when it returns. Errors: kClosed (it cannot be reached, nothing was done),
     /// kNoSpace and kExhausted (too much for it; nothing was done), kIo and kTimedOut (whether it
     /// was done is unknown until it is read again).
-    virtual Result<Verdict> commit(const Observed& observed) = 0;
+    virtual Result<Checked> commit(const Observed& observed) = 0;
 };
 
 }  // namespace ublkd::metadata

@@ -32,7 +32,8 @@ struct Table {
     const char* name;
     std::size_t key_columns;
     std::vector<const char*> columns;
-    bool plain = false;  // nothing but its key refuses a record that encode_row() gives
+    bool plain = false;     // nothing but its key refuses a record that encode_row() gives
+    bool appended = false;  // plain, and each key comes from a counter: a new one is hardly taken
 };
 
 /// One record: `values` by Table::columns. `revision`: see Transaction::put().
@@ -126,17 +127,20 @@ bool from_value(const Value& value, std::optional<T>& item) {
 }
 
 template <class Record>
+concept Appended = requires { Record::kAppended; };
+template <class Record>
+concept Plain = Appended<Record> || requires { Record::kPlain; };
+
+template <class Record>
 const Table& table_of() {
     static const Table table = [] {
-        Table made{Record::kTable, Record::kKeyColumns, {}, requires {Record::kPlain;
-    }
-};
-Record record;
-Record::fields(record, [&](const char* name, const auto&) { made.columns.push_back(name); });
-return made;
-}
-();
-return table;
+        Table made{Record::kTable, Record::kKeyColumns, {}, Plain<Record>, Appended<Record>};
+        Record record;
+        Record::fields(record,
+                       [&](const char* name, const auto&) { made.columns.push_back(name); });
+        return made;
+    }();
+    return table;
 }
 
 /// Whether `field` has a form: an integer above 2^63-1 has none.

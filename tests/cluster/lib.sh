@@ -44,8 +44,8 @@ certify() {
     >> "$work/$2/ublkd.toml"
 }
 with_tls=''    # else hosts have certificates
-# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but one that is called meta, which
-# has none.
+# new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
+# far, which have none.
 new_hosts() {
   local name number=0 pools=0
   trap 'end_hosts; finish' EXIT
@@ -58,7 +58,7 @@ new_hosts() {
     [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
-    if [ "$name" = meta ]; then on meta init > /dev/null; continue; fi
+    if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi
     on "$name" init --dir "$work/$name.pool" --domain "$name" > /dev/null
     pools=$((pools + 1))
   done

@@ -14,34 +14,6 @@ namespace {
 
 constexpr int kMaxLevels = 32;
 
-Json converted(const nlohmann::ordered_json& from) {
-    using Type = nlohmann::ordered_json::value_t;
-    switch (from.type()) {
-        case Type::boolean:
-            return Json(from.get<bool>());
-        case Type::number_integer:
-            return Json(from.get<std::int64_t>());
-        case Type::number_unsigned:
-            return Json(from.get<std::uint64_t>());
-        case Type::number_float:
-            return Json(from.get<double>());
-        case Type::string:
-            return Json(from.get<std::string>());
-        case Type::array: {
-            Json made = Json::array();
-            for (const auto& item : from) made.push(converted(item));
-            return made;
-        }
-        case Type::object: {
-            Json made = Json::object();
-            for (const auto& [key, value] : from.items()) made.set(key, converted(value));
-            return made;
-        }
-        default:
-            return {};
-    }
-}
-
 /// Levels of the text, counted before the recursive parser sees it.
 bool too_deep(std::string_view text) {
     int level = 0;
@@ -74,22 +46,71 @@ std::string complaint(const nlohmann::json::exception& exception) {
                        shown(text.substr(read + kRead.size())));
 }
 
-/// What a parsed object does not show: a key that was there twice, of which one would be lost.
-class Duplicates {
+/// Makes a Json of what the library reads, in a time that grows with the length alone. (Its own
+/// tree does not show a key that was there twice, of which one would be lost; asking it by its
+/// callbacks takes the square of the number of objects.)
+class Builder : public nlohmann::json_sax<nlohmann::json> {
   public:
-    void see(nlohmann::ordered_json::parse_event_t event, const nlohmann::ordered_json& parsed) {
-        using Event = nlohmann::ordered_json::parse_event_t;
-        if (event == Event::object_start) keys_.emplace_back();
-        if (event == Event::object_end) keys_.pop_back();
-        if (event != Event::key || !first_.empty()) return;
-        const auto& key = parsed.get_ref<const std::string&>();
-        if (!keys_.back().insert(key).second) first_ = key;
+    bool null() override { return add(Json()); }
+    bool boolean(bool value) override { return add(value); }
+    bool number_integer(std::int64_t value) override { return add(value); }
+    bool number_unsigned(std::uint64_t value) override { return add(value); }
+    bool number_float(double value, const std::string&) override { return add(value); }
+    bool string(std::string& value) override { return add(std::move(value)); }
+    bool binary(nlohmann::json::binary_t&) override { return false; }  // no part of a text
+    bool start_object(std::size_t) override {
+        open_.emplace_back();
+        return true;
     }
-    const std::string& first() const { return first_; }
+    bool start_array(std::size_t) override { return start_object(0); }
+    bool key(std::string& name) override {
+        Open& object = open_.back();
+        if (!object.names.insert(name).second) {
+            error_ = fmt::format("the field '{}' is there twice", shown(name));
+            return false;
+        }
+        object.members.emplace_back(std::move(name), Json());
+        return true;
+    }
+    bool end_object() override {
+        Json made = Json::object(std::move(open_.back().members));
+        open_.pop_back();
+        return add(std::move(made));
+    }
+    bool end_array() override {
+        Json made(std::move(open_.back().items));
+        open_.pop_back();
+        return add(std::move(made));
+    }
+    bool parse_error(std::size_t, const std::string&,
+                     const nlohmann::json::exception& exception) override {
+        error_ = complaint(exception);
+        return false;
+    }
+
+    Json& made() { return made_; }
+    std::string& error() { return error_; }
 
   private:
-    std::vector<std::set<std::string>> keys_;  // of each object that is open
-    std::string first_;
+    struct Open {
+        Json::Object members;         // of an object; the last one waits for its value
+        std::set<std::string> names;  // of these
+        Json::Array items;            // of an array
+    };
+
+    bool add(Json value) {
+        if (open_.empty())
+            made_ = std::move(value);
+        else if (open_.back().members.empty())
+            open_.back().items.push_back(std::move(value));
+        else
+            open_.back().members.back().second = std::move(value);
+        return true;
+    }
+
+    std::vector<Open> open_;
+    Json made_;
+    std::string error_;
 };
 
 void write_string(std::string& out, const std::string& text) {
@@ -104,19 +125,9 @@ std::optional<Json> Json::parse(std::string_view text, std::string* error) {
         return std::nullopt;
     };
     if (too_deep(text)) return refused("more than 32 levels");
-    try {
-        Duplicates duplicates;
-        const auto parsed = nlohmann::ordered_json::parse(
-            text, [&](int, auto event, nlohmann::ordered_json& value) {
-                duplicates.see(event, value);
-                return true;
-            });
-        if (!duplicates.first().empty())
-            return refused(fmt::format("the field '{}' is there twice", shown(duplicates.first())));
-        return converted(parsed);
-    } catch (const nlohmann::json::exception& exception) {
-        return refused(complaint(exception));
-    }
+    Builder builder;
+    if (!nlohmann::json::sax_parse(text, &builder)) return refused(std::move(builder.error()));
+    return std::move(builder.made());
 }
 
 void Json::write(std::string& out, bool pretty, unsigned level) const {

@@ -33,9 +33,10 @@ class Json {
     Json(Array value) : value_(std::move(value)) {}
 
     static Json array() { return Json(Array{}); }
-    static Json object() {
+    /// `members`: no key twice.
+    static Json object(Object members = {}) {
         Json made;
-        made.value_ = Object{};
+        made.value_ = std::move(members);
         return made;
     }
 

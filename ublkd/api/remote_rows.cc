@@ -243,13 +243,13 @@ Result<metadata::Trial> RemoteRows::try_last(const std::vector<metadata::Change>
     return impl_->call<metadata::Trial>("try", changes_json(changes), 0, &read_trial);
 }
 
-Result<metadata::Verdict> RemoteRows::check(const metadata::Observed& observed) {
-    return impl_->call<metadata::Verdict>("check", observed_json(observed), 0, &read_verdict);
+Result<metadata::Checked> RemoteRows::check(const metadata::Observed& observed) {
+    return impl_->call<metadata::Checked>("check", observed_json(observed), 0, &read_checked);
 }
 
-Result<metadata::Verdict> RemoteRows::commit(const metadata::Observed& observed) {
-    return impl_->call<metadata::Verdict>("commit", observed_json(observed), ++impl_->commits,
-                                          &read_verdict);
+Result<metadata::Checked> RemoteRows::commit(const metadata::Observed& observed) {
+    return impl_->call<metadata::Checked>("commit", observed_json(observed), ++impl_->commits,
+                                          &read_checked);
 }
 
 }  // namespace ublkd::api

@@ -36,8 +36,8 @@ class RemoteRows : public metadata::RowService {
     Result<metadata::Rows> list(const metadata::Table& table,
                                 const metadata::Query& query) override;
     Result<metadata::Trial> try_last(const std::vector<metadata::Change>& changes) override;
-    Result<metadata::Verdict> check(const metadata::Observed& observed) override;
-    Result<metadata::Verdict> commit(const metadata::Observed& observed) override;
+    Result<metadata::Checked> check(const metadata::Observed& observed) override;
+    Result<metadata::Checked> commit(const metadata::Observed& observed) override;
 
   private:
     struct Impl;

@@ -12,24 +12,24 @@
 namespace ublkd::api {
 namespace {
 
+using metadata::Checked;
 using metadata::Observed;
 using metadata::RowService;
-using metadata::Verdict;
 
 /// A commit whose answer its client waits for no longer may still be on its way, or wait here. The
 /// client's next question says so, and is not asked before that commit has ended, or is known never
 /// to begin: what it then reads stays so.
 class GivenUp {
   public:
-    Result<Verdict> commit(std::uint64_t client, std::uint64_t number, RowService* rows,
+    Result<Checked> commit(std::uint64_t client, std::uint64_t number, RowService* rows,
                            const Observed& observed) {
         const std::lock_guard lock(mutex_);
         const auto found = over_.find(client);
         if (found == over_.end() || number > found->second) return rows->commit(observed);
         // Who still waits for it was overtaken by the one that gave up a later one.
-        TRY_ASSIGN(Verdict verdict, rows->check({}));
-        verdict.same = false;
-        return verdict;
+        TRY_ASSIGN(Checked checked, rows->check({}));
+        checked.same = false;
+        return checked;
     }
 
     /// The commits of `client` up to `number` have ended, or never begin.
@@ -76,7 +76,7 @@ void add_row_routes(RouteTable& table, RowService* rows) {
     table.add(rows_route("/v1/rows/check", "CheckRows", given_up,
                          [=](const Request& request, std::uint64_t) -> ApiResult<Json> {
                              API_TRY_ASSIGN(const auto observed, read_observed(request.body));
-                             return verdict_json(rows->check(observed));
+                             return checked_json(rows->check(observed));
                          }));
     table.add(rows_route("/v1/rows/commit", "CommitRows", given_up,
                          [=](const Request& request, std::uint64_t client) -> ApiResult<Json> {
@@ -85,7 +85,7 @@ void add_row_routes(RouteTable& table, RowService* rows) {
                              if (number == 0)
                                  return refuse("MissingParameter", "commit=NUMBER is needed");
                              API_TRY_ASSIGN(const auto observed, read_observed(request.body));
-                             return verdict_json(given_up->commit(client, number, rows, observed));
+                             return checked_json(given_up->commit(client, number, rows, observed));
                          }));
 }
 

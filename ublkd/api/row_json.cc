@@ -17,6 +17,7 @@ namespace {
 
 using metadata::Bytes;
 using metadata::Change;
+using metadata::Checked;
 using metadata::Observed;
 using metadata::Query;
 using metadata::Row;
@@ -25,7 +26,6 @@ using metadata::Seen;
 using metadata::Table;
 using metadata::Trial;
 using metadata::Value;
-using metadata::Verdict;
 
 // A key has three columns at most; nobody asks for more.
 constexpr std::size_t kWhereMax = 4;
@@ -330,11 +330,11 @@ ApiResult<std::optional<Error>> read_error(const Json& body) {
     return std::optional(Error{code, static_cast<std::int16_t>(number), "far metadata store"});
 }
 
-ApiResult<Verdict> read_whole_verdict(const Json& body) {
-    Verdict verdict;
-    API_TRY_ASSIGN(verdict.same, flag(body, "Same"));
-    API_TRY_ASSIGN(verdict.state, natural(body, "State"));
-    return verdict;
+ApiResult<Checked> read_whole_checked(const Json& body) {
+    Checked checked;
+    API_TRY_ASSIGN(checked.same, flag(body, "Same"));
+    API_TRY_ASSIGN(checked.state, natural(body, "State"));
+    return checked;
 }
 
 }  // namespace
@@ -394,14 +394,14 @@ Json rows_json(const Table& table, const Result<Rows>& rows) {
     return Json::object().set("State", rows->state).set("Rows", std::move(list));
 }
 
-Json verdict_json(const Result<Verdict>& verdict) {
-    if (!verdict) return error_answer(verdict.error());
-    return Json::object().set("Same", verdict->same).set("State", verdict->state);
+Json checked_json(const Result<Checked>& checked) {
+    if (!checked) return error_answer(checked.error());
+    return Json::object().set("Same", checked->same).set("State", checked->state);
 }
 
 Json trial_json(const Result<Trial>& trial) {
     if (!trial) return error_answer(trial.error());
-    Json json = verdict_json(trial->before);
+    Json json = checked_json(trial->before);
     if (trial->refused) json.set("Refused", to_string(*trial->refused));
     return json;
 }
@@ -425,17 +425,17 @@ ApiResult<Result<Trial>> read_trial(const Json& body) {
     if (error) return Result<Trial>(fail(*error));
     API_TRY(only(body, "the answer", {"Same", "State", "Refused"}));
     Trial trial;
-    API_TRY_ASSIGN(trial.before, read_whole_verdict(body));
+    API_TRY_ASSIGN(trial.before, read_whole_checked(body));
     API_TRY_ASSIGN(trial.refused, read_refused(body));
     return Result<Trial>(trial);
 }
 
-ApiResult<Result<Verdict>> read_verdict(const Json& body) {
+ApiResult<Result<Checked>> read_checked(const Json& body) {
     API_TRY_ASSIGN(const auto error, read_error(body));
-    if (error) return Result<Verdict>(fail(*error));
+    if (error) return Result<Checked>(fail(*error));
     API_TRY(only(body, "the answer", {"Same", "State"}));
-    API_TRY_ASSIGN(const Verdict verdict, read_whole_verdict(body));
-    return Result<Verdict>(verdict);
+    API_TRY_ASSIGN(const Checked checked, read_whole_checked(body));
+    return Result<Checked>(checked);
 }
 
 }  // namespace ublkd::api

@@ -30,9 +30,9 @@ ApiResult<metadata::Observed> read_observed(const Json& body);
 // An error of the store is an answer like others.
 Json rows_json(const metadata::Table& table, const Result<metadata::Rows>& rows);
 Json trial_json(const Result<metadata::Trial>& trial);
-Json verdict_json(const Result<metadata::Verdict>& verdict);
+Json checked_json(const Result<metadata::Checked>& checked);
 ApiResult<Result<metadata::Rows>> read_rows(const metadata::Table& table, const Json& body);
 ApiResult<Result<metadata::Trial>> read_trial(const Json& body);
-ApiResult<Result<metadata::Verdict>> read_verdict(const Json& body);
+ApiResult<Result<metadata::Checked>> read_checked(const Json& body);
 
 }  // namespace ublkd::api

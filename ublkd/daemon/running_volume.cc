@@ -169,6 +169,12 @@ Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted) {
     return io::run_on(lane_->reactor(), [&] { return set_if_running(&volume_, &wanted); });
 }
 
+void RunningVolume::take_over() {
+    lane_->reactor().post([self = shared_from_this()] {
+        if (self->volume_) self->volume_->take_over();
+    });
+}
+
 Result<void> RunningVolume::open_replica(volume::ReplicaPlace place) {
     return io::run_on(lane_->reactor(), [&] { return open_if_running(&volume_, &place); });
 }

@@ -49,6 +49,9 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     Result<void> set_attachment(AttachmentId attachment);
     /// R15. kBusy: the primary is elsewhere.
     Result<void> set_attachments(std::vector<AttachmentId> wanted);
+    /// R6, on an operator's word: asks the member here to be primary, also where the primary is
+    /// well. Returns at once.
+    void take_over();
     /// For a primary on another host to bring in.
     Result<void> open_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);

@@ -45,6 +45,7 @@ inline constexpr const char* kReactorTrouble =
 struct Front {
     std::unique_ptr<ReadOnlyDevice> read_only;
     std::unique_ptr<front::ublk::UblkDevice> ublk;  // on the lane's reactor; none for NBD
+    metadata::AttachmentRecord attachment;
     bool nbd = false;
     bool stopped_by_others = false;  // the ublk device, without this daemon
 };
@@ -204,10 +205,17 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     peer::Hello word_of(VolumeId volume) const;
     /// That there is something new of the volume; ok when it has looked.
     Result<void> tell_host(HostId host, VolumeId volume);
-    void tell_primary(VolumeId volume);
-    void prepare_wanted(const metadata::VolumeRecord& volume);
+    static HostId host_of_primary(const replication::Membership& record);
+    void tell_members(VolumeId volume);
+    void prepare_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);
-    void sync_sessions(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    void settle_sessions(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    void forget_fenced(const metadata::AttachmentRecord& attachment);
+    void take_over_if_away(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                           const replication::Membership& record);
+    api::ApiResult<api::AttachmentView> detach_elsewhere(const metadata::VolumeRecord& volume,
+                                                         metadata::AttachmentRecord attachment);
+    void end_if_forced_off(VolumeId volume, const SlotRef& slot);
     Result<void> await_session(const SlotRef& slot, const metadata::VolumeRecord& volume,
                                const metadata::AttachmentRecord& attachment);
     void open_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);

@@ -261,6 +261,7 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
         const std::lock_guard state(slot->state);
         CHECK(!slot->front, "who attaches has looked whether it is attached");
         slot->front.emplace();
+        slot->front->attachment = attachment;
         if (attachment.read_only) {
             slot->front->read_only = std::make_unique<ReadOnlyDevice>(device);
             device = slot->front->read_only.get();
@@ -408,6 +409,7 @@ ApiResult<api::AttachmentView> Volumes::detach(const std::string& name, const st
         [this, volume, name, instance, force]() -> ApiResult<api::AttachmentView> {
             API_TRY_ASSIGN(const auto operation, begin_operation(slot(volume.id), name));
             API_TRY_ASSIGN(auto record, find_attachment(volume, name, instance));
+            if (force && !is_mine(record)) return detach_elsewhere(volume, record);
             API_TRY(check_here(record, "detach " + name));
             record.terminating = false;
             return detach_one(volume, record, force);

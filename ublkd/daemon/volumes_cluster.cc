@@ -57,10 +57,15 @@ io::Task<void> refuse_peer(io::Reactor* reactor, io::SocketInTransit* given, pee
 
 bool Volumes::is_clustered() const { return static_cast<bool>(core_.identity->cluster()); }
 
+HostId Volumes::host_of_primary(const Membership& record) {
+    for (const auto& member : record.members) {
+        if (member.replica == record.primary) return member.host;
+    }
+    return {};
+}
+
 bool Volumes::has_primary_here(const Membership& record) const {
-    return !is_clustered() || std::ranges::any_of(record.members, [&](const auto& member) {
-        return member.replica == record.primary && member.host == core_.identity->host();
-    });
+    return !is_clustered() || host_of_primary(record) == core_.identity->host();
 }
 
 /// Its primary's host looks after a volume; before it has one, and when it has none any more, its
@@ -114,16 +119,21 @@ Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
                       [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
 }
 
-void Volumes::tell_primary(VolumeId volume) {
+/// The primary's host, or, where that does not answer, those of the other members.
+void Volumes::tell_members(VolumeId volume) {
     const auto record = core_.authority->current(volume);
     if (!record || !*record) return;
+    const HostId primary = host_of_primary(**record);
+    if (tell_host(primary, volume)) return;
     for (const auto& member : (*record)->members) {
-        if (member.replica == (*record)->primary) (void)tell_host(member.host, volume);
+        if (member.host != primary) (void)tell_host(member.host, volume);
     }
 }
 
 /// Replicas that another host wants here, made and asked for; who gets no place is discarded.
-void Volumes::prepare_wanted(const VolumeRecord& volume) {
+void Volumes::prepare_wanted(const SlotRef& slot, const VolumeRecord& volume) {
+    const Operation operation(slot->operation, std::try_to_lock);
+    if (!operation.owns_lock()) return;  // that is being done
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing) continue;
@@ -180,28 +190,36 @@ void Volumes::await_places(const VolumeRecord& volume, std::vector<Candidate>& c
 }
 
 /// R15: the record gets the attachments that the metadata has. The primary's host does that, and
-/// starts the volume where somebody is to be admitted.
-void Volumes::sync_sessions(const SlotRef& slot, const VolumeRecord& volume) {
+/// starts the volume where somebody is to be admitted; what was forced off is gone when it is
+/// fenced. Where that host does not answer, another member's takes the volume over for it (R6).
+void Volumes::settle_sessions(const SlotRef& slot, const VolumeRecord& volume) {
     const auto attachments =
         core_.store->list<AttachmentRecord>(metadata::where("volume", volume.id));
     const auto record = core_.authority->current(volume.id);
-    if (!attachments || !record || !*record || !is_mine(volume)) return;
+    if (!attachments || !record || !*record) return;
     std::vector<AttachmentId> wanted;
+    std::vector<AttachmentRecord> forced_off;
     for (const auto& attachment : *attachments) {
-        const bool forced_off =
-            attachment.state == AttachmentState::kDetaching && attachment.detach_forced;
-        if (!forced_off) wanted.push_back(attachment.id);
+        if (attachment.state == AttachmentState::kDetaching && attachment.detach_forced)
+            forced_off.push_back(attachment);
+        else
+            wanted.push_back(attachment.id);
     }
     auto now = (*record)->attachments;
     std::ranges::sort(now);
     std::ranges::sort(wanted);
-    if (now == wanted) return;
+    if (now == wanted && forced_off.empty()) return;
+    const bool nobody_new = std::ranges::includes(now, wanted) && forced_off.empty();
+    if (!has_primary_here(**record)) {
+        if (!nobody_new) take_over_if_away(slot, volume, **record);
+        return;
+    }
     auto running = [&] {
         const std::lock_guard state(slot->state);
         return slot->running;
     }();
+    if (!running && nobody_new) return;
     if (!running) {
-        if (std::ranges::includes(now, wanted)) return;  // nobody new
         auto started = start_for_others(slot, volume);
         if (!started) {
             log::warn("volume {}: {}", volume.id.to_string(), to_string(started.error()));
@@ -212,6 +230,36 @@ void Volumes::sync_sessions(const SlotRef& slot, const VolumeRecord& volume) {
     const auto set = running->set_attachments(wanted);
     if (!set && set.error().code != Errc::kBusy)
         log::warn("volume {}: its attachments: {}", volume.id.to_string(), to_string(set.error()));
+    for (const auto& attachment : forced_off) {
+        // This host's own ends with its front end.
+        if (set && !is_mine(attachment)) forget_fenced(attachment);
+    }
+}
+
+void Volumes::forget_fenced(const AttachmentRecord& attachment) {
+    if (const auto erased = erase_attachment(attachment); !erased) {
+        log::warn("attachment {}: {}", attachment.id.to_string(), to_string(erased.error()));
+        return;
+    }
+    core_.events->add("volume.detached", attachment.volume.to_string(),
+                      fmt::format("forced; {} is fenced", attachment.instance.to_string()));
+}
+
+/// Of a volume whose primary is elsewhere, and with a member here.
+void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
+                                const Membership& record) {
+    const HostId self = core_.identity->host();
+    const bool member_here = std::ranges::any_of(
+        record.members, [&](const auto& member) { return member.host == self; });
+    if (!member_here || tell_host(host_of_primary(record), volume.id)) return;
+    const auto running = start_for_others(slot, volume);
+    if (!running) {
+        log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
+        return;
+    }
+    log::warn("volume {}: the host of its primary does not answer: it is taken over",
+              volume.id.to_string());
+    (*running)->take_over();
 }
 
 /// Until the primary serves this attachment: it is in the authority's record.
@@ -226,8 +274,8 @@ Result<void> Volumes::await_session(const SlotRef& slot, const VolumeRecord& vol
         if (ending_) return fail(Errc::kCancelled, "the daemon stops");
         if (std::chrono::steady_clock::now() >= deadline)
             return fail(Errc::kTimedOut, "the volume's primary did not admit the attachment");
-        sync_sessions(slot, volume);
-        tell_primary(attachment.volume);
+        settle_sessions(slot, volume);
+        tell_members(attachment.volume);
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
 }
@@ -256,14 +304,40 @@ void Volumes::open_wanted(const SlotRef& slot, const VolumeRecord& volume) {
     }
 }
 
+/// Of an attachment at another host, which may be gone: what it asks for is refused when this has
+/// ended.
+ApiResult<api::AttachmentView> Volumes::detach_elsewhere(const VolumeRecord& volume,
+                                                         AttachmentRecord attachment) {
+    attachment.detach_forced = true;
+    if (const auto stored = set_state(attachment, AttachmentState::kDetaching); !stored)
+        return refuse(stored.error(), "cannot store the detach of " + volume.id.to_string());
+    auto view = attachment_view(attachment);
+    const auto ref = slot(volume.id);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    for (;;) {
+        settle_sessions(ref, volume);
+        tell_members(volume.id);
+        const auto left = core_.store->get<AttachmentRecord>(attachment.id);
+        if (left && !*left) break;
+        if (ending_ || std::chrono::steady_clock::now() >= deadline)
+            return refuse("RequestTimeout",
+                          fmt::format("{} is not fenced yet: no member of {} could take it off; "
+                                      "that is tried again",
+                                      attachment.instance.to_string(), volume.id.to_string()));
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    view.state = "detached";
+    return view;
+}
+
 /// What the metadata wants of this host for the volume, now.
 void Volumes::look_for_others(const VolumeRecord& volume) {
     const auto ref = slot(volume.id);
     if (!is_mine(volume)) {
-        prepare_wanted(volume);
+        prepare_wanted(ref, volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
     }
-    sync_sessions(ref, volume);
+    settle_sessions(ref, volume);
 }
 
 /// Until nobody has asked for a while.
@@ -351,7 +425,7 @@ void Volumes::peer_connected(HeardPeer heard) {
     if (const auto accepted = (*running)->accept(std::move(socket), std::move(greeted)); !accepted)
         log::info("volume {}: a connection of {}: {}", volume.to_string(),
                   core_.hosts->name_of(host), to_string(accepted.error()));
-    if (attachment) sync_sessions(ref, **record);
+    if (attachment) settle_sessions(ref, **record);
 }
 
 /// A round: what no word told, and volumes that nobody else asks for any more.
@@ -372,7 +446,29 @@ void Volumes::look_after_others() {
         const std::lock_guard lock(mutex_);
         slots.assign(slots_.begin(), slots_.end());
     }
-    for (const auto& [id, ref] : slots) end_if_idle(id, ref, !known.contains(id));
+    for (const auto& [id, ref] : slots) {
+        end_if_forced_off(id, ref);
+        end_if_idle(id, ref, !known.contains(id));
+    }
+}
+
+/// Another host has taken its attachment off while this one was not to be reached.
+void Volumes::end_if_forced_off(VolumeId volume, const SlotRef& slot) {
+    const Operation operation(slot->operation, std::try_to_lock);
+    if (!operation.owns_lock()) return;
+    std::optional<AttachmentRecord> served;
+    {
+        const std::lock_guard state(slot->state);
+        if (slot->front) served = slot->front->attachment;
+    }
+    if (!served) return;
+    const auto stored = core_.store->get<AttachmentRecord>(served->id);
+    if (!stored || *stored) return;
+    if (const auto down = take_down(slot, *served, true); !down) {
+        log::warn("volume {}: {}", volume.to_string(), to_string(down.error()));
+        return;
+    }
+    core_.events->add("volume.detached", volume.to_string(), "was forced off by another host");
 }
 
 /// `gone`: it was deleted.

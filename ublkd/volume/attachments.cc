@@ -1,5 +1,6 @@
 // Whose requests are served (R15): the authority's record says it, and only the primary proposes
-// another one. Here the daemon asks for that, and hears when it is so.
+// another one. Here the daemon asks for that, and hears when it is so; and for another primary
+// (R6).
 #include <algorithm>
 
 #include "ublkd/volume/host.h"
@@ -42,6 +43,21 @@ io::Task<Result<void>> Volume::Driver::set_attachments(const Attachments* wanted
             co_return fail(Errc::kTimedOut, stored ? "requests of who was taken off are under way"
                                                    : "the authority has not stored it");
         co_await reactor_->sleep_for(kLook);
+    }
+}
+
+void Volume::Driver::take_over() {
+    for (const auto& host : hosts_) {
+        const replication::Node& node = host->node;
+        if (!node.in_sync() || node.role() != replication::Role::kSecondary) continue;
+        replication::Message word;
+        word.type = replication::MessageType::kFailover;
+        word.volume = config_.id;
+        word.to = host->place.member.replica;
+        word.number = node.number();
+        word.check = true;  // other attachments don't count
+        step([&] { host->node.on_message(word); });
+        return;
     }
 }
 

@@ -47,6 +47,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void try_disks(PoolId pool);
     void accept(io::Socket socket, peer::Greeted greeted);
     bool set_attachment(AttachmentId attachment);
+    void take_over();
     unsigned connections_of_others() const { return links_ ? links_->accepted() : 0; }
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }

@@ -44,6 +44,7 @@ void Volume::accept(io::Socket socket, peer::Greeted greeted) {
     driver_->accept(std::move(socket), std::move(greeted));
 }
 bool Volume::set_attachment(AttachmentId attachment) { return driver_->set_attachment(attachment); }
+void Volume::take_over() { driver_->take_over(); }
 unsigned Volume::connections_of_others() const { return driver_->connections_of_others(); }
 VolumeStatus Volume::status() const { return driver_->status(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }

@@ -63,6 +63,9 @@ class Volume final : public block::BlockDevice {
     /// A connection of another host for this volume, after the hellos (config.cluster is set).
     void accept(io::Socket socket, peer::Greeted greeted);
 
+    /// R6, on an operator's word: a member of this host that is in sync asks to be primary, whether
+    /// the primary is well or not. The record says what came of it.
+    void take_over();
     /// That are there now, of members and of clients.
     unsigned connections_of_others() const;
     /// Who asks here from now on (none: nobody is attached here). config.cluster is set. False:

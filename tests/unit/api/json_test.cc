@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+
 namespace ublkd::api {
 namespace {
 
@@ -48,6 +50,21 @@ TEST(Json, DeepTextIsRefusedBeforeItIsParsed) {
     EXPECT_FALSE(Json::parse(std::string(33, '[') + std::string(33, ']')));
     EXPECT_TRUE(Json::parse("\"" + std::string(100, '[') + "\""))
         << "brackets in a string are no levels";
+}
+
+TEST(Json, TimeGrowsWithTheLengthAlone) {
+    // As many objects, and as many keys, as a body of the API may have: seconds, where the square
+    // of their number is minutes.
+    std::string objects = "[{}";
+    std::string keys = R"({"0": 0)";
+    for (int i = 1; i < 150'000; ++i) {
+        objects += ",{}";
+        keys += ",\"" + std::to_string(i) + "\":0";
+    }
+    const auto before = std::chrono::steady_clock::now();
+    EXPECT_EQ(Json::parse(objects + "]")->items().size(), 150'000u);
+    EXPECT_EQ(Json::parse(keys + "}")->members().size(), 150'000u);
+    EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(10));
 }
 
 TEST(Json, WrongTypesGiveTheFallback) {

@@ -332,8 +332,8 @@ TEST_F(OptimisticTest, StoreThatWentBackInTimeIsNotRead) {
         Result<Trial> try_last(const std::vector<Change>& changes) override {
             return to->try_last(changes);
         }
-        Result<Verdict> check(const Observed& observed) override { return to->check(observed); }
-        Result<Verdict> commit(const Observed& observed) override { return to->commit(observed); }
+        Result<Checked> check(const Observed& observed) override { return to->check(observed); }
+        Result<Checked> commit(const Observed& observed) override { return to->commit(observed); }
     } service;
     LocalRows behind(older.get());
     service.to = &rows_;
@@ -384,6 +384,30 @@ TEST_F(OptimisticTest, NothingButTheirKeysRefusesRecordsOfPlainTables) {
     for (const bool plain : {table_of<CounterRecord>().plain, table_of<EventRecord>().plain})
         EXPECT_TRUE(plain);
     EXPECT_FALSE(table_of<HostRecord>().plain);
+}
+
+TEST_F(OptimisticTest, TakenKeyOfWhatIsAppendedIsFoundAtTheCommit) {
+    ASSERT_TRUE(put(EventRecord{.sequence = 7, .text = "first"}));
+    int runs = 0;
+    const auto done = store_.write([&](Transaction& tx) {
+        ++runs;
+        EventRecord event{.sequence = 7, .text = "second"};
+        return tx.put(event);
+    });
+    EXPECT_EQ(done.error().code, Errc::kExists);
+    EXPECT_EQ(runs, 2);
+    EXPECT_EQ((*other_.get<EventRecord>(7))->text, "first");
+    runs = 0;
+    const auto twice = store_.write([&](Transaction& tx) -> Result<void> {
+        ++runs;
+        EventRecord event{.sequence = 8};
+        TRY(tx.put(event));
+        EventRecord again{.sequence = 8};
+        return tx.put(again);
+    });
+    EXPECT_EQ(twice.error().code, Errc::kExists);
+    EXPECT_EQ(runs, 1);  // its own is known
+    EXPECT_EQ(*other_.get<EventRecord>(8), std::nullopt);
 }
 
 }  // namespace

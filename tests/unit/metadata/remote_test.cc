@@ -8,8 +8,12 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <map>
+#include <mutex>
+#include <set>
 #include <thread>
 
+#include "tests/suites/seed.h"
 #include "tests/unit/metadata/http_place.h"
 #include "tests/unit/metadata/relay.h"
 #include "ublkd/base/fault_injection.h"
@@ -262,6 +266,114 @@ TEST_F(RemoteTest, RefusalsSayWhatTheyAre) {
         return tx.put(record);
     });
     EXPECT_EQ(huge.error().code, Errc::kExhausted);
+}
+
+constexpr std::uint64_t kAccounts = 5;
+constexpr std::uint64_t kEach = 1000;
+
+std::string account(std::uint64_t index) { return "account" + std::to_string(index); }
+
+/// Moves some from one account to another and notes it under `name`.
+Result<void> transfer(MetadataStore& store, suites::Random& random, const std::string& name) {
+    const std::uint64_t from = random.between(0, kAccounts - 1);
+    const std::uint64_t to = (from + random.between(1, kAccounts - 1)) % kAccounts;
+    return store.write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(auto giving, tx.get<CounterRecord>(account(from)));
+        TRY_ASSIGN(auto taking, tx.get<CounterRecord>(account(to)));
+        TagRecord note{.resource = "transfer", .key = name, .value = account(to)};
+        TRY(tx.put(note));
+        const std::uint64_t amount = giving->value / 2;
+        giving->value -= amount;
+        taking->value += amount;
+        TRY(tx.put(*giving));
+        return tx.put(*taking);
+    });
+}
+
+Result<std::uint64_t> sum_of(MetadataStore& store) {
+    return store.read_for<std::uint64_t>([](Transaction& tx) -> Result<std::uint64_t> {
+        std::uint64_t sum = 0;
+        for (std::uint64_t i = 0; i < kAccounts; ++i) {
+            TRY_ASSIGN(const auto record, tx.get<CounterRecord>(account(i)));
+            sum += record->value;
+        }
+        return sum;
+    });
+}
+
+TEST_F(RemoteTest, TransfersUnderLostAnswersAndRestartsAreWholeAndAsTheirErrorsSay) {
+    constexpr unsigned kClients = 4;
+    serve();
+    for (std::uint64_t i = 0; i < kAccounts; ++i) {
+        ASSERT_TRUE(sqlite_->write([&](Transaction& tx) {
+            CounterRecord record = count_of(account(i), kEach);
+            return tx.put(record);
+        }));
+    }
+    Relay relay(socket());
+    std::mutex mutex;
+    std::map<std::string, Errc> failed;
+    std::set<std::string> made;
+    std::atomic<unsigned> wrong_sums = 0;
+    std::atomic<bool> stop_now = false;
+    std::vector<std::jthread> clients;
+    for (unsigned client = 0; client < kClients; ++client) {
+        clients.emplace_back([&, client] {
+            suites::Random random(client);
+            RemoteStore store(relay.address(), milliseconds(1000));
+            for (unsigned i = 0; !stop_now; ++i) {
+                const std::string name = std::to_string(client) + "-" + std::to_string(i);
+                const auto done = transfer(store, random, name);
+                const auto sum = sum_of(store);
+                if (sum && *sum != kAccounts * kEach) ++wrong_sums;
+                const std::lock_guard lock(mutex);
+                if (done)
+                    made.insert(name);
+                else
+                    failed.emplace(name, done.error().code);
+            }
+        });
+    }
+    suites::Random random(kClients);
+    // Faults go by what was tried, not by time: however slow this is, most is made.
+    const auto counted = [&] {
+        const std::lock_guard lock(mutex);
+        return std::pair(made.size(), failed.size());
+    };
+    std::size_t next = 0;
+    for (int round = 0; round < 20'000; ++round) {
+        const auto [well, badly] = counted();
+        if (well > 50 && badly > 20) break;
+        std::this_thread::sleep_for(milliseconds(random.between(1, 20)));
+        if (well + badly < next) continue;
+        next = well + badly + 3;
+        relay.set(Relay::Fault::kLoseCommit);
+        if (random.one_in(4)) {
+            stop();
+            std::this_thread::sleep_for(milliseconds(random.between(1, 20)));
+            serve();
+        }
+    }
+    stop_now = true;
+    clients.clear();
+    EXPECT_EQ(wrong_sums, 0u);
+    EXPECT_EQ(*sum_of(*sqlite_), kAccounts * kEach);
+    std::set<std::string> noted;
+    const auto tags = *sqlite_->list<TagRecord>(where("resource", "transfer"));
+    for (const TagRecord& tag : tags) noted.insert(tag.key);
+    for (const std::string& name : made) EXPECT_TRUE(noted.contains(name)) << name;
+    std::size_t unknown = 0;
+    for (const auto& [name, code] : failed) {
+        if (code == Errc::kIo || code == Errc::kTimedOut)
+            ++unknown;
+        else
+            EXPECT_FALSE(noted.contains(name)) << name << " " << to_string(code);
+        EXPECT_TRUE(code == Errc::kIo || code == Errc::kTimedOut || code == Errc::kClosed ||
+                    code == Errc::kBusy)
+            << to_string(code);
+    }
+    EXPECT_GT(unknown, 0u) << suites::seed_text();
+    EXPECT_GT(made.size(), 50u) << suites::seed_text();
 }
 
 /// A process that serves the folder's store, with `armed` faults, until it is killed.
