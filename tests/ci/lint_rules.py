@@ -21,7 +21,7 @@ ALLOWED.update(
         "metadata": ["metadata", "ublkd/base", "ublkd/replication/membership.h"],
         "ublkd/replication": ["ublkd/base", "ublkd/io/task.h", "ublkd/block", "ublkd/replication"],
         "ublkd/peer": FRONT + ["ublkd/replication", "ublkd/peer"],
-        "ublkd/api": ["ublkd/base", "ublkd/api", "metadata/row_service.h", "metadata/records.h"],
+        "ublkd/api": ["ublkd/base", "ublkd/io/tls.h", "ublkd/api", "metadata/row_service.h", "metadata/records.h"],
         "ublkd/daemon": EVERYTHING,
         "ublkd/main.cc": EVERYTHING,
         "cli": ["cli", "ublkd/base", "ublkd/api/json.h", "ublkd/api/errors.h"],

@@ -43,7 +43,16 @@ certify() {
   printf 'tls_certificate = "%s-cert.pem"\ntls_key = "%s-key.pem"\ntls_ca = "%s/pki/hosts-cert.pem"\n' "$to" "$to" "$work" \
     >> "$work/$2/ublkd.toml"
 }
-with_tls=''    # else hosts have certificates
+with_tls=''    # else hosts have certificates, and the metadata over TLS
+metadata_of() {    # NUMBER: what a host's [cluster] says of it; the first one has them
+  if [ "$1" = 1 ]; then
+    [ -z "$with_tls" ] || echo "metadata_listen = \"$net.1:7070\""
+  elif [ -n "$with_tls" ]; then
+    echo "metadata = \"https://$net.1:7070\""
+  else
+    echo "metadata = \"$work/$first/metadata.sock\""
+  fi
+}
 # new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
 # far, which have none.
 new_hosts() {
@@ -55,7 +64,7 @@ new_hosts() {
     mkdir -p "$work/$name"
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
     [ -z "$with_tls" ] || certify hosts "$name"
-    [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock\"" >> "$work/$name/ublkd.toml"
+    metadata_of "$number" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
     if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi

@@ -7,6 +7,9 @@
 #include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/error.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <cerrno>
@@ -34,12 +37,23 @@ using TimePoint = std::chrono::steady_clock::time_point;
 constexpr std::size_t kAnswerMax = std::size_t{64} * 1024 * 1024;
 constexpr std::size_t kKeptMax = 4;
 constexpr std::string_view kHttp = "http://";
+constexpr std::string_view kHttps = "https://";
 
 /// One connection. The stream's time limit needs the asynchronous calls.
 struct Line {
+    /// `context`: none where it goes in the clear.
+    explicit Line(std::optional<asio::ssl::context>& context) {
+        if (context) tls.emplace(stream, *context);
+    }
+
     beast::error_code connect(const Protocol::endpoint& far, TimePoint deadline) {
         stream.expires_at(deadline);
-        stream.async_connect(far, [this](beast::error_code done) { error = done; });
+        stream.async_connect(far, [this](beast::error_code done) {
+            error = done;
+            if (error || !tls) return;
+            tls->async_handshake(asio::ssl::stream_base::client,
+                                 [this](beast::error_code shaken) { error = shaken; });
+        });
         return run();
     }
 
@@ -47,13 +61,21 @@ struct Line {
         answer.emplace();
         answer->body_limit(kAnswerMax);
         stream.expires_at(deadline);
-        http::async_write(stream, request, [this](beast::error_code written, std::size_t) {
+        if (tls)
+            exchange_over(*tls, request);
+        else
+            exchange_over(stream, request);
+        return run();
+    }
+
+    template <class Way>
+    void exchange_over(Way& way, const HttpRequest& request) {
+        http::async_write(way, request, [this, &way](beast::error_code written, std::size_t) {
             error = written;
             if (error) return;
-            http::async_read(stream, buffer, *answer,
+            http::async_read(way, buffer, *answer,
                              [this](beast::error_code read, std::size_t) { error = read; });
         });
-        return run();
     }
 
     /// Whether the other side has not ended it, and has said nothing that nobody asked for.
@@ -72,20 +94,26 @@ struct Line {
 
     asio::io_context io{1};
     beast::basic_stream<Protocol> stream{io};
+    std::optional<asio::ssl::stream<beast::basic_stream<Protocol>&>> tls;  // over `stream`
     beast::flat_buffer buffer;
     std::optional<http::response_parser<http::string_body>> answer;
     beast::error_code error;
 };
 
-Result<Protocol::endpoint> endpoint_of(const std::string& address) {
+constexpr const char* kForms =
+    "a store's address is /PATH, http://ADDRESS:PORT or https://ADDRESS:PORT";
+
+Result<Protocol::endpoint> endpoint_of(const std::string& address, bool tls) {
     if (address.starts_with('/')) {
         TRY_ASSIGN(const sockaddr_un path, unix_address(address));
         return Protocol::endpoint(&path, sizeof path);
     }
+    const bool secure = address.starts_with(kHttps);
+    const std::string_view scheme = secure ? kHttps : kHttp;
     const auto colon = address.rfind(':');
-    if (!address.starts_with(kHttp) || colon < kHttp.size())
-        return fail(Errc::kInvalidArgument, "a store's address is /PATH or http://ADDRESS:PORT");
-    std::string_view name = std::string_view(address).substr(kHttp.size(), colon - kHttp.size());
+    if (!address.starts_with(scheme) || colon < scheme.size())
+        return fail(Errc::kInvalidArgument, kForms);
+    std::string_view name = std::string_view(address).substr(scheme.size(), colon - scheme.size());
     if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
     beast::error_code error;
     const auto host = asio::ip::make_address(name, error);
@@ -93,8 +121,9 @@ Result<Protocol::endpoint> endpoint_of(const std::string& address) {
     std::uint16_t port = 0;
     const auto [end, parsed] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
     if (error || parsed != std::errc() || end != digits.data() + digits.size() || port == 0)
-        return fail(Errc::kInvalidArgument, "a store's address is /PATH or http://ADDRESS:PORT");
-    if (!host.is_loopback())
+        return fail(Errc::kInvalidArgument, kForms);
+    if (secure && !tls) return fail(Errc::kInvalidArgument, "https needs certificates");
+    if (!secure && !host.is_loopback())
         return fail(Errc::kInvalidArgument, "without TLS a store is on this machine");
     return Protocol::endpoint(asio::ip::tcp::endpoint(host, port));
 }
@@ -118,23 +147,33 @@ std::optional<Error> refusal(std::string_view code) {
 
 struct RemoteRows::Impl {
     Impl(const RemoteRowsOptions& given, Protocol::endpoint endpoint)
-        : options(given), far(std::move(endpoint)) {}
+        : options(given), far(std::move(endpoint)) {
+        if (options.address.starts_with(kHttps)) tls.emplace(options.tls.share());
+    }
 
     /// `commit`: its number, 0 for what only asks. How to read an answer: `read`.
     template <class T, class Read>
     Result<T> call(const char* what, const Json& body, std::uint64_t commit, const Read& read);
     Result<http::response<http::string_body>> exchange(const HttpRequest& request, bool again);
+    void tell_refusal(const beast::error_code& error) const;
     std::unique_ptr<Line> kept_line();
     void keep(std::unique_ptr<Line> line);
 
     const RemoteRowsOptions options;
     const Protocol::endpoint far;
+    std::optional<asio::ssl::context> tls;
     const std::uint64_t client = random_u64();
     std::atomic<std::uint64_t> commits = 0;
     std::atomic<std::uint64_t> given_up = 0;  // the last commit whose answer was lost; 0: none
     std::mutex mutex;
     std::vector<std::unique_ptr<Line>> kept;
 };
+
+/// A certificate that does not count, here or there.
+void RemoteRows::Impl::tell_refusal(const beast::error_code& error) const {
+    if (error.category() == asio::error::get_ssl_category())
+        log::warn("the far metadata store {}: {}", options.address, error.message());
+}
 
 std::unique_ptr<Line> RemoteRows::Impl::kept_line() {
     const std::lock_guard lock(mutex);
@@ -160,9 +199,13 @@ Result<http::response<http::string_body>> RemoteRows::Impl::exchange(const HttpR
         auto line = kept_line();
         const bool reused = line != nullptr;
         if (!reused) {
-            line = std::make_unique<Line>();
-            if (const auto error = line->connect(far, deadline))
-                return fail(Errc::kClosed, "cannot reach the far metadata store", error.value());
+            line = std::make_unique<Line>(tls);
+            if (const auto error = line->connect(far, deadline)) {
+                tell_refusal(error);
+                const bool of_system = error.category() == beast::error_code().category();
+                return fail(Errc::kClosed, "cannot reach the far metadata store",
+                            of_system ? error.value() : 0);
+            }
         }
         const auto error = line->exchange(request, deadline);
         if (!error) {
@@ -172,6 +215,7 @@ Result<http::response<http::string_body>> RemoteRows::Impl::exchange(const HttpR
         }
         if (error == beast::error::timeout)
             return fail(Errc::kTimedOut, "no answer from the far metadata store in time");
+        tell_refusal(error);
         if (reused && again) continue;
         return fail(again ? Errc::kClosed : Errc::kIo, "the far metadata store's answer was lost");
     }
@@ -228,7 +272,7 @@ RemoteRows::RemoteRows(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RemoteRows::~RemoteRows() = default;
 
 Result<std::unique_ptr<RemoteRows>> RemoteRows::make(const RemoteRowsOptions& options) {
-    TRY_ASSIGN(auto endpoint, endpoint_of(options.address));
+    TRY_ASSIGN(auto endpoint, endpoint_of(options.address, static_cast<bool>(options.tls)));
     return std::unique_ptr<RemoteRows>(
         new RemoteRows(std::make_unique<Impl>(options, std::move(endpoint))));
 }

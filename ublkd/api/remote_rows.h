@@ -13,13 +13,15 @@
 #include <string>
 
 #include "metadata/row_service.h"
+#include "ublkd/io/tls.h"
 
 namespace ublkd::api {
 
 struct RemoteRowsOptions {
-    /// The path of a unix socket, or http://ADDRESS:PORT of this machine (127.0.0.1, [::1]): what
-    /// leaves it goes over TLS.
+    /// The path of a unix socket, https://ADDRESS:PORT, or http://ADDRESS:PORT of this machine
+    /// (127.0.0.1, [::1]).
     std::string address;
+    io::TlsContext tls{};                       // a client's, for https
     std::chrono::milliseconds deadline{5'000};  // for one call, connecting included
 };
 

@@ -5,9 +5,13 @@
 
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/generic/stream_protocol.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <optional>
@@ -27,8 +31,11 @@ namespace {
 namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
-using Protocol = asio::local::stream_protocol;
+using Protocol = asio::generic::stream_protocol;
 using Stream = beast::basic_stream<Protocol>;
+
+constexpr auto kHandshakeLimit = std::chrono::seconds(5);
+constexpr unsigned kHandshakesAtOnce = 64;
 
 }  // namespace
 
@@ -38,7 +45,9 @@ struct Server::Impl {
     explicit Impl(ServerOptions given)
         : options(std::move(given)), acceptor(io), handlers(options.kept_threads) {}
 
+    Result<void> listen_tls();
     void accept_next();
+    void accept_tls_next();
     void stop();
 
     const RouteTable* routes = nullptr;  // from serve() on
@@ -48,7 +57,10 @@ struct Server::Impl {
     asio::io_context io{1};
     // Keeps the I/O thread until the last handler has handed over its answer.
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
-    Protocol::acceptor acceptor;
+    asio::local::stream_protocol::acceptor acceptor;
+    std::optional<asio::ssl::context> tls_context;
+    std::optional<asio::ip::tcp::acceptor> tls_acceptor;
+    unsigned shaking_hands = 0;  // on the I/O thread alone
     HandlerThreads handlers;
     std::thread thread;
     std::atomic<bool> stopping = false;
@@ -56,23 +68,45 @@ struct Server::Impl {
 
 /// One client. Lives while a read, a handler or a write of it is under way.
 struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Connection> {
-    Connection(Impl* server, Protocol::socket socket)
-        : impl(server),
-          stream(std::move(socket)),
-          caller(caller_of(stream.socket().native_handle(), server->group)) {
+    Connection(Impl* server, Protocol::socket socket) : impl(server), stream(std::move(socket)) {
         impl->connections.insert(this);
     }
     ~Connection() { impl->connections.erase(this); }
+
+    void begin() {
+        caller = caller_of(stream.socket().native_handle(), impl->group);
+        read_next();
+    }
+
+    void begin_tls() {
+        tls.emplace(stream, *impl->tls_context);
+        ++impl->shaking_hands;
+        stream.expires_after(kHandshakeLimit);
+        tls->async_handshake(asio::ssl::stream_base::server, [self = shared_from_this()](
+                                                                 beast::error_code error) {
+            --self->impl->shaking_hands;
+            if (self->impl->stopping) return;
+            if (error) {
+                log::info("a connection without a certificate that counts: {}", error.message());
+                return;
+            }
+            self->caller.allowed = true;
+            self->read_next();
+        });
+    }
 
     void read_next() {
         parser.emplace();
         parser->header_limit(16 * 1024);
         parser->body_limit(impl->options.max_body_bytes);
         stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
-        http::async_read(stream, buffer, *parser,
-                         [self = shared_from_this()](beast::error_code error, std::size_t) {
-                             self->on_read(error);
-                         });
+        auto done = [self = shared_from_this()](beast::error_code error, std::size_t) {
+            self->on_read(error);
+        };
+        if (tls)
+            http::async_read(*tls, buffer, *parser, std::move(done));
+        else
+            http::async_read(stream, buffer, *parser, std::move(done));
     }
 
     void on_read(beast::error_code error) {
@@ -123,20 +157,28 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         reply.keep_alive(keep_alive);
         reply.prepare_payload();
         stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
-        http::async_write(
-            stream, reply, [self = shared_from_this()](beast::error_code error, std::size_t) {
-                self->busy = false;
-                if (error || !self->keep_alive || self->impl->stopping) {
-                    beast::error_code ignored;
-                    self->stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
-                    return;
-                }
-                self->read_next();
-            });
+        auto done = [self = shared_from_this()](beast::error_code error, std::size_t) {
+            self->on_written(error);
+        };
+        if (tls)
+            http::async_write(*tls, reply, std::move(done));
+        else
+            http::async_write(stream, reply, std::move(done));
+    }
+
+    void on_written(beast::error_code error) {
+        busy = false;
+        if (error || !keep_alive || impl->stopping) {
+            beast::error_code ignored;
+            stream.socket().shutdown(Protocol::socket::shutdown_both, ignored);
+            return;
+        }
+        read_next();
     }
 
     Impl* impl;
     Stream stream;
+    std::optional<asio::ssl::stream<Stream&>> tls;  // over `stream`
     Caller caller;
     beast::flat_buffer buffer{32 * 1024};
     std::optional<http::request_parser<http::string_body>> parser;
@@ -146,15 +188,45 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
 };
 
 void Server::Impl::accept_next() {
-    acceptor.async_accept([this](beast::error_code error, Protocol::socket socket) {
+    acceptor.async_accept(
+        [this](beast::error_code error, asio::local::stream_protocol::socket socket) {
+            if (error == asio::error::operation_aborted || stopping) return;
+            if (error) {
+                log::warn("accept on the API's socket: {}", error.message());
+            } else if (connections.size() < options.max_connections) {
+                std::make_shared<Connection>(this, std::move(socket))->begin();
+            }  // else: the socket closes, the client tries again
+            accept_next();
+        });
+}
+
+void Server::Impl::accept_tls_next() {
+    tls_acceptor->async_accept([this](beast::error_code error, asio::ip::tcp::socket socket) {
         if (error == asio::error::operation_aborted || stopping) return;
         if (error) {
-            log::warn("accept on the API's socket: {}", error.message());
-        } else if (connections.size() < options.max_connections) {
-            std::make_shared<Connection>(this, std::move(socket))->read_next();
-        }  // else: the socket closes, the client tries again
-        accept_next();
+            log::warn("accept on {}: {}", options.tls->address, error.message());
+        } else if (connections.size() < options.max_connections &&
+                   shaking_hands < kHandshakesAtOnce) {
+            socket.set_option(asio::ip::tcp::no_delay(true), error);
+            std::make_shared<Connection>(this, std::move(socket))->begin_tls();
+        }
+        accept_tls_next();
     });
+}
+
+Result<void> Server::Impl::listen_tls() {
+    beast::error_code error;
+    const auto address = asio::ip::make_address(options.tls->address, error);
+    if (error) return fail(Errc::kInvalidArgument, "an address is a literal");
+    const asio::ip::tcp::endpoint own(address, options.tls->port);
+    auto& listening = tls_acceptor.emplace(io);
+    listening.open(own.protocol(), error);
+    if (!error) listening.set_option(asio::ip::tcp::acceptor::reuse_address(true), error);
+    if (!error) listening.bind(own, error);
+    if (!error) listening.listen(asio::ip::tcp::acceptor::max_listen_connections, error);
+    if (error) return fail_errno(error.value(), "listen");
+    tls_context.emplace(options.tls->context.share());
+    return {};
 }
 
 void Server::Impl::stop() {
@@ -162,6 +234,7 @@ void Server::Impl::stop() {
     asio::post(io, [this] {
         beast::error_code ignored;
         acceptor.close(ignored);
+        if (tls_acceptor) tls_acceptor->close(ignored);
         for (Connection* connection : connections) {
             if (!connection->busy) connection->stream.cancel();
         }
@@ -181,15 +254,23 @@ Result<std::unique_ptr<Server>> Server::listen(const ServerOptions& options) {
     impl->group = group_id(options.group);
     TRY_ASSIGN(Fd listening, listen_unix(options.socket_path, {.group = impl->group}));
     beast::error_code error;
-    impl->acceptor.assign(Protocol(), listening.get(), error);
+    impl->acceptor.assign(asio::local::stream_protocol(), listening.get(), error);
     if (error) return fail(Errc::kIo, "take over the API's socket", error.value());
     (void)listening.release();
+    if (options.tls) {
+        TRY(impl->listen_tls());
+    }
     return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+std::uint16_t Server::tls_port() const {
+    return impl_->tls_acceptor ? impl_->tls_acceptor->local_endpoint().port() : std::uint16_t{0};
 }
 
 void Server::serve(const RouteTable* routes) {
     impl_->routes = routes;
     impl_->accept_next();
+    if (impl_->tls_acceptor) impl_->accept_tls_next();
     impl_->thread = std::thread([io = &impl_->io] {
         (void)pthread_setname_np(pthread_self(), "api-io");
         io->run();

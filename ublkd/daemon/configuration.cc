@@ -230,10 +230,21 @@ std::string read_values(const toml::table& root, Configuration& into) {
                                   : "a loopback ADDRESS:PORT (any with cluster.tls_certificate), "
                                     "or empty for none");
     reader.text("cluster", "metadata", into.metadata);
-    if (!into.metadata.empty() && (into.metadata[0] != '/' || into.cluster_address.empty()))
-        reader.refuse(
-            "cluster", "metadata",
-            "the path of another host's metadata.sock, with cluster.listen set, or empty");
+    const bool far =
+        into.metadata.starts_with('/') || (cluster_tls && into.metadata.starts_with("https://"));
+    if (!into.metadata.empty() && (!far || into.cluster_address.empty()))
+        reader.refuse("cluster", "metadata",
+                      "the path of another host's metadata.sock or, with cluster.tls_certificate, "
+                      "its https://ADDRESS:PORT, with cluster.listen set, or empty");
+    std::string metadata_listen;
+    reader.text("cluster", "metadata_listen", metadata_listen);
+    if (!parse_listen(metadata_listen, true, into.metadata_address, into.metadata_port) ||
+        (!into.metadata_address.empty() &&
+         (!cluster_tls || into.cluster_address.empty() || !into.metadata.empty())))
+        reader.refuse("cluster", "metadata_listen",
+                      "an ADDRESS:PORT where the metadata are served to other hosts, with "
+                      "cluster.listen and cluster.tls_certificate set and cluster.metadata empty, "
+                      "or empty for none");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -311,7 +322,8 @@ listen = {}               # ADDRESS:PORT for other hosts, without tls a loopback
 tls_certificate = {}       # this host's, with the URI ublkd:host:NAME; this and the two below are PEM
 tls_key = {}
 tls_ca = {}                # who signs for the other hosts
-metadata = {}             # metadata.sock of the host that has the metadata; empty: this one
+metadata = {}             # metadata.sock of the host that has the metadata, or https://ADDRESS:PORT; empty: this one
+metadata_listen = {}      # ADDRESS:PORT for other hosts that have their metadata here, under TLS, or empty for none
 
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
@@ -336,9 +348,10 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
         quoted(configuration.cluster_listen()), quoted(configuration.cluster_tls_certificate),
         quoted(configuration.cluster_tls_key), quoted(configuration.cluster_tls_ca),
-        quoted(configuration.metadata), configuration.ublk, configuration.boot_wait_s,
-        configuration.replace_after_s, configuration.resync_mib_s, configuration.reactors,
-        configuration.buffer_mib);
+        quoted(configuration.metadata),
+        quoted(listen_text(configuration.metadata_address, configuration.metadata_port)),
+        configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
+        configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

@@ -19,7 +19,6 @@
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/dying_sockets.h"
-#include "ublkd/daemon/host_tls.h"
 #include "ublkd/daemon/instances.h"
 #include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
@@ -91,10 +90,11 @@ Result<std::unique_ptr<api::Server>> listen_api(const Configuration& configurati
 
 }  // namespace
 
-std::expected<void, std::string> Daemon::open_store(Parts& p) {
+std::expected<void, std::string> Daemon::open_store(Parts& p, const HostTls& tls) {
     const Configuration& configuration = p.configuration;
     if (!configuration.metadata.empty()) {
-        auto rows = api::RemoteRows::make({.address = configuration.metadata});
+        auto rows =
+            api::RemoteRows::make({.address = configuration.metadata, .tls = tls.connecting});
         if (!rows)
             return std::unexpected(because("cannot use " + configuration.metadata, rows.error()));
         p.remote_rows = std::move(*rows);
@@ -110,7 +110,7 @@ std::expected<void, std::string> Daemon::open_store(Parts& p) {
     return {};
 }
 
-std::expected<void, std::string> Daemon::serve_metadata(Parts& p) {
+std::expected<void, std::string> Daemon::serve_metadata(Parts& p, const HostTls& tls) {
     const Configuration& configuration = p.configuration;
     if (configuration.cluster_address.empty() || p.remote_rows) return {};
     p.rows = std::make_unique<metadata::LocalRows>(p.store.get());
@@ -120,6 +120,8 @@ std::expected<void, std::string> Daemon::serve_metadata(Parts& p) {
     options.socket_path = configuration.metadata_socket;
     options.group = configuration.api_group;
     options.max_body_bytes = api::kRowsBodyMax;
+    if (!configuration.metadata_address.empty())
+        options.tls = {configuration.metadata_address, configuration.metadata_port, tls.accepting};
     auto server = again_while_dying(kApiWait, [&] { return api::Server::listen(options); });
     if (!server)
         return std::unexpected(because("cannot listen on " + options.socket_path, server.error()));
@@ -141,7 +143,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     Parts& p = *parts;
     if (const auto made = make_folder(configuration.state_dir, 0700); !made)
         return std::unexpected(because("cannot make " + configuration.state_dir, made.error()));
-    if (const auto opened = open_store(p); !opened) return std::unexpected(opened.error());
+    if (const auto opened = open_store(p, *host_tls); !opened)
+        return std::unexpected(opened.error());
     // From here on this daemon is alone with the state folder.
     if (const auto made = renew_run_folder(configuration.run_dir); !made)
         return std::unexpected(because("cannot use " + configuration.run_dir, made.error()));
@@ -153,7 +156,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         p.server = std::move(*server);
     }
     if (serve) {
-        if (const auto serving = serve_metadata(p); !serving)
+        if (const auto serving = serve_metadata(p, *host_tls); !serving)
             return std::unexpected(serving.error());
     }
     p.authority = std::make_unique<metadata::Authority>(p.store.get());

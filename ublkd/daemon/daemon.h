@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ublkd/daemon/configuration.h"
+#include "ublkd/daemon/host_tls.h"
 
 namespace ublkd::daemon {
 
@@ -35,9 +36,9 @@ class Daemon {
 
   private:
     struct Parts;
-    static std::expected<void, std::string> open_store(Parts& parts);
+    static std::expected<void, std::string> open_store(Parts& parts, const HostTls& tls);
     /// To other hosts, where this one listens for them and has the metadata.
-    static std::expected<void, std::string> serve_metadata(Parts& parts);
+    static std::expected<void, std::string> serve_metadata(Parts& parts, const HostTls& tls);
     explicit Daemon(std::unique_ptr<Parts> parts);
     std::unique_ptr<Parts> parts_;
     bool stopped_ = false;

@@ -249,6 +249,12 @@ Result<TlsContext> TlsContext::psk_server(TlsPskKeys keys) {
     return TlsContext(std::move(inside));
 }
 
+ssl_ctx_st* TlsContext::share() const {
+    CHECK(inside_ != nullptr && inside_->psk_keys.empty(), "a context of certificates");
+    SSL_CTX_up_ref(inside_->ctx.get());
+    return inside_->ctx.get();
+}
+
 void TlsContext::set_records_per_key(std::uint64_t records) { inside_->records_per_key = records; }
 
 }  // namespace ublkd::io

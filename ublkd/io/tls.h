@@ -19,6 +19,8 @@
 
 #include "ublkd/base/result.h"
 
+struct ssl_ctx_st;
+
 namespace ublkd::io {
 
 /// In PEM.
@@ -67,6 +69,10 @@ class TlsContext {
     /// any number of them. Source: RFC 8446, 5.5.
     static constexpr std::uint64_t kRecordsPerKey = std::uint64_t{1} << 22;
     void set_records_per_key(std::uint64_t records);
+
+    /// For sockets that are not ours (api/server.h); not of psk_server(). The caller frees it
+    /// (SSL_CTX_free).
+    ssl_ctx_st* share() const;
 
   private:
     friend class TlsStream;

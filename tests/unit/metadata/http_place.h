@@ -19,14 +19,17 @@ namespace ublkd::metadata::test {
 /// Serves `store` at `socket`.
 class RowsServer {
   public:
-    RowsServer(MetadataStore* store, const std::string& socket) : rows_(store) {
+    RowsServer(MetadataStore* store, const std::string& socket,
+               std::optional<api::TlsListen> tls = {})
+        : rows_(store) {
         api::add_row_routes(table_, &rows_);
-        auto listening =
-            api::Server::listen({.socket_path = socket, .max_body_bytes = api::kRowsBodyMax});
+        auto listening = api::Server::listen(
+            {.socket_path = socket, .max_body_bytes = api::kRowsBodyMax, .tls = std::move(tls)});
         EXPECT_TRUE(listening) << to_string(listening.error());
         server_ = std::move(*listening);
         server_->serve(&table_);
     }
+    std::uint16_t tls_port() const { return server_->tls_port(); }
     const api::RouteTable& table() const { return table_; }
 
   private:
@@ -39,9 +42,10 @@ class RowsServer {
 class RemoteStore : private std::unique_ptr<api::RemoteRows>, public OptimisticStore {
   public:
     explicit RemoteStore(const std::string& address,
-                         std::chrono::milliseconds deadline = std::chrono::milliseconds(60'000))
-        : std::unique_ptr<api::RemoteRows>(
-              *api::RemoteRows::make({.address = address, .deadline = deadline})),
+                         std::chrono::milliseconds deadline = std::chrono::milliseconds(60'000),
+                         io::TlsContext tls = {})
+        : std::unique_ptr<api::RemoteRows>(*api::RemoteRows::make(
+              {.address = address, .tls = std::move(tls), .deadline = deadline})),
           OptimisticStore(this->std::unique_ptr<api::RemoteRows>::get()) {}
     using OptimisticStore::get;
 };
