@@ -219,6 +219,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                const metadata::AttachmentRecord& attachment);
     void open_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void look_for_others(const metadata::VolumeRecord& volume);
+    void heed_word(const metadata::VolumeRecord& volume);
+    void tell_of_lost(const metadata::VolumeRecord& volume);
     Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,
                                                             const metadata::VolumeRecord& volume);
     void end_if_idle(VolumeId volume, const SlotRef& slot, bool gone);

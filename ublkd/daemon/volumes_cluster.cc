@@ -336,6 +336,30 @@ void Volumes::look_for_others(const VolumeRecord& volume) {
     settle_sessions(ref, volume);
 }
 
+/// From another host, perhaps since a replica there could return now.
+void Volumes::heed_word(const VolumeRecord& volume) {
+    look_for_others(volume);
+    if (!is_mine(volume)) return;
+    const auto ref = slot(volume.id);
+    {
+        const std::lock_guard state(ref->state);
+        ref->repair.reset();
+    }
+    changed_();
+}
+
+/// A replica here that was lost, as it was while this host did not answer: the primary's host tries
+/// again when it hears of it, and not when its patience is over.
+void Volumes::tell_of_lost(const VolumeRecord& volume) {
+    if (is_mine(volume)) return;
+    for (const auto& replica : lost_replicas(volume.id)) {
+        const bool here = core_.pools->host_of_pool(replica.pool) == core_.identity->host();
+        if (!here || !core_.pools->trouble_of(replica.pool).empty()) continue;
+        tell_members(volume.id);
+        return;
+    }
+}
+
 /// Until nobody has asked for a while.
 Result<std::shared_ptr<RunningVolume>> Volumes::start_for_others(const SlotRef& slot,
                                                                  const VolumeRecord& volume) {
@@ -394,7 +418,7 @@ void Volumes::peer_connected(io::SocketInTransit socket, peer::Greeted greeted) 
     const auto record = known ? core_.store->get<VolumeRecord>(volume)
                               : Result<std::optional<VolumeRecord>>(std::nullopt);
     if (record && *record && (greeted.other.required & peer::kWordOnly) != 0) {
-        look_for_others(**record);
+        heed_word(**record);
         const peer::Hello word = word_of(volume);
         io::run_on(lane.reactor(),
                    [&] { return answer_word(&lane.reactor(), &socket, &greeted, &word); });
@@ -431,6 +455,7 @@ void Volumes::look_after_others() {
         if (ending_) return;
         known.insert(volume.id);
         look_for_others(volume);
+        tell_of_lost(volume);
     }
     std::vector<std::pair<VolumeId, SlotRef>> slots;
     {
