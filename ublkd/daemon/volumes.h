@@ -99,6 +99,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void peer_connected(io::SocketInTransit socket, peer::Greeted greeted);
     /// The same, on a thread of its own. Returns at once.
     void post_peer(io::SocketInTransit socket, peer::Greeted greeted);
+    /// Whether another host answers now, within a second. Blocks.
+    bool answers(HostId host);
     /// A round, in a cluster: what other hosts want of this one.
     void look_after_others();
 

@@ -115,6 +115,12 @@ Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
                       [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
 }
 
+/// By a word about a volume that is none: that is refused, by who is there.
+bool Volumes::answers(HostId host) {
+    const auto told = tell_host(host, VolumeId(1));
+    return told || std::string_view(told.error().where) == peer::to_string(peer::Reason::kVolume);
+}
+
 /// The primary's host, or, where that does not answer, those of the other members.
 void Volumes::tell_members(VolumeId volume) {
     const auto record = core_.authority->current(volume);
