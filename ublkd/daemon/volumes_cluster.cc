@@ -229,7 +229,9 @@ void Volumes::settle_sessions(const SlotRef& slot, const VolumeRecord& volume) {
         }
         running = std::move(*started);
     }
-    const auto set = running->set_attachments(wanted);
+    std::vector<AttachmentId> taken_off;
+    for (const auto& attachment : forced_off) taken_off.push_back(attachment.id);
+    const auto set = running->set_attachments(wanted, taken_off);
     if (!set && set.error().code != Errc::kBusy)
         log::warn("volume {}: its attachments: {}", volume.id.to_string(), to_string(set.error()));
     for (const auto& attachment : forced_off) {
