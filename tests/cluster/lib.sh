@@ -75,3 +75,4 @@ host_of() {
 }
 replicas_in() { ls "$work/$1.pool/replicas" 2> /dev/null | wc -l; }    # HOST
 number_of() { on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Number'; }
+answers() { grep -c '^<' "$work/$1.history" || true; }    # so many of a load, NAME, so far
