@@ -139,7 +139,6 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     struct Slot {
         std::timed_mutex operation;  // one create, attach, detach, modify, delete at a time
         std::mutex life;             // over start and stop; after `operation`
-        std::mutex preparing;        // of replicas that another host wants here
         std::mutex state;  // of what follows; innermost, never held over a call that blocks
         std::shared_ptr<RunningVolume> running;
         std::optional<replication::Membership> membership;  // the last one that was told, and why
@@ -205,7 +204,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// That there is something new of the volume; ok when it has looked.
     Result<void> tell_host(HostId host, VolumeId volume);
     void tell_primary(VolumeId volume);
-    void prepare_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
+    void prepare_wanted(const metadata::VolumeRecord& volume);
     void await_places(const metadata::VolumeRecord& volume, std::vector<Candidate>& candidates);
     void sync_sessions(const SlotRef& slot, const metadata::VolumeRecord& volume);
     Result<void> await_session(const SlotRef& slot, const metadata::VolumeRecord& volume,

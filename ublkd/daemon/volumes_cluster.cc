@@ -118,11 +118,8 @@ void Volumes::tell_primary(VolumeId volume) {
     }
 }
 
-/// Replicas that another host wants here, made and asked for; who gets no place is discarded. Words
-/// and rounds come at the same time: the second one would find the first one's replica there, take
-/// that for a failure and discard it.
-void Volumes::prepare_wanted(const SlotRef& slot, const VolumeRecord& volume) {
-    const std::lock_guard preparing(slot->preparing);
+/// Replicas that another host wants here, made and asked for; who gets no place is discarded.
+void Volumes::prepare_wanted(const VolumeRecord& volume) {
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing) continue;
@@ -259,7 +256,7 @@ void Volumes::open_wanted(const SlotRef& slot, const VolumeRecord& volume) {
 void Volumes::look_for_others(const VolumeRecord& volume) {
     const auto ref = slot(volume.id);
     if (!is_mine(volume)) {
-        prepare_wanted(ref, volume);
+        prepare_wanted(volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
     }
     sync_sessions(ref, volume);
