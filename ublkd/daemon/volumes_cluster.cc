@@ -67,6 +67,7 @@ bool Volumes::has_primary_here(const Membership& record) const {
 /// Its primary's host looks after a volume; before it has one, and when it has none any more, its
 /// home does.
 bool Volumes::is_mine(const VolumeRecord& volume) {
+    if (!core_.identity->initialized()) return false;
     if (!is_clustered()) return true;
     if (volume.state != VolumeState::kCreating && volume.state != VolumeState::kDeleting) {
         const auto record = core_.authority->current(volume.id);
@@ -76,6 +77,7 @@ bool Volumes::is_mine(const VolumeRecord& volume) {
 }
 
 bool Volumes::is_mine(const AttachmentRecord& attachment) {
+    if (!core_.identity->initialized()) return false;
     if (!is_clustered()) return true;
     const auto instance = core_.store->get<metadata::InstanceRecord>(attachment.instance);
     return instance && *instance && (*instance)->host == core_.identity->host();
