@@ -50,7 +50,7 @@ metadata_of() {    # NUMBER: what a host's [cluster] says of it; the first one h
   elif [ -n "$with_tls" ]; then
     echo "metadata = \"https://$net.1:7070\""
   else
-    echo "metadata = \"$work/$first/metadata.sock\""
+    echo "metadata = \"$work/$first/metadata.sock${relayed:+.$name}\""
   fi
 }
 # new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
@@ -73,16 +73,34 @@ new_hosts() {
   done
   until_true 20 all_pools_are_known $pools
 }
+# The same, and the network between them is relay.py; the first one has to be meta.
+new_hosts_over_relay() {
+  local name id number=0 hosts=() relayed=yes
+  for name in "$@"; do hosts+=("$name=$((++number))"); done
+  mkdir -p "$work/$1"
+  coproc relay { exec python3 "$here/../cluster/relay.py" "$net" "$work/$1/metadata.sock" "${hosts[@]}" 2> "$work/relay.log"; }
+  pid[relay]=$relay_PID
+  read -r -t 20 _ <&"${relay[0]}" || fail "a relay: $(cat "$work/relay.log")"
+  new_hosts "$@"
+  while read -r name id; do network host "$name" "$id"; done < <(on "$first" host list -o json | jq -r '.Hosts[] | "\(.Name) \(.HostId)"')
+}
+network() {    # COMMAND...: of relay.py
+  echo "$*" >&"${relay[1]}"
+  read -r -t 20 _ <&"${relay[0]}" || fail "the relay's answer to $*"
+}
+apart() { network cut "$1" "$2" ${3:-}; network cut "$2" "$1" ${3:-}; }    # HOST HOST [KIND]: both ways
 # Of each host's pool the others know: a volume can have so many replicas.
 all_pools_are_known() { on "$first" volume create --size 1M --replicas $(($1 > 3 ? 3 : $1)) --dry-run > /dev/null 2>&1; }
 uri_on() { echo "nbd+unix:///$2?socket=$work/$1/nbd.sock"; }    # HOST VOLUME
 health_on() { on "$1" volume show "$2" -o json | jq -r '.Volumes[0] // . | "\(.Health.State) \(.Health.InSync)/\(.Health.Wanted)"'; }
 is_healthy() { [ "$(health_on "$1" "$2")" = "$3" ]; }    # HOST VOLUME "ok 2/2"
-# The host of the volume's primary, by name.
-primary_of() {
+primary_of() { host_of "$1" primary; }
+# The host of a volume's replica of this role, by name.
+host_of() {
   local id
-  id=$(on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Replicas[] | select(.Role == "primary") | .HostId')
+  id=$(on "$first" volume show "$1" -o json | jq -r --arg role "$2" '.Volumes[0] // . | .Replicas[] | select(.Role == $role) | .HostId')
   on "$first" host list -o json | jq -r --arg id "$id" '.Hosts[] | select(.HostId == $id) | .Name'
 }
 replicas_in() { ls "$work/$1.pool/replicas" 2> /dev/null | wc -l; }    # HOST
 number_of() { on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Number'; }
+answers() { grep -c '^<' "$work/$1.history" || true; }    # so many of a load, NAME, so far

@@ -6,17 +6,18 @@ volume() {
   ebs attach "$1" --frontend nbd > /dev/null 2>&1
   uri=$(uri "$1")
 }
-# start_load NAME SECONDS ARGUMENTS...: in the background; its history is $work/NAME.history.
+# start_load NAME SECONDS ARGUMENTS...: in the background; its history is $work/NAME.history, what it says $load_out.
 start_load() {
   local name=$1 seconds=$2
   shift 2
-  setpriv --pdeathsig KILL "$history" load --out "$work/$name.history" --seconds "$seconds" --seed "${UBLKD_SEED:-$RANDOM}" "$@" > "$work/load.out" 2>&1 &
+  load_out=$work/$name.out
+  setpriv --pdeathsig KILL "$history" load --out "$work/$name.history" --seconds "$seconds" --seed "${UBLKD_SEED:-$RANDOM}" "$@" > "$load_out" 2>&1 &
   load=$!
 }
 end_load() {    # [LEAST]: it read everything at the end, and at least so many operations were answered
-  wait "$load" || { cat "$work/load.out"; return 1; }
-  answered=$(sed -n 's/.* \([0-9]*\) answered.*/\1/p' "$work/load.out")
-  [ "$answered" -ge "${1:-300}" ] || fail "${1:-300} answered operations, got $(cat "$work/load.out")"
+  wait "$load" || { cat "$load_out"; return 1; }
+  answered=$(sed -n 's/.* \([0-9]*\) answered.*/\1/p' "$load_out")
+  [ "$answered" -ge "${1:-300}" ] || fail "${1:-300} answered operations, got $(cat "$load_out")"
 }
 # A history that is found impossible stays for whoever looks into it.
 possible() {    # FILE...

@@ -29,15 +29,17 @@ using Plan = std::function<std::optional<Operation>()>;
 
 class RandomPlan {
   public:
-    RandomPlan(std::uint64_t seed, std::uint64_t sectors) : random_(seed), sectors_(sectors) {}
+    RandomPlan(std::uint64_t seed, unsigned reads, std::uint64_t sectors)
+        : random_(seed), reads_(reads), sectors_(sectors) {}
 
     std::optional<Operation> operator()() {
         Operation operation;
-        const std::uint64_t kind = between(1, 100);
-        operation.action = kind <= 40   ? Action::kRead
-                           : kind <= 80 ? Action::kWrite
-                           : kind <= 86 ? Action::kZero
-                           : kind <= 92 ? Action::kDiscard
+        const bool reads = between(1, 100) <= reads_;
+        const std::uint64_t kind = between(1, 60);
+        operation.action = reads        ? Action::kRead
+                           : kind <= 40 ? Action::kWrite
+                           : kind <= 46 ? Action::kZero
+                           : kind <= 52 ? Action::kDiscard
                                         : Action::kFlush;
         if (operation.action == Action::kFlush) return operation;
         operation.fua = operation.changes() && between(1, 4) == 1;
@@ -53,6 +55,7 @@ class RandomPlan {
         return low + random_() % (high - low + 1);
     }
     std::mt19937_64 random_;
+    unsigned reads_;
     std::uint64_t sectors_;
 };
 
@@ -247,9 +250,10 @@ LoadResult run_load(const LoadOptions& options) {
     std::uint32_t writer = options.first_writer;
     Clients clients;
     for (unsigned i = 0; i < options.clients; ++i) {
-        clients.push_back(std::make_unique<Client>(
-            options, &history, writer++, i,
-            RandomPlan(options.seed * 1'000'003 + options.first_writer + i, options.sectors)));
+        clients.push_back(
+            std::make_unique<Client>(options, &history, writer++, i,
+                                     RandomPlan(options.seed * 1'000'003 + options.first_writer + i,
+                                                options.reads, options.sectors)));
     }
     const Time longest = now() + static_cast<Time>(options.seconds * 1e9);
     (void)std::signal(SIGTERM, [](int) { told_to_end = 1; });

@@ -20,6 +20,7 @@ struct LoadOptions {
     std::uint64_t sectors = 2048;    // used of the volume, from its start
     std::uint32_t first_writer = 1;  // clients and last readers take numbers from here on
     double give_up_seconds = 0;      // a client reconnects where a request takes longer; 0: never
+    unsigned reads = 40;             // of 100 operations
     std::uint64_t seed = 1;
 };
 

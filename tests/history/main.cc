@@ -24,7 +24,7 @@ int usage() {
     std::fputs(
         "usage: history load --uri URI [--uri URI]... --out FILE [--clients N] [--depth N]\n"
         "                    [--seconds S] [--sectors N] [--first-writer N] [--give-up SECONDS]\n"
-        "                    [--seed N]\n"
+        "                    [--reads PERCENT] [--seed N]\n"
         "       history check FILE...   0: possible, 1: not, 2: not a history\n"
         "       history now\n",
         stderr);
@@ -48,6 +48,8 @@ bool set_option(LoadOptions& options, const std::string& name, const char* value
         options.first_writer = static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10));
     else if (name == "--give-up")
         options.give_up_seconds = std::strtod(value, nullptr);
+    else if (name == "--reads")
+        options.reads = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
     else if (name == "--seed")
         options.seed = std::strtoull(value, nullptr, 10);
     else

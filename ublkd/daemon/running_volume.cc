@@ -85,10 +85,11 @@ io::Task<Result<void>> answer_and_accept(std::unique_ptr<volume::Volume>* volume
 }
 
 io::Task<Result<void>> set_if_running(std::unique_ptr<volume::Volume>* volume,
-                                      std::vector<AttachmentId>* wanted) {
+                                      std::vector<AttachmentId>* wanted,
+                                      std::vector<AttachmentId>* taken_off) {
     if (!*volume) co_return fail(Errc::kClosed, "the volume was stopped");
-    auto setting =
-        (*volume)->set_attachments(std::move(*wanted), io::Clock::now() + std::chrono::seconds(5));
+    auto setting = (*volume)->set_attachments(std::move(*wanted), std::move(*taken_off),
+                                              io::Clock::now() + std::chrono::seconds(5));
     co_return co_await setting;
 }
 
@@ -165,8 +166,10 @@ Result<void> RunningVolume::set_attachment(AttachmentId attachment) {
     return {};
 }
 
-Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted) {
-    return io::run_on(lane_->reactor(), [&] { return set_if_running(&volume_, &wanted); });
+Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted,
+                                            std::vector<AttachmentId> taken_off) {
+    return io::run_on(lane_->reactor(),
+                      [&] { return set_if_running(&volume_, &wanted, &taken_off); });
 }
 
 void RunningVolume::take_over() {

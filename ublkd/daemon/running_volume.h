@@ -48,7 +48,8 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     /// Who asks here from now on. kBusy: requests of a former one are open still.
     Result<void> set_attachment(AttachmentId attachment);
     /// R15. kBusy: the primary is elsewhere.
-    Result<void> set_attachments(std::vector<AttachmentId> wanted);
+    Result<void> set_attachments(std::vector<AttachmentId> wanted,
+                                 std::vector<AttachmentId> taken_off);
     /// R6, on an operator's word: asks the member here to be primary, also where the primary is
     /// well. Returns at once.
     void take_over();

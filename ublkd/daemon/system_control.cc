@@ -270,20 +270,33 @@ api::StatusView SystemControl::status() {
 
 std::vector<api::FindingView> SystemControl::doctor() { return examine(core_); }
 
+/// What is not measured here is not shown: of another host version and boot are its own to tell.
 api::HostView SystemControl::view_of(const HostRecord& record) {
     api::HostView view;
     view.id = record.id.to_string();
     view.name = record.name;
     view.self = record.id == core_.identity->host();
-    view.state = !view.self ? "unknown" : state_trouble(core_).empty() ? "ok" : "degraded";
-    view.version = UBLKD_VERSION;
-    view.boot_id = boot_id_text();
-    const auto pools = core_.pools->pools();
-    for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
-        if (pool.host_id != view.id) continue;
-        ++view.pools;
-        view.replicas += pool.replicas;
+    if (view.self) {
+        view.state = state_trouble(core_).empty() ? "ok" : "degraded";
+        view.version = UBLKD_VERSION;
+        view.boot_id = boot_id_text();
+    } else {
+        view.state = record.address.empty()         ? "unknown"
+                     : volumes_->answers(record.id) ? "ok"
+                                                    : "away";
     }
+    (void)core_.store->read([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto pools,
+                   tx.list<metadata::PoolRecord>(metadata::where("host", record.id)));
+        view.pools = static_cast<unsigned>(pools.size());
+        view.replicas = 0;
+        for (const auto& pool : pools) {
+            TRY_ASSIGN(const auto replicas,
+                       tx.list<metadata::ReplicaRecord>(metadata::where("pool", pool.id)));
+            view.replicas += static_cast<unsigned>(replicas.size());
+        }
+        return {};
+    });
     return view;
 }
 

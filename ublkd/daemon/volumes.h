@@ -100,6 +100,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void peer_connected(HeardPeer heard);
     /// The same, on a thread of its own. Returns at once.
     void post_peer(HeardPeer heard);
+    /// Whether another host answers now, within a second. Blocks.
+    bool answers(HostId host);
     /// A round, in a cluster: what other hosts want of this one.
     void look_after_others();
 
@@ -220,6 +222,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                const metadata::AttachmentRecord& attachment);
     void open_wanted(const SlotRef& slot, const metadata::VolumeRecord& volume);
     void look_for_others(const metadata::VolumeRecord& volume);
+    void heed_word(const metadata::VolumeRecord& volume);
+    void tell_of_lost(const metadata::VolumeRecord& volume);
     Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,
                                                             const metadata::VolumeRecord& volume);
     void end_if_idle(VolumeId volume, const SlotRef& slot, bool gone);

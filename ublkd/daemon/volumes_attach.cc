@@ -249,8 +249,8 @@ Result<void> Volumes::bring_up(const SlotRef& slot, const VolumeRecord& volume,
                                AttachmentRecord& attachment, bool recovering) {
     TRY_ASSIGN(const auto running, acquire(slot, volume));
     if (is_clustered()) {
-        auto admitted = running->set_attachment(attachment.id);
-        if (admitted) admitted = await_session(slot, volume, attachment);
+        auto admitted = await_session(slot, volume, attachment);
+        if (admitted) admitted = running->set_attachment(attachment.id);
         if (!admitted) {
             (void)release(slot);
             return admitted;

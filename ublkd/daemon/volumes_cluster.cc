@@ -71,6 +71,7 @@ bool Volumes::has_primary_here(const Membership& record) const {
 /// Its primary's host looks after a volume; before it has one, and when it has none any more, its
 /// home does.
 bool Volumes::is_mine(const VolumeRecord& volume) {
+    if (!core_.identity->initialized()) return false;
     if (!is_clustered()) return true;
     if (volume.state != VolumeState::kCreating && volume.state != VolumeState::kDeleting) {
         const auto record = core_.authority->current(volume.id);
@@ -80,6 +81,7 @@ bool Volumes::is_mine(const VolumeRecord& volume) {
 }
 
 bool Volumes::is_mine(const AttachmentRecord& attachment) {
+    if (!core_.identity->initialized()) return false;
     if (!is_clustered()) return true;
     const auto instance = core_.store->get<metadata::InstanceRecord>(attachment.instance);
     return instance && *instance && (*instance)->host == core_.identity->host();
@@ -117,6 +119,12 @@ Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
     Lane& lane = core_.engine->lane_of(volume);
     return io::run_on(lane.reactor(),
                       [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
+}
+
+/// By a word about a volume that is none: that is refused, by who is there.
+bool Volumes::answers(HostId host) {
+    const auto told = tell_host(host, VolumeId(1));
+    return told || std::string_view(told.error().where) == peer::to_string(peer::Reason::kVolume);
 }
 
 /// The primary's host, or, where that does not answer, those of the other members.
@@ -227,7 +235,9 @@ void Volumes::settle_sessions(const SlotRef& slot, const VolumeRecord& volume) {
         }
         running = std::move(*started);
     }
-    const auto set = running->set_attachments(wanted);
+    std::vector<AttachmentId> taken_off;
+    for (const auto& attachment : forced_off) taken_off.push_back(attachment.id);
+    const auto set = running->set_attachments(wanted, taken_off);
     if (!set && set.error().code != Errc::kBusy)
         log::warn("volume {}: its attachments: {}", volume.id.to_string(), to_string(set.error()));
     for (const auto& attachment : forced_off) {
@@ -340,6 +350,30 @@ void Volumes::look_for_others(const VolumeRecord& volume) {
     settle_sessions(ref, volume);
 }
 
+/// From another host, perhaps since a replica there could return now.
+void Volumes::heed_word(const VolumeRecord& volume) {
+    look_for_others(volume);
+    if (!is_mine(volume)) return;
+    const auto ref = slot(volume.id);
+    {
+        const std::lock_guard state(ref->state);
+        ref->repair.reset();
+    }
+    changed_();
+}
+
+/// A replica here that was lost, as it was while this host did not answer: the primary's host tries
+/// again when it hears of it, and not when its patience is over.
+void Volumes::tell_of_lost(const VolumeRecord& volume) {
+    if (is_mine(volume)) return;
+    for (const auto& replica : lost_replicas(volume.id)) {
+        const bool here = core_.pools->host_of_pool(replica.pool) == core_.identity->host();
+        if (!here || !core_.pools->trouble_of(replica.pool).empty()) continue;
+        tell_members(volume.id);
+        return;
+    }
+}
+
 /// Until nobody has asked for a while.
 Result<std::shared_ptr<RunningVolume>> Volumes::start_for_others(const SlotRef& slot,
                                                                  const VolumeRecord& volume) {
@@ -403,7 +437,7 @@ void Volumes::peer_connected(HeardPeer heard) {
     const auto record = known ? core_.store->get<VolumeRecord>(volume)
                               : Result<std::optional<VolumeRecord>>(std::nullopt);
     if (record && *record && (greeted.other.required & peer::kWordOnly) != 0) {
-        look_for_others(**record);
+        heed_word(**record);
         const peer::Hello word = word_of(volume);
         io::run_on(lane.reactor(),
                    [&] { return answer_word(&lane.reactor(), &socket, &greeted, &word); });
@@ -440,6 +474,7 @@ void Volumes::look_after_others() {
         if (ending_) return;
         known.insert(volume.id);
         look_for_others(volume);
+        tell_of_lost(volume);
     }
     std::vector<std::pair<VolumeId, SlotRef>> slots;
     {

@@ -179,7 +179,6 @@ void Client::learn(const Membership& record) {
     if (config_.deadline_ms != 0 && before && before != record_->primary) {
         if (effects_->close(before)) leave(before);
     }
-    if (greeting_ && open_ > 0) ask_primary();
 }
 
 /// It is to be sent again.

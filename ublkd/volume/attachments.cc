@@ -22,11 +22,13 @@ bool same(Attachments one, Attachments other) {
 }  // namespace
 
 io::Task<Result<void>> Volume::Driver::set_attachments(const Attachments* wanted,
+                                                       const Attachments* taken_off,
                                                        io::Clock::time_point deadline) {
     const char* const elsewhere = "no replica of this host serves as primary";
     Host* primary = serving();
     if (primary == nullptr) co_return fail(Errc::kBusy, elsewhere);
     Attachments gone = primary->node.record()->attachments;
+    gone.insert(gone.end(), taken_off->begin(), taken_off->end());
     std::erase_if(gone,
                   [&](AttachmentId id) { return std::ranges::find(*wanted, id) != wanted->end(); });
     Result<void> set;

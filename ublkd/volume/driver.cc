@@ -50,6 +50,7 @@ bool Volume::Driver::set_attachment(AttachmentId attachment) {
     const std::optional<replication::Membership> record = client_->record();
     make_client();
     if (record) client_->set_record(*record, false);
+    ask_authority();  // the record that has it: its first request need not find that out
     return true;
 }
 

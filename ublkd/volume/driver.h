@@ -39,6 +39,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     io::Task<Result<void>> add_replica(ReplicaPlace place);
     io::Task<Result<void>> open_replica(const ReplicaPlace& place);
     io::Task<Result<void>> set_attachments(const std::vector<AttachmentId>* wanted,
+                                           const std::vector<AttachmentId>* taken_off,
                                            io::Clock::time_point deadline);
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     void end_verify() { verify_ends_ = true; }

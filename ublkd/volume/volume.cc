@@ -78,10 +78,11 @@ class Entered {
 }  // namespace
 
 io::Task<Result<void>> Volume::set_attachments(std::vector<AttachmentId> wanted,
+                                               std::vector<AttachmentId> taken_off,
                                                io::Clock::time_point deadline) {
     const Entered entered(driver_->gate());
     if (!entered) co_return fail(Errc::kClosed, "the volume is stopped");
-    auto setting = driver_->set_attachments(&wanted, deadline);
+    auto setting = driver_->set_attachments(&wanted, &taken_off, deadline);
     co_return co_await setting;
 }
 

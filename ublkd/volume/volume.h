@@ -71,11 +71,13 @@ class Volume final : public block::BlockDevice {
     /// Who asks here from now on (none: nobody is attached here). config.cluster is set. False:
     /// requests are open still.
     bool set_attachment(AttachmentId attachment);
-    /// R15: only these may send requests; those that are taken off are fenced when this has ended.
-    /// The next primary is to be told again. Errors: kBusy (the primary is on another host: ask
-    /// there), kInvalidArgument (one twice, or more than 16), kTimedOut (by `deadline`; it goes
-    /// on).
+    /// R15: only these may send requests. When this has ended those that the record had beside them
+    /// are fenced, and so are `taken_off`: which may have left the record before, with requests
+    /// under way still. The next primary is to be told again. Errors: kBusy (the primary is on
+    /// another host: ask there), kInvalidArgument (one twice, or more than 16), kTimedOut (by
+    /// `deadline`; it goes on).
     io::Task<Result<void>> set_attachments(std::vector<AttachmentId> wanted,
+                                           std::vector<AttachmentId> taken_off,
                                            io::Clock::time_point deadline);
 
     VolumeStatus status() const;

@@ -35,10 +35,10 @@ Observed some_observed() {
                                .after = {"r", "h", Value()},
                                .limit = 3},
                               {{{"r", "h", "i"}, 7}, {{"r", "h", "j"}, 8}}});
-    observed.changes.push_back(
-        {Change::Kind::kPut, &hosts(), row_of({"host-1", "n", std::int64_t{5}}, 0), std::nullopt});
     observed.changes.push_back({Change::Kind::kPut, &hosts(),
-                                row_of({"host-1", "m", std::int64_t{5}}, kOwnRevision),
+                                row_of({"host-1", "n", std::int64_t{5}, ""}, 0), std::nullopt});
+    observed.changes.push_back({Change::Kind::kPut, &hosts(),
+                                row_of({"host-1", "m", std::int64_t{5}, ""}, kOwnRevision),
                                 Errc::kExists});
     observed.changes.push_back(
         {Change::Kind::kErase, &past_holders(),
@@ -60,7 +60,8 @@ TEST(RowJson, EveryKindOfValueComesBack) {
                                        Bytes(),
                                        Bytes{std::byte{0}, std::byte{255}, std::byte{16}}};
     for (const Value& value : values) {
-        const Rows rows{.rows = {row_of({"k", value, std::int64_t{1}}, 3)}, .state = UINT64_MAX};
+        const Rows rows{.rows = {row_of({"k", value, std::int64_t{1}, ""}, 3)},
+                        .state = UINT64_MAX};
         const auto sent = Json::parse(api::rows_json(hosts(), rows).dump());
         ASSERT_TRUE(sent);
         const auto back = api::read_rows(hosts(), *sent);
@@ -227,7 +228,7 @@ TEST_F(RowRoutes, WhatIsMissingOrTooMuchIsRefused) {
 TEST_F(RowRoutes, ValuesOfAnotherTypeAreRefusedByTheStore) {
     for (const Value& value : {Value(), Value(std::int64_t{3}), Value(Bytes{std::byte{1}})}) {
         const std::vector<Change> changes = {
-            {Change::Kind::kPut, &hosts(), row_of({value, value, "text"}, 0), std::nullopt}};
+            {Change::Kind::kPut, &hosts(), row_of({value, value, "text", value}, 0), std::nullopt}};
         const auto answer = post("/v1/rows/try", api::changes_json(changes).dump());
         EXPECT_EQ(answer.status, 200);
         EXPECT_EQ((*Json::parse(answer.body))["Refused"].as_string(), "invalid_argument");

@@ -426,25 +426,6 @@ TEST(ClientHealth, R9_SendsNothingBeforeItKnowsTheLossCount) {
     EXPECT_EQ(remote.sent[0].attachment, kAsker);
 }
 
-TEST(ClientHealth, R9_AsksForTheLossCountAgainUnderANewRecord) {
-    Remote remote;
-    Client client(
-        {.volume = VolumeId(1), .client_start = 5, .attachment = kAsker, .deadline_ms = 9},
-        &remote);
-    client.set_record(record_of(1, 1), false);
-    ClientRequest write;
-    write.kind = OpKind::kWrite;
-    write.range = {0, 512};
-    write.on_done = [](ClientRequest*) noexcept {};
-    client.submit(write);
-    ASSERT_EQ(remote.types(), Types{MessageType::kHealth});
-    Message refused = remote.answer_of(MessageType::kHealthy);
-    refused.failed = true;
-    refused.record = std::make_shared<const Membership>(record_of(2, 1));
-    client.on_message(refused);
-    EXPECT_EQ(remote.types(), Types{MessageType::kHealth}) << "at once, not when it is time";
-}
-
 /// Its disk may use the memory of what was asked.
 TEST(ClientHealth, WhatAMemberOfThisProcessWasAskedIsNotAskedAgainBeforeItHasAnswered) {
     Remote remote;

@@ -89,9 +89,10 @@ class Hosts {
         std::ranges::fill(buffer.span(), value);
         return world_.run(hosts_[host]->volume->write(offset, buffer.span(), {}));
     }
-    Result<void> set_attachments(std::size_t host, std::vector<AttachmentId> wanted) {
+    Result<void> set_attachments(std::size_t host, std::vector<AttachmentId> wanted,
+                                 std::vector<AttachmentId> taken_off = {}) {
         return world_.run(hosts_[host]->volume->set_attachments(
-            std::move(wanted), io::Clock::now() + std::chrono::seconds(5)));
+            std::move(wanted), std::move(taken_off), io::Clock::now() + std::chrono::seconds(5)));
     }
     /// nullopt: it failed, or the bytes differ.
     std::optional<std::byte> read(std::size_t host, std::uint64_t offset,
@@ -267,6 +268,7 @@ TEST(VolumeHosts, R15_WhoIsAttachedIsServedAndWhoWasTakenOffIsNot) {
     ASSERT_TRUE(hosts.at(1).set_attachment(second));
 
     ASSERT_TRUE(hosts.set_attachments(0, {second}));
+    ASSERT_TRUE(hosts.set_attachments(0, {second}, {first})) << "it is fenced by now";
     const auto taken_off = hosts.write(0, 0, 4_b);
     ASSERT_FALSE(taken_off) << "also where the primary is";
     EXPECT_EQ(taken_off.error().code, Errc::kNotPermitted);
