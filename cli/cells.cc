@@ -189,13 +189,17 @@ const View& attachment_view() {
     return view;
 }
 
+std::string pool_state_text(const Json& pool) {
+    return pool["State"].as_string() + (pool["Draining"].is_null() ? "" : ", draining");
+}
+
 const View& pool_view() {
     static const View view{"Pools",
                            "PoolId",
                            {{"ID", text<kPoolId>},
                             {"PATH", text<kPath>},
                             {"DOMAIN", text<kDomain>},
-                            {"STATE", text<kState>},
+                            {"STATE", pool_state_text},
                             {"REPLICAS", number<kReplicas>},
                             {"USED", size<kUsedBytes>},
                             {"FREE", size<kFreeBytes>},

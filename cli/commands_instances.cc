@@ -2,6 +2,7 @@
 
 #include "cli/cells.h"
 #include "cli/command.h"
+#include "cli/pool_request.h"
 #include "cli/tags.h"
 #include "cli/values.h"
 
@@ -66,6 +67,25 @@ Outcome<int> show_host(Context& context) {
     return context.print_item(host_view(), answer);
 }
 
+std::string host_path(const std::string& host) { return "/v1/hosts/" + percent_encoded(host); }
+
+Outcome<int> drain_host(Context& context) {
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call("POST", host_path(context.positional("HOST")) + "/drain",
+                                         drain_request(context)));
+    if (!context.for_person()) return context.print_item(host_view(), answer);
+    return context.print_done(answer, answer["Name"].as_string(),
+                              context.has("cancel") ? "drained no more" : "draining");
+}
+
+Outcome<int> remove_host(Context& context) {
+    const std::string host = context.positional("HOST");
+    CLI_TRY_ASSIGN(const auto answer,
+                   context.client().call(
+                       "DELETE", host_path(host) + (context.has("force") ? "?force=true" : "")));
+    return context.print_done(answer, host, "removed");
+}
+
 }  // namespace
 
 std::vector<Command> instance_commands() {
@@ -120,6 +140,24 @@ std::vector<Command> instance_commands() {
          "ebs-cli host show h1",
          show_host,
          item_of(host_view)},
+        {"host drain",
+         "Move the replicas in all of a host's pools to other pools",
+         "As 'pool drain' of each.",
+         {{"HOST", "id, a unique beginning of it, or name", Names::kHost}},
+         {{"--cancel", "", "drain it no more; what has moved stays where it is"}},
+         "ebs-cli host drain h3",
+         drain_host,
+         item_of(host_view)},
+        {"host remove",
+         "Forget a host that has no pools and no attachments any more",
+         "",
+         {{"HOST", "id, a unique beginning of it, or name", Names::kHost}},
+         {{"--force", "",
+           "one that does not answer and is gone for good: with its pools, as far as no replica "
+           "there "
+           "is a volume's member"}},
+         "ebs-cli host remove h3",
+         remove_host},
     };
 }
 

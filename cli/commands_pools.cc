@@ -104,7 +104,29 @@ Outcome<int> remove_pool(Context& context) {
     return context.print_done(answer, id, "removed");
 }
 
+Outcome<int> drain_pool(Context& context) {
+    CLI_TRY_ASSIGN(
+        const auto answer,
+        context.client().call("POST", pool_path(named(context.positional("POOL"))) + "/drain",
+                              drain_request(context)));
+    if (!context.for_person()) return context.print_item(pool_view(), answer);
+    context.print(fmt::format("{}  {}\n", answer["PoolId"].as_string(),
+                              context.has("cancel") ? "drained no more" : "draining"));
+    if (!context.has("cancel"))
+        context.note(
+            fmt::format("note: {} replicas move to other pools as space and failure domains "
+                        "allow; 'ebs-cli pool show' tells how many are left",
+                        answer["Replicas"].u64()));
+    return 0;
+}
+
 }  // namespace
+
+Json drain_request(const Context& context) {
+    Json body = Json::object();
+    if (context.has("cancel")) body.set("Cancel", true);
+    return body;
+}
 
 std::vector<Command> pool_commands() {
     const std::vector<Positional> pool{
@@ -135,6 +157,18 @@ std::vector<Command> pool_commands() {
          {},
          "ebs-cli pool show /srv/disk2/ebs",
          show_pool,
+         item_of(pool_view)},
+        {"pool drain",
+         "Move a pool's replicas to other pools",
+         "Its volumes go on serving: for each replica another one is made in a free failure "
+         "domain, "
+         "and the one in this pool leaves when that is in sync. The pool gets no new ones. A "
+         "volume "
+         "of three replicas has two meanwhile.",
+         pool,
+         {{"--cancel", "", "drain it no more; what has moved stays where it is"}},
+         "ebs-cli pool drain /srv/disk2/ebs",
+         drain_pool,
          item_of(pool_view)},
         {"pool remove",
          "Remove a pool without replicas, with its folder",

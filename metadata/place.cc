@@ -1,5 +1,6 @@
 #include "metadata/place.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace ublkd::metadata {
@@ -36,9 +37,28 @@ std::optional<Place> parse_place(std::string_view resource) {
     return place;
 }
 
+unsigned place_limit(const VolumeRecord& volume) {
+    return std::min(volume.replica_count + 1, static_cast<unsigned>(replication::kMaxMembers));
+}
+
+Result<bool> has_place_to_move(Transaction& tx, const VolumeRecord& volume) {
+    if (place_limit(volume) == volume.replica_count) return false;
+    TRY_ASSIGN(const auto replicas, tx.list<ReplicaRecord>(where("volume", volume.id)));
+    for (const auto& replica : replicas) {
+        if (replica.state != ReplicaState::kReady) continue;
+        TRY_ASSIGN(const auto pool, tx.get<PoolRecord>(replica.pool));
+        if (pool && pool->draining) return true;
+    }
+    return false;
+}
+
 Result<bool> is_candidate(Transaction& tx, const Place& place, const Holder& asker) {
     TRY_ASSIGN(const auto volume, tx.get<VolumeRecord>(place.volume));
-    if (!volume || place.index >= volume->replica_count) return false;
+    if (!volume || place.index >= place_limit(*volume)) return false;
+    if (place.index >= volume->replica_count) {
+        TRY_ASSIGN(const bool moves, has_place_to_move(tx, *volume));
+        if (!moves) return false;
+    }
     TRY_ASSIGN(const auto replica, replica_of(tx, place.volume, asker.incarnation, asker.host));
     return replica && replica->state == ReplicaState::kPreparing;
 }
@@ -47,7 +67,7 @@ Result<bool> holds_place(Transaction& tx, VolumeId volume, const replication::Me
     TRY_ASSIGN(const auto record, tx.get<VolumeRecord>(volume));
     TRY_ASSIGN(const auto replica, replica_of(tx, volume, member.replica, member.host));
     if (!record || !replica || replica->pool != member.pool) return false;
-    for (unsigned index = 0; index < record->replica_count; ++index) {
+    for (unsigned index = 0; index < place_limit(*record); ++index) {
         TRY_ASSIGN(const auto held, tx.get<PermissionRecord>(place_name(volume, index)));
         if (held && held->state == PermissionState::kGranted && held->host == member.host &&
             held->incarnation == member.replica)

@@ -1,7 +1,8 @@
 // The places of a volume's replicas: the resources "vol-…/replica/N", N below its replica count,
-// whose permission (permission.h) a replica needs before it may become a member (authority.h). What
-// is a candidate for a place, and who holds one, is read from the records in the caller's
-// transaction. No state.
+// whose permission (permission.h) a replica needs before it may become a member (authority.h).
+// While one of its replicas moves out of a pool that is drained there is one place more, for who
+// comes before that one goes. What is a candidate for a place, and who holds one, is read from the
+// records in the caller's transaction. No state.
 #pragma once
 
 #include <optional>
@@ -26,6 +27,11 @@ struct Place {
 std::string place_name(VolumeId volume, unsigned index);
 /// nullopt for any other resource.
 std::optional<Place> parse_place(std::string_view resource);
+
+/// How many there may be at any time, that of a move included: below kMaxMembers.
+unsigned place_limit(const VolumeRecord& volume);
+/// Whether a replica of the volume is to move, and there is a place for who comes in its stead.
+Result<bool> has_place_to_move(Transaction& tx, const VolumeRecord& volume);
 
 /// Whether `asker` has prepared a replica of the place's volume in a pool of its host, and the
 /// volume has that place.

@@ -86,6 +86,7 @@ struct PoolRecord {
     bool buffered = false;
     PoolState state = PoolState::kAvailable;
     std::uint64_t created_ms = 0;
+    bool draining = false;  // its replicas are to move to other pools; it gets no new ones
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -98,6 +99,7 @@ struct PoolRecord {
         visit("buffered", self.buffered);
         visit("state", self.state);
         visit("created_ms", self.created_ms);
+        visit("draining", self.draining);
     }
 };
 

@@ -23,6 +23,11 @@ class SystemControl {
     virtual ApiResult<std::optional<PoolView>> init(const AddPoolRequest& request) = 0;
     virtual ApiResult<std::vector<HostView>> hosts() = 0;
     virtual ApiResult<HostView> host(const std::string& name) = 0;
+    /// All pools of the host are drained, or, with drain == false, no more.
+    virtual ApiResult<HostView> drain_host(const std::string& name, bool drain) = 0;
+    /// Forgets a host that has nothing any more. `force`: one that does not answer, with its pools,
+    /// instances and lost replicas; no member of a volume.
+    virtual ApiResult<void> remove_host(const std::string& name, bool force) = 0;
     /// Events after `after_sequence`, oldest first, at most `limit`; waits up to `wait_ms` for one.
     virtual ApiResult<std::vector<EventView>> events(std::uint64_t after_sequence, unsigned limit,
                                                      unsigned wait_ms) = 0;
@@ -74,6 +79,8 @@ class PoolControl {
     virtual ApiResult<PoolView> pool(const std::string& name) = 0;
     virtual ApiResult<void> remove_pool(const std::string& name) = 0;
     virtual ApiResult<PlanView> plan_pool_removal(const std::string& name) = 0;
+    /// Its replicas move to other pools from now on, or, with drain == false, no more.
+    virtual ApiResult<PoolView> drain_pool(const std::string& name, bool drain) = 0;
 };
 
 class PermissionControl {

@@ -36,6 +36,7 @@ constexpr std::array kCodes{
     ApiCode{"AttachmentLimitExceeded", 409},
     ApiCode{"VolumeInUse", 409},
     ApiCode{"PoolInUse", 409},
+    ApiCode{"HostInUse", 409},
     ApiCode{"InstanceInUse", 409},
     ApiCode{"DeviceInUse", 409},
     ApiCode{"AlreadyExists", 409},

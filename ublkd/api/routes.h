@@ -40,5 +40,7 @@ ApiResult<Json> answer(const ApiResult<T>& result, Json (*make)(const T&)) {
 Json done_json();
 /// What the request for a pool says (init and pool add).
 ApiResult<AddPoolRequest> read_pool_request(const Json& body, bool path_needed);
+/// {"Cancel": true}: no draining any more.
+ApiResult<bool> read_drain(const Json& body);
 
 }  // namespace ublkd::api

@@ -17,6 +17,7 @@ Json pool_json(const PoolView& view) {
     json.set("State", view.state);
     if (!view.message.empty()) json.set("StateMessage", view.message);
     if (!view.warning.empty()) json.set("Warning", view.warning);
+    if (view.draining) json.set("Draining", true);
     if (view.limit_bytes != 0) json.set("LimitBytes", view.limit_bytes);
     json.set("UsedBytes", view.used_bytes)
         .set("FreeBytes", view.free_bytes)
@@ -48,6 +49,13 @@ ApiResult<AddPoolRequest> read_pool_request(const Json& body, bool path_needed) 
     return made;
 }
 
+ApiResult<bool> read_drain(const Json& body) {
+    Fields fields(body);
+    const bool cancel = fields.flag("Cancel");
+    API_TRY(fields.done());
+    return !cancel;
+}
+
 void add_pool_routes(RouteTable& table, PoolControl* pools) {
     table.add(
         {Method::kPost, "/v1/pools", "AddPool", [=](const Request& request) -> ApiResult<Json> {
@@ -62,6 +70,11 @@ void add_pool_routes(RouteTable& table, PoolControl* pools) {
     table.add({Method::kGet, "/v1/pools/{pool}", "DescribePool",
                [=](const Request& request) -> ApiResult<Json> {
                    return answer(pools->pool(request.at("pool")), pool_json);
+               }});
+    table.add({Method::kPost, "/v1/pools/{pool}/drain", "DrainPool",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const bool drain, read_drain(request.body));
+                   return answer(pools->drain_pool(request.at("pool"), drain), pool_json);
                }});
     table.add({Method::kDelete,
                "/v1/pools/{pool}",

@@ -135,6 +135,20 @@ void add_system_routes(RouteTable& table, SystemControl* system) {
                [=](const Request& request) -> ApiResult<Json> {
                    return answer(system->host(request.at("host")), host_json);
                }});
+    table.add({Method::kPost, "/v1/hosts/{host}/drain", "DrainHost",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const bool drain, read_drain(request.body));
+                   return answer(system->drain_host(request.at("host"), drain), host_json);
+               }});
+    table.add({Method::kDelete,
+               "/v1/hosts/{host}",
+               "RemoveHost",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const bool force, query_flag(request, "force"));
+                   API_TRY(system->remove_host(request.at("host"), force));
+                   return done_json();
+               },
+               {"force"}});
     table.add(
         {Method::kGet,
          "/v1/events",

@@ -116,7 +116,7 @@ struct InstanceView {
 
 struct PoolView {
     std::string id, host_id, path, domain;
-    std::string state;  // ok failed missing
+    std::string state;  // ok failed missing unknown
     std::string message;
     std::string warning;            // of how it is mounted
     std::uint64_t limit_bytes = 0;  // --size; 0: none
@@ -124,6 +124,7 @@ struct PoolView {
     unsigned replicas = 0;
     bool buffered = false;
     std::uint64_t create_time_ms = 0;
+    bool draining = false;
     unsigned lost_replicas = 0;  // of them: no members now, and back when the pool is
     std::vector<std::string> shares_space_with;  // pools on the same file system
 };

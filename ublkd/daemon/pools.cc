@@ -119,6 +119,7 @@ Result<void> Pools::open_all(HostId host) {
         const std::lock_guard lock(mutex_);
         entries_[entry->record.id] = entry;
     }
+    learn(host);
     return {};
 }
 
@@ -250,6 +251,7 @@ std::vector<UsablePool> Pools::usable() {
             const std::lock_guard lock(entry->mutex);
             if (entry->failed) continue;
         }
+        if (is_draining(entry->record.id)) continue;
         const auto pool = pool_of(entry);
         const auto space = space_of(entry);
         if (pool && space)
@@ -261,20 +263,29 @@ std::vector<UsablePool> Pools::usable() {
     });
     const std::lock_guard lock(mutex_);
     for (const auto& [id, record] : others_) {
-        if (record.state == PoolState::kAvailable) found.push_back({id, record.domain, 0, 0});
+        if (record.state == PoolState::kAvailable && !record.draining)
+            found.push_back({id, record.domain, 0, 0});
     }
     return found;
 }
 
-void Pools::learn_of_others(HostId self) {
+void Pools::learn(HostId self) {
     const auto records = store_->list<PoolRecord>();
     if (!records) return;  // what was known stays
     std::map<PoolId, PoolRecord> others;
+    std::set<PoolId> draining;
     for (const auto& record : *records) {
         if (record.host != self) others.emplace(record.id, record);
+        if (record.draining) draining.insert(record.id);
     }
     const std::lock_guard lock(mutex_);
     others_ = std::move(others);
+    draining_ = std::move(draining);
+}
+
+bool Pools::is_draining(PoolId pool) {
+    const std::lock_guard lock(mutex_);
+    return draining_.contains(pool);
 }
 
 std::optional<PoolRecord> Pools::find_other(PoolId pool) {
@@ -320,7 +331,7 @@ HostId Pools::host_of_pool(PoolId pool) {
 }
 
 bool Pools::may_come_back(PoolId pool) {
-    return find(pool) != nullptr || find_other(pool).has_value();
+    return !is_draining(pool) && (find(pool) != nullptr || find_other(pool).has_value());
 }
 
 bool Pools::is_missing(PoolId pool) {
@@ -415,24 +426,8 @@ std::vector<std::string> Pools::others_on_its_file_system(const EntryRef& entry)
 
 api::PoolView Pools::view_of(const EntryRef& entry) {
     const PoolRecord& record = entry->record;
-    const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", record.id));
     const auto space = space_of(entry);
-    using enum metadata::ReplicaState;
-    api::PoolView view;
-    view.id = record.id.to_string();
-    view.host_id = record.host.to_string();
-    view.path = record.path;
-    view.domain = record.domain;
-    view.limit_bytes = record.size_bytes.value_or(0);
-    view.buffered = record.buffered;
-    view.create_time_ms = record.created_ms;
-    if (replicas) {
-        view.replicas = static_cast<unsigned>(replicas->size());
-        view.lost_replicas = static_cast<unsigned>(
-            std::ranges::count_if(*replicas, [](const metadata::ReplicaRecord& replica) {
-                return replica.state == kLost || replica.state == kReturning;
-            }));
-    }
+    api::PoolView view = view_of_record(record);
     view.shares_space_with = others_on_its_file_system(entry);
     if (space) {
         view.used_bytes = space->allocated_bytes;
@@ -450,6 +445,36 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
     return view;
 }
 
+/// Of another host's pool: what the metadata tell.
+api::PoolView Pools::view_of_other(const PoolRecord& record) {
+    api::PoolView view = view_of_record(record);
+    view.state = "unknown";
+    view.message = "it is another host's";
+    return view;
+}
+
+api::PoolView Pools::view_of_record(const PoolRecord& record) {
+    const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", record.id));
+    using enum metadata::ReplicaState;
+    api::PoolView view;
+    view.id = record.id.to_string();
+    view.host_id = record.host.to_string();
+    view.path = record.path;
+    view.domain = record.domain;
+    view.limit_bytes = record.size_bytes.value_or(0);
+    view.buffered = record.buffered;
+    view.create_time_ms = record.created_ms;
+    if (replicas) {
+        view.replicas = static_cast<unsigned>(replicas->size());
+        view.lost_replicas = static_cast<unsigned>(
+            std::ranges::count_if(*replicas, [](const metadata::ReplicaRecord& replica) {
+                return replica.state == kLost || replica.state == kReturning;
+            }));
+    }
+    view.draining = is_draining(record.id);
+    return view;
+}
+
 ApiResult<std::vector<api::PoolView>> Pools::pools() {
     std::vector<api::PoolView> views;
     for (const EntryRef& entry : all()) views.push_back(view_of(entry));
@@ -460,9 +485,10 @@ ApiResult<std::vector<api::PoolView>> Pools::pools() {
 ApiResult<api::PoolView> Pools::pool(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_pool(store_, name));
     const auto entry = find(record.id);
-    if (!entry)
+    if (entry) return view_of(entry);
+    if (record.host == identity_->host())
         return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
-    return view_of(entry);
+    return view_of_other(record);
 }
 
 }  // namespace ublkd::daemon

@@ -1,7 +1,7 @@
 // The pools of this host, and what the metadata says of those of others: opened at start (those
 // that are not there are tried again), added and removed on request, put aside when a disk fails
 // and taken back after it has passed a probe. Knows folders and space, not volumes. Parts:
-// pools.cc, pools_change.cc (add, remove).
+// pools.cc, pools_change.cc (add, remove), pools_drain.cc.
 //
 // Crash safety: the intent is in the metadata before the disk is touched (PoolState adding,
 // removing); open_all() and finish_changes() finish or roll back. A disk that hangs holds up nobody
@@ -66,11 +66,14 @@ class Pools final : public api::PoolControl {
     /// A replica of the pool failed by its disk.
     void mark_failed(PoolId pool, const Error& cause);
 
-    /// Which pools other hosts have, from the metadata: blocks on it.
-    void learn_of_others(HostId self);
+    /// Which pools other hosts have, and which are drained, from the metadata: blocks on it.
+    void learn(HostId self);
 
-    /// Open and in service; most space first. Then those of other hosts, whose space is not known.
+    /// Open and in service, and not drained; most space first. Then those of other hosts, whose
+    /// space is not known.
     std::vector<UsablePool> usable();
+    /// Its replicas are to move elsewhere.
+    bool is_draining(PoolId pool);
     /// Where the replica lives or would live, in a missing pool too (it cannot be opened then).
     /// nullopt: no such pool.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
@@ -100,6 +103,10 @@ class Pools final : public api::PoolControl {
     api::ApiResult<api::PoolView> pool(const std::string& name) override;
     api::ApiResult<void> remove_pool(const std::string& name) override;
     api::ApiResult<api::PlanView> plan_pool_removal(const std::string& name) override;
+    /// Of any host. Those that were changed.
+    api::ApiResult<std::vector<metadata::PoolRecord>> set_draining(const std::vector<PoolId>& pools,
+                                                                   bool drain);
+    api::ApiResult<api::PoolView> drain_pool(const std::string& name, bool drain) override;
     /// Removes pools, folders and records without replicas: `init` is undone.
     void forget_all();
 
@@ -140,6 +147,8 @@ class Pools final : public api::PoolControl {
     static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
     std::vector<std::string> others_on_its_file_system(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
+    api::PoolView view_of_other(const metadata::PoolRecord& record);
+    api::PoolView view_of_record(const metadata::PoolRecord& record);
     EntryRef find(PoolId pool);
     std::optional<metadata::PoolRecord> find_other(PoolId pool);
     std::vector<EntryRef> all();
@@ -176,6 +185,7 @@ class Pools final : public api::PoolControl {
     std::map<PoolId, EntryRef> entries_;   // in service
     std::map<PoolId, EntryRef> changing_;  // being added or removed
     std::map<PoolId, metadata::PoolRecord> others_;  // of other hosts
+    std::set<PoolId> draining_;                      // of all hosts
     std::set<PoolId> requested_;                     // those that a request is about
 };
 

@@ -452,9 +452,10 @@ std::unexpected<api::ApiError> is_changing(const std::string& name) {
 }
 
 std::unexpected<api::ApiError> has_users(const PoolRecord& pool, const std::string& users) {
-    return refuse("PoolInUse",
-                  fmt::format("pool {} has replicas of {}: delete them, or add another pool first",
-                              pool.path, users));
+    return refuse(
+        "PoolInUse",
+        fmt::format("pool {} has replicas of {}: 'ebs-cli pool drain' moves them to other pools",
+                    pool.path, users));
 }
 
 /// What becomes of the volume of a lost replica that is given up.

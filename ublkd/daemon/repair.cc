@@ -108,6 +108,7 @@ void Repair::remove_lost_replicas() {
 }
 
 void Repair::look_at_pools() {
+    core_.pools->learn(core_.identity->host());
     if (core_.pools->probe()) {
         volumes_->forget_failures();
         wake();

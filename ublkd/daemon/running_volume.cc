@@ -172,9 +172,16 @@ Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted,
                       [&] { return set_if_running(&volume_, &wanted, &taken_off); });
 }
 
-void RunningVolume::take_over() {
-    lane_->reactor().post([self = shared_from_this()] {
-        if (self->volume_) self->volume_->take_over();
+void RunningVolume::take_over(std::set<ReplicaId> but) {
+    lane_->reactor().post([self = shared_from_this(), but = std::move(but)] {
+        if (self->volume_) self->volume_->take_over(but);
+    });
+}
+
+Result<void> RunningVolume::let_go(ReplicaId replica) {
+    return call_on(lane_->reactor(), [&]() -> Result<void> {
+        if (!volume_) return fail(Errc::kClosed, "the volume was stopped");
+        return volume_->let_go(replica);
     });
 }
 

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "ublkd/daemon/core.h"
 #include "ublkd/peer/greeting.h"
@@ -41,6 +42,8 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     Result<void> add_replica(volume::ReplicaPlace place);
     /// Another volume's replica in `pool` was lost by its disk. Returns at once.
     void try_disks(PoolId pool);
+    /// The membership goes on without it. kBusy: not now.
+    Result<void> let_go(ReplicaId replica);
     // Of a cluster:
     /// A connection of another host, whose hello is answered with `own`, or refused.
     Result<void> accept(io::SocketInTransit socket, peer::Greeted greeted);
@@ -50,9 +53,9 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     /// R15. kBusy: the primary is elsewhere.
     Result<void> set_attachments(std::vector<AttachmentId> wanted,
                                  std::vector<AttachmentId> taken_off);
-    /// R6, on an operator's word: asks the member here to be primary, also where the primary is
-    /// well. Returns at once.
-    void take_over();
+    /// R6, on an operator's word: asks a member here that is none of `but` to be primary, also
+    /// where the primary is well. Returns at once.
+    void take_over(std::set<ReplicaId> but);
     /// For a primary on another host to bring in.
     Result<void> open_replica(volume::ReplicaPlace place);
     Result<volume::VerifyReport> verify(volume::OnDifference on_difference);

@@ -61,7 +61,7 @@ Result<void> SystemControl::enter_cluster(HostId host) {
     }));
     if (address.empty()) return {};
     core_.identity->set_cluster(cluster);
-    core_.pools->learn_of_others(host);
+    core_.pools->learn(host);
     return core_.hosts->refresh();
 }
 

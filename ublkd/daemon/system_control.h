@@ -26,6 +26,9 @@ class SystemControl final : public api::SystemControl {
     api::ApiResult<std::optional<api::PoolView>> init(const api::AddPoolRequest& request) override;
     api::ApiResult<std::vector<api::HostView>> hosts() override;
     api::ApiResult<api::HostView> host(const std::string& name) override;
+    // host_removal.cc
+    api::ApiResult<api::HostView> drain_host(const std::string& name, bool drain) override;
+    api::ApiResult<void> remove_host(const std::string& name, bool force) override;
     api::ApiResult<std::vector<api::EventView>> events(std::uint64_t after_sequence, unsigned limit,
                                                        unsigned wait_ms) override;
     api::ApiResult<std::vector<api::OrphanView>> orphans() override;

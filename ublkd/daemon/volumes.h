@@ -325,11 +325,13 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                      const replication::Membership& record);
     std::optional<Candidate> resume_candidate(const metadata::VolumeRecord& volume,
                                               const replication::Membership& record,
+                                              const std::set<std::string>& taken,
                                               PoolId failed_target);
-    std::vector<UsablePool> targets(VolumeId volume, const replication::Membership& record,
+    std::vector<UsablePool> targets(VolumeId volume, const std::set<std::string>& taken,
                                     PoolId failed_target);
     std::optional<Candidate> new_candidate(const metadata::VolumeRecord& volume,
                                            const replication::Membership& record,
+                                           const std::set<std::string>& taken,
                                            PoolId failed_target);
     void give_up_replica(const metadata::VolumeRecord& volume, ReplicaId replica, PoolId pool);
     void revoke_permission_of(ReplicaId replica);
@@ -340,6 +342,18 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                      const Candidate& candidate);
     void could_not_begin(const metadata::VolumeRecord& volume, const Candidate& candidate,
                          const Error& error);
+
+    // volumes_drain.cc
+    std::optional<replication::Member> leaving_member(const metadata::VolumeRecord& volume,
+                                                      const replication::Membership& record);
+    std::vector<replication::Member> staying_members(const replication::Membership& record);
+    bool may_leave(const metadata::VolumeRecord& volume, const replication::Membership& record);
+    bool move_replica(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                      const replication::Membership& record, const replication::Member& leaving,
+                      PoolId failed_target);
+    Result<void> let_go(const SlotRef& slot, const metadata::VolumeRecord& volume,
+                        const replication::Membership& record, const replication::Member& leaving);
+    void take_over_from_drained(const SlotRef& slot, const metadata::VolumeRecord& volume);
 
     // volumes_return.cc
     /// Of a replica that is no member: what the records say of it from now on.
@@ -358,6 +372,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     bool is_behind(VolumeId volume, const replication::Membership& record);
     std::vector<unsigned> places_to_have(const metadata::VolumeRecord& volume,
                                          const replication::Membership& record);
+    /// As many as may be held now: one more while a replica moves.
+    unsigned places_now(const metadata::VolumeRecord& volume);
     std::optional<unsigned> make_place_free(const metadata::VolumeRecord& volume,
                                             const replication::Membership& record);
     Result<void> set_returning(ReplicaId replica);

@@ -155,6 +155,7 @@ void Volumes::prepare_wanted(const SlotRef& slot, const VolumeRecord& volume) {
         const auto first = static_cast<unsigned>(replica.id.value() % volume.replica_count);
         for (unsigned i = 0; i < volume.replica_count; ++i)
             places.push_back((first + i) % volume.replica_count);
+        for (unsigned i = volume.replica_count; i < places_now(volume); ++i) places.push_back(i);
         ask_for_places(core_, volume, places, candidates);
         if (candidates[0].granted) continue;
         if (candidates[0].error)
@@ -174,14 +175,15 @@ void Volumes::await_places(const VolumeRecord& volume, std::vector<Candidate>& c
                 continue;
             if (!told) (void)tell_host(member.host, volume.id);  // its next round finds it too
             const auto record = core_.store->get<ReplicaRecord>(member.replica);
-            bool all_taken = true;
-            for (unsigned place = 0; place < volume.replica_count; ++place) {
+            unsigned taken = 0;
+            for (unsigned place = 0; place < metadata::place_limit(volume); ++place) {
                 const auto permission =
                     core_.store->get<metadata::PermissionRecord>(place_name(volume.id, place));
                 const bool held = permission && *permission && (*permission)->host;
                 if (held && (*permission)->incarnation == member.replica) candidate.granted = place;
-                all_taken = all_taken && held;
+                taken += held ? 1 : 0;
             }
+            const bool all_taken = taken >= places_now(volume);
             const bool gone = record && (!*record || (*record)->state == ReplicaState::kRemoving);
             if (candidate.granted || all_taken) continue;
             if (gone) candidate.error = Error{Errc::kIo, 0, "its host could not prepare it"};
@@ -269,7 +271,7 @@ void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
     }
     log::warn("volume {}: the host of its primary does not answer: it is taken over",
               volume.id.to_string());
-    (*running)->take_over();
+    (*running)->take_over({});
 }
 
 /// Until the primary serves this attachment: it is in the authority's record.
@@ -346,6 +348,7 @@ void Volumes::look_for_others(const VolumeRecord& volume) {
     if (!is_mine(volume)) {
         prepare_wanted(ref, volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
+        take_over_from_drained(ref, volume);
     }
     settle_sessions(ref, volume);
 }
@@ -466,7 +469,6 @@ void Volumes::peer_connected(HeardPeer heard) {
 void Volumes::look_after_others() {
     if (!is_clustered()) return;
     (void)core_.hosts->refresh();
-    core_.pools->learn_of_others(core_.identity->host());
     const auto volumes = core_.store->list<VolumeRecord>();
     if (!volumes) return;  // what runs goes on
     std::set<VolumeId> known;

@@ -203,7 +203,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 
 ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
                                                const CreateVolumeRequest& request) {
-    if (is_clustered()) core_.pools->learn_of_others(core_.identity->host());
+    if (is_clustered()) core_.pools->learn(core_.identity->host());
     const auto usable = core_.pools->usable();
     VolumeRecord record;
     API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));
@@ -295,7 +295,7 @@ void Volumes::roll_back_create(VolumeId volume) {
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {
         TRY_ASSIGN(const auto stored, tx.get<VolumeRecord>(volume));
         if (!stored) return {};
-        for (unsigned place = 0; place < stored->replica_count; ++place) {
+        for (unsigned place = 0; place < metadata::place_limit(*stored); ++place) {
             TRY(metadata::PermissionService::delete_resource(tx, place_name(volume, place)));
         }
         TRY(metadata::Authority::retire(tx, volume));

@@ -76,7 +76,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
         TRY_ASSIGN(const auto stored, tx.get<VolumeRecord>(record.id));
         if (!stored) return {};
         TRY_ASSIGN(replicas, tx.list<ReplicaRecord>(metadata::where("volume", record.id)));
-        for (unsigned place = 0; place < stored->replica_count; ++place) {
+        for (unsigned place = 0; place < metadata::place_limit(*stored); ++place) {
             TRY(metadata::PermissionService::delete_resource(tx, place_name(record.id, place)));
         }
         TRY(metadata::Authority::retire(tx, record.id));

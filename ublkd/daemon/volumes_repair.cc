@@ -60,8 +60,9 @@ void Volumes::give_up_replica(const VolumeRecord& volume, ReplicaId replica, Poo
 /// A replica that was being brought in when the daemon or the copy ended; not where its disk was
 /// why.
 std::optional<Candidate> Volumes::resume_candidate(const VolumeRecord& volume,
-                                                   const Membership& record, PoolId failed_target) {
-    const auto taken = domains_of_members(record.members);
+                                                   const Membership& record,
+                                                   const std::set<std::string>& taken,
+                                                   PoolId failed_target) {
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing || record.has(replica.id)) continue;
@@ -84,9 +85,8 @@ std::set<std::string> Volumes::domains_of_members(const std::vector<Member>& mem
 
 /// Pools in free domains; that where the last copy failed only where there is no other. Not the
 /// pool of a lost replica, which may be back by now: then that one returns.
-std::vector<UsablePool> Volumes::targets(VolumeId volume, const Membership& record,
+std::vector<UsablePool> Volumes::targets(VolumeId volume, const std::set<std::string>& taken,
                                          PoolId failed_target) {
-    const auto taken = domains_of_members(record.members);
     auto usable = core_.pools->usable();
     for (const ReplicaRecord& lost : lost_replicas(volume))
         std::erase_if(usable, [&](const UsablePool& pool) { return pool.id == lost.pool; });
@@ -100,10 +100,12 @@ std::vector<UsablePool> Volumes::targets(VolumeId volume, const Membership& reco
 /// place it is given up when another one is prepared, and not before: the new one comes first,
 /// since nobody knows whether the lost one's pool ever comes back.
 std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
-                                                const Membership& record, PoolId failed_target) {
+                                                const Membership& record,
+                                                const std::set<std::string>& taken,
+                                                PoolId failed_target) {
     std::vector<Candidate> candidates;
     if (places_to_have(volume, record).empty()) return std::nullopt;
-    for (const auto& pool : targets(volume.id, record, failed_target)) {
+    for (const auto& pool : targets(volume.id, taken, failed_target)) {
         if (auto place = core_.pools->place(pool.id, ReplicaId::random()))
             candidates.push_back({std::move(*place), {}, {}, false});
     }
@@ -184,6 +186,7 @@ bool Volumes::is_due(const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record) return false;
     if ((*record)->members.size() < volume.replica_count) return true;
+    if (leaving_member(volume, **record)) return true;
     if (running || volume.state != kAvailable) return false;
     return look || std::ranges::any_of((*record)->members, [&](const auto& member) {
                return !core_.pools->trouble_of(member.pool).empty();
@@ -193,6 +196,12 @@ bool Volumes::is_due(const VolumeRecord& volume) {
 bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record) return false;
+    const PoolId failed_target = [&] {
+        const std::lock_guard state(slot->state);
+        return slot->failed_target;
+    }();
+    if (const auto leaving = leaving_member(volume, **record))
+        return move_replica(slot, volume, **record, *leaving, failed_target);
     if ((*record)->members.size() >= volume.replica_count) {
         const auto replaced = replace_lost_member(slot, volume, **record);
         if (!replaced)
@@ -200,13 +209,10 @@ bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
         return replaced.has_value();
     }
     if (is_behind(volume.id, **record)) reconcile(volume.id);
-    const PoolId failed_target = [&] {
-        const std::lock_guard state(slot->state);
-        return slot->failed_target;
-    }();
+    const auto taken = domains_of_members((*record)->members);
     auto candidate = returning_candidate(slot, volume, **record);
-    if (!candidate) candidate = resume_candidate(volume, **record, failed_target);
-    if (!candidate) candidate = new_candidate(volume, **record, failed_target);
+    if (!candidate) candidate = resume_candidate(volume, **record, taken, failed_target);
+    if (!candidate) candidate = new_candidate(volume, **record, taken, failed_target);
     return !candidate || add_replica(slot, volume, *candidate);
 }
 

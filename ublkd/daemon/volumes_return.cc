@@ -172,12 +172,14 @@ bool Volumes::is_behind(VolumeId volume, const Membership& record) {
 }
 
 /// Places that a new replica may have: those that nobody holds, or, where there is none, those of
-/// holders that may be given up: lost, or without a record since their pool was removed.
+/// holders that may be given up: lost, or without a record since their pool was removed. The place
+/// for a move counts only where one is to be made.
 std::vector<unsigned> Volumes::places_to_have(const VolumeRecord& volume,
                                               const Membership& record) {
     std::vector<unsigned> free;
     std::vector<unsigned> held;
-    for (unsigned place = 0; place < volume.replica_count; ++place) {
+    const unsigned limit = places_now(volume);
+    for (unsigned place = 0; place < metadata::place_limit(volume); ++place) {
         const auto stored = core_.store->get<PermissionRecord>(place_name(volume.id, place));
         if (!stored) continue;
         if (!*stored || (*stored)->state == PermissionState::kRevoked) {
@@ -190,7 +192,14 @@ std::vector<unsigned> Volumes::places_to_have(const VolumeRecord& volume,
                 held.push_back(place);
         }
     }
-    return free.empty() ? held : free;
+    const std::size_t holders = metadata::place_limit(volume) - free.size();
+    return holders >= limit ? held : free;
+}
+
+unsigned Volumes::places_now(const VolumeRecord& volume) {
+    const auto moves = core_.store->read_for<bool>(
+        [&](Transaction& tx) { return metadata::has_place_to_move(tx, volume); });
+    return moves.value_or(false) ? metadata::place_limit(volume) : volume.replica_count;
 }
 
 /// A place that a new replica may have, free; its holder has been given up then.

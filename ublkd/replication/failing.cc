@@ -42,6 +42,16 @@ void Node::fail_self(const Error& cause) {
     reconsider();
 }
 
+bool Node::let_go(ReplicaId replica) {
+    Peer* const peer = find_peer(replica);
+    if (role_ != Role::kServing || proposal_ || adopting_ || self_failed_ || join_.replica ||
+        peer == nullptr || !peer->member || peer->failed)
+        return false;
+    fail_peer(*peer, Error{Errc::kCancelled, 0, "it was let go"});
+    run();
+    return true;
+}
+
 /// The disks of all members have failed, and none can store a record without the others.
 bool Node::nobody_left() const {
     if (!self_failed_ || proposal_ || adopting_ || storing_ != Storing::kNothing) return false;

@@ -76,7 +76,9 @@ void Node::decide_failover() {
     failover_asker_ = asked.request;  // told of the outcome
     effects_->notice({.kind = Notice::Kind::kFailover,
                       .replica = record_->primary,
-                      .text = asked.healthy ? "serves no other attachment" : "is not healthy"});
+                      .text = asked.request.check ? "is to hand over"
+                              : asked.healthy     ? "serves no other attachment"
+                                                  : "is not healthy"});
     propose_self(asked.members);
 }
 

@@ -82,6 +82,9 @@ class Node {
     /// R12: bring `member` in; its node has been started. What differs is copied where it was a
     /// member and there is a map that fits (R11), else all. False: not now.
     bool add(const Member& member);
+    /// R5 on an operator's word: the membership goes on without `replica`, whose disk may be well.
+    /// False: not now, or it is this node, or no other member.
+    bool let_go(ReplicaId replica);
     void on_message(const Message& message);
     void on_disk(std::uint64_t token, Result<void> result);
     void on_stored(std::uint64_t token, Result<void> result);

@@ -48,10 +48,12 @@ io::Task<Result<void>> Volume::Driver::set_attachments(const Attachments* wanted
     }
 }
 
-void Volume::Driver::take_over() {
+void Volume::Driver::take_over(const std::set<ReplicaId>& but) {
     for (const auto& host : hosts_) {
         const replication::Node& node = host->node;
-        if (!node.in_sync() || node.role() != replication::Role::kSecondary) continue;
+        if (!node.in_sync() || node.role() != replication::Role::kSecondary ||
+            but.contains(host->place.member.replica))
+            continue;
         replication::Message word;
         word.type = replication::MessageType::kFailover;
         word.volume = config_.id;

@@ -194,7 +194,8 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             }
             std::erase_if(
                 lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
-            lost_.push_back(Lost{member, notice.cause});
+            if (notice.cause.code != Errc::kCancelled)  // not one that was let go
+                lost_.push_back(Lost{member, notice.cause});
             log::warn("volume {}: replica {} is lost: {}", config_.id.to_string(),
                       notice.replica.to_string(), to_string(notice.cause));
             if (events_ != nullptr) events_->member_lost(config_.id, member, notice.cause);
@@ -219,10 +220,10 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
 }
 
 void Volume::Driver::on_record(const replication::Membership& record) {
-    const bool newer = !client_->record() || record.number > client_->record()->number;
     learn_homes(record);
     client_->set_record(record, false);
-    if (!newer) return;
+    if (record.number <= told_number_) return;
+    told_number_ = record.number;
     wanted_ = std::max(wanted_, record.members.size());
     if (events_ != nullptr) events_->membership_changed(config_.id, record);
     wake_maintenance();  // who is no member any more is told there

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "ublkd/io/buffer_pool.h"
@@ -48,7 +49,8 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void try_disks(PoolId pool);
     void accept(io::Socket socket, peer::Greeted greeted);
     bool set_attachment(AttachmentId attachment);
-    void take_over();
+    void take_over(const std::set<ReplicaId>& but);
+    Result<void> let_go(ReplicaId replica);
     unsigned connections_of_others() const { return links_ ? links_->accepted() : 0; }
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
@@ -224,8 +226,9 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
         replication::Member member;
         Error cause{Errc::kIo};
     };
-    std::vector<Lost> lost_;  // why who left, for status
-    std::size_t wanted_ = 0;  // members, when nothing is missing
+    std::vector<Lost> lost_;         // why who left, for status
+    std::size_t wanted_ = 0;         // members, when nothing is missing
+    std::uint64_t told_number_ = 0;  // of the newest record that events know
     bool stopping_ = false;
     bool maintaining_ = false;
     bool woken_ = false;

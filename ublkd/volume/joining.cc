@@ -71,6 +71,14 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     co_return Result<void>{};
 }
 
+Result<void> Volume::Driver::let_go(ReplicaId replica) {
+    Host* const primary = serving();
+    bool going = false;
+    if (primary != nullptr) step([&] { going = primary->node.let_go(replica); });
+    if (!going) return fail(Errc::kBusy, "the membership is being changed");
+    return {};
+}
+
 void Volume::Driver::wake_maintenance() {
     woken_ = true;
     if (stopping_ || maintaining_) return;

@@ -193,6 +193,7 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
 Result<void> Volume::Driver::begin(const Membership& record,
                                    const std::vector<ReplicaId>& missing) {
     client_->set_record(record, false);
+    told_number_ = record.number;
     Host* const primary = find(record.primary);
     Host* heir = nullptr;
     if (primary == nullptr && !elsewhere(record.primary)) {

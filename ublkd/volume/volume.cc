@@ -44,7 +44,9 @@ void Volume::accept(io::Socket socket, peer::Greeted greeted) {
     driver_->accept(std::move(socket), std::move(greeted));
 }
 bool Volume::set_attachment(AttachmentId attachment) { return driver_->set_attachment(attachment); }
-void Volume::take_over() { driver_->take_over(); }
+void Volume::take_over(const std::set<ReplicaId>& but) { driver_->take_over(but); }
+
+Result<void> Volume::let_go(ReplicaId replica) { return driver_->let_go(replica); }
 unsigned Volume::connections_of_others() const { return driver_->connections_of_others(); }
 VolumeStatus Volume::status() const { return driver_->status(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }

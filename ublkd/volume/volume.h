@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 
 #include "ublkd/block/block_device.h"
 #include "ublkd/io/buffer_pool.h"
@@ -63,9 +64,13 @@ class Volume final : public block::BlockDevice {
     /// A connection of another host for this volume, after the hellos (config.cluster is set).
     void accept(io::Socket socket, peer::Greeted greeted);
 
-    /// R6, on an operator's word: a member of this host that is in sync asks to be primary, whether
-    /// the primary is well or not. The record says what came of it.
-    void take_over();
+    /// R6, on an operator's word: a member of this host that is in sync, and none of `but`, asks to
+    /// be primary, whether the primary is well or not. The record says what came of it.
+    void take_over(const std::set<ReplicaId>& but = {});
+    /// R5, on an operator's word: the membership goes on without this member, whose primary is
+    /// here. kBusy: not now, or it is the primary itself. Returns at once; events tell when it is
+    /// done.
+    Result<void> let_go(ReplicaId replica);
     /// That are there now, of members and of clients.
     unsigned connections_of_others() const;
     /// Who asks here from now on (none: nobody is attached here). config.cluster is set. False:
