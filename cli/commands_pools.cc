@@ -113,10 +113,10 @@ Outcome<int> drain_pool(Context& context) {
     context.print(fmt::format("{}  {}\n", answer["PoolId"].as_string(),
                               context.has("cancel") ? "drained no more" : "draining"));
     if (!context.has("cancel"))
-        context.note(
-            fmt::format("note: {} replicas move to other pools as space and failure domains "
-                        "allow; 'ebs-cli pool show' tells how many are left",
-                        answer["Replicas"].u64()));
+        context.note(fmt::format(
+            "note: its replicas ({} now) move to other pools as space and failure domains "
+            "allow; 'ebs-cli pool show' tells how many are left",
+            answer["Replicas"].u64()));
     return 0;
 }
 

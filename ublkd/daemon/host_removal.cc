@@ -66,6 +66,17 @@ Result<void> erase_pools(Transaction& tx, HostId host, std::string& left) {
     return {};
 }
 
+/// What it was to carry out of volumes' creation and deletion is `heir`'s.
+Result<void> hand_on_volumes(Transaction& tx, HostId host, HostId heir) {
+    TRY_ASSIGN(auto volumes, tx.list<metadata::VolumeRecord>());
+    for (auto& volume : volumes) {
+        if (volume.home != host) continue;
+        volume.home = heir;
+        TRY(tx.put(volume));
+    }
+    return {};
+}
+
 }  // namespace
 
 ApiResult<void> SystemControl::remove_host(const std::string& name, bool force) {
@@ -92,6 +103,7 @@ ApiResult<void> SystemControl::remove_host(const std::string& name, bool force) 
         }
         TRY(erase_instances(tx, host.id, left));
         TRY(erase_pools(tx, host.id, left));
+        TRY(hand_on_volumes(tx, host.id, core_.identity->host()));
         TRY_ASSIGN(const auto stored, tx.get<HostRecord>(host.id));
         if (stored) {
             TRY(tx.erase(*stored));

@@ -85,8 +85,10 @@ void Repair::remove_lost_replicas() {
             continue;
         }
         if (is_kept(replica)) continue;
-        if (!core_.pools->remove_replica(replica.pool, replica.id))
+        if (!core_.pools->remove_replica(replica.pool, replica.id)) {
+            volumes_->close_replica(replica.volume, replica.id);
             continue;  // the next round tries again
+        }
         const auto erased = core_.store->write([&](metadata::Transaction& tx) -> Result<void> {
             TRY_ASSIGN(const auto stored, tx.get<ReplicaRecord>(replica.id));
             if (!stored) return {};

@@ -148,6 +148,12 @@ void RunningVolume::try_disks(PoolId pool) {
     });
 }
 
+void RunningVolume::close_replica(ReplicaId replica) {
+    lane_->reactor().post([self = shared_from_this(), replica] {
+        if (self->volume_) self->volume_->close_replica(replica);
+    });
+}
+
 Result<void> RunningVolume::accept(io::SocketInTransit socket, peer::Greeted greeted) {
     return io::run_on(lane_->reactor(), [&] {
         return answer_and_accept(&volume_, &lane_->reactor(), &socket, &greeted, &own_);

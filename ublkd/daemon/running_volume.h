@@ -42,6 +42,8 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     Result<void> add_replica(volume::ReplicaPlace place);
     /// Another volume's replica in `pool` was lost by its disk. Returns at once.
     void try_disks(PoolId pool);
+    /// Its files are to be removed. Returns at once.
+    void close_replica(ReplicaId replica);
     /// The membership goes on without it. kBusy: not now.
     Result<void> let_go(ReplicaId replica);
     // Of a cluster:

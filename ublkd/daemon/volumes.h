@@ -111,6 +111,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     /// Brings the members' and the lost replicas' records in line with the membership. Who is no
     /// member keeps its place while the volume lacks a replica and its pool may come back.
     void reconcile(VolumeId volume);
+    /// A replica that is no member, and is to be removed: it is not held open for long.
+    void close_replica(VolumeId volume, ReplicaId replica);
 
     // api::VolumeControl
     api::ApiResult<api::VolumeView> create_volume(const api::CreateVolumeRequest& request) override;

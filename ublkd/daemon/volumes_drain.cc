@@ -103,6 +103,15 @@ Result<void> Volumes::let_go(const SlotRef& slot, const VolumeRecord& volume,
     return done ? released : done;
 }
 
+void Volumes::close_replica(VolumeId volume, ReplicaId replica) {
+    const auto ref = slot(volume);
+    const auto running = [&] {
+        const std::lock_guard state(ref->state);
+        return ref->running;
+    }();
+    if (running) running->close_replica(replica);
+}
+
 /// A member here is to be primary in place of one elsewhere whose pool is drained.
 void Volumes::take_over_from_drained(const SlotRef& slot, const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);

@@ -80,6 +80,7 @@ struct Notice {
         kRecord,    // a record was stored: `record`
         kServing,   // this node serves as primary
         kLost,      // `replica` leaves, or gave up joining: `cause`
+        kLetGo,     // `replica` leaves, as it was told to
         kJoined,    // `replica` is a member now; `done` bytes were copied, `by_map` or all
         kTrouble,   // `text`
         kFailover,  // this secondary takes over from `replica`: `text` says why

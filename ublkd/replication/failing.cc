@@ -25,8 +25,12 @@ void Node::fail_peer(Peer& peer, const Error& cause) {
         abort_join(cause);
         return;
     }
-    peer.failed = cause;
     effects_->notice({.kind = Notice::Kind::kLost, .replica = peer.replica, .cause = cause});
+    go_on_without(peer, cause);
+}
+
+void Node::go_on_without(Peer& peer, const Error& cause) {
+    peer.failed = cause;
     // Copies don't wait for it; acknowledgements do, until the number without it is stored.
     end_union_copies();
     if (Op* const copy = ops_.find(union_op_); copy != nullptr) settle(*copy);
@@ -47,7 +51,8 @@ bool Node::let_go(ReplicaId replica) {
     if (role_ != Role::kServing || proposal_ || adopting_ || self_failed_ || join_.replica ||
         peer == nullptr || !peer->member || peer->failed)
         return false;
-    fail_peer(*peer, Error{Errc::kCancelled, 0, "it was let go"});
+    effects_->notice({.kind = Notice::Kind::kLetGo, .replica = replica});
+    go_on_without(*peer, Error{Errc::kCancelled, 0, "it was let go"});
     run();
     return true;
 }

@@ -421,6 +421,7 @@ class Node {
     bool proposed(const Peer& peer) const;
     bool nobody_left() const;
     void fail_peer(Peer& peer, const Error& cause);
+    void go_on_without(Peer& peer, const Error& cause);
     void fail_self(const Error& cause);
     void give_up_changes();
     void read_failed(Op& op, const Error& error);

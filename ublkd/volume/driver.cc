@@ -194,8 +194,7 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             }
             std::erase_if(
                 lost_, [&](const Lost& known) { return known.member.replica == notice.replica; });
-            if (notice.cause.code != Errc::kCancelled)  // not one that was let go
-                lost_.push_back(Lost{member, notice.cause});
+            lost_.push_back(Lost{member, notice.cause});
             log::warn("volume {}: replica {} is lost: {}", config_.id.to_string(),
                       notice.replica.to_string(), to_string(notice.cause));
             if (events_ != nullptr) events_->member_lost(config_.id, member, notice.cause);
@@ -208,6 +207,8 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             if (events_ != nullptr) events_->sync_finished(config_.id, notice.replica, notice.done);
             wake_maintenance();
             break;
+        case Kind::kLetGo:
+            break;  // the record without it tells
         case Kind::kFailover:
             log::warn("volume {}: takes over from replica {}, which {}", config_.id.to_string(),
                       notice.replica.to_string(), notice.text);

@@ -47,6 +47,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     VolumeStatus status() const;
     void set_on_full(OnFull on_full);
     void try_disks(PoolId pool);
+    void close_replica(ReplicaId replica);
     void accept(io::Socket socket, peer::Greeted greeted);
     bool set_attachment(AttachmentId attachment);
     void take_over(const std::set<ReplicaId>& but);

@@ -43,7 +43,8 @@ struct Volume::Driver::Host final : replication::Effects {
     std::optional<replication::Proposal> proposal;
     std::uint64_t proposals = 0;
     DiskWatch watch;
-    bool hangs = false;  // was told of as hanging
+    bool hangs = false;     // was told of as hanging
+    bool unwanted = false;  // its files are to be removed
 };
 
 }  // namespace ublkd::volume

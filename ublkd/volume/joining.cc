@@ -79,6 +79,14 @@ Result<void> Volume::Driver::let_go(ReplicaId replica) {
     return {};
 }
 
+void Volume::Driver::close_replica(ReplicaId replica) {
+    Host* const host = find(replica);
+    if (host == nullptr) return;
+    host->unwanted = true;
+    if (host->node.role() != Role::kOut) ask_authority();  // where nobody asks it does not know
+    wake_maintenance();
+}
+
 void Volume::Driver::wake_maintenance() {
     woken_ = true;
     if (stopping_ || maintaining_) return;
@@ -98,7 +106,9 @@ io::Task<void> Volume::Driver::maintain() {
                 primary == nullptr || primary->node.record()->has(host->place.member.replica);
             const bool joining =
                 primary != nullptr && primary->node.joining() == host->place.member.replica;
-            if (!member && !joining) out = host.get();
+            const bool unwanted =
+                host->unwanted && host->node.role() == Role::kOut;  // the primary is elsewhere
+            if ((!member && !joining) || unwanted) out = host.get();
         }
         if (out != nullptr && !stopping_) {
             out->ids_file.remove();

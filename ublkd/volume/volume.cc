@@ -51,6 +51,8 @@ unsigned Volume::connections_of_others() const { return driver_->connections_of_
 VolumeStatus Volume::status() const { return driver_->status(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }
 
+void Volume::close_replica(ReplicaId replica) { driver_->close_replica(replica); }
+
 io::Task<Result<void>> Volume::open_replica(ReplicaPlace place) {
     auto opening = driver_->open_replica(place);
     co_return co_await opening;

@@ -93,6 +93,9 @@ class Volume final : public block::BlockDevice {
     /// Members in `pool` show whether their disk works: each writes its superblock again, and is
     /// lost where it can't. Returns at once.
     void try_disks(PoolId pool);
+    /// One that is no member any more, and never will be: its files are to be removed. Returns at
+    /// once; it is closed soon, where it is open.
+    void close_replica(ReplicaId replica);
 
     /// Opens a replica of this host, or makes it, for a primary on another host to bring in.
     io::Task<Result<void>> open_replica(ReplicaPlace place);

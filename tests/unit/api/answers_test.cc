@@ -38,8 +38,8 @@ struct Willing final : SystemControl,
                              {"blocked", 1, 2, 1, 2, "R7", "why", 1},
                              {{"r", "p", "h", "d", "returning", "why", "its pool", 1, 1}},
                              {attachment_}};
-    const PoolView pool_{"p", "h", "/x", "d", "failed", "why", "warning", 1,
-                         1,   1,   1,    1,   true,     1,     1,         {"p2"}};
+    const PoolView pool_{"p", "h", "/x", "d",  "failed", "why", "warning", 1,     1,
+                         1,   1,   1,    true, 1,        true,  1,         {"p2"}};
     const InstanceView instance_{"i", "n", "h", {{"k", "v"}}, true, 1, {attachment_}};
     const HostView host_{"h", "n", "ok", "1", "b", 1, 1, true};
     const MembershipView membership_{"v", "r", 1, 1, true, {{"r", "h", "p"}}, {"a"}};
@@ -54,6 +54,8 @@ struct Willing final : SystemControl,
     ApiResult<std::optional<PoolView>> init(const AddPoolRequest&) override { return pool_; }
     ApiResult<std::vector<HostView>> hosts() override { return std::vector{host_}; }
     ApiResult<HostView> host(const std::string&) override { return host_; }
+    ApiResult<HostView> drain_host(const std::string&, bool) override { return host_; }
+    ApiResult<void> remove_host(const std::string&, bool) override { return {}; }
     ApiResult<std::vector<EventView>> events(std::uint64_t, unsigned, unsigned) override {
         return std::vector<EventView>{{1, 1, "k", "r", "m"}};
     }
@@ -100,6 +102,7 @@ struct Willing final : SystemControl,
     ApiResult<std::vector<PoolView>> pools() override { return std::vector{pool_}; }
     ApiResult<PoolView> pool(const std::string&) override { return pool_; }
     ApiResult<void> remove_pool(const std::string&) override { return {}; }
+    ApiResult<PoolView> drain_pool(const std::string&, bool) override { return pool_; }
     ApiResult<PlanView> plan_pool_removal(const std::string&) override { return plan_; }
     ApiResult<std::vector<PermissionView>> permissions() override {
         return std::vector<PermissionView>{{"r", "h", "p", "i", "granted", 1, 1}};

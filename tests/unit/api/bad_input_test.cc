@@ -31,6 +31,8 @@ struct Unreachable final : SystemControl,
     ApiResult<std::optional<PoolView>> init(const AddPoolRequest&) override { return reached(); }
     ApiResult<std::vector<HostView>> hosts() override { return reached(); }
     ApiResult<HostView> host(const std::string&) override { return reached(); }
+    ApiResult<HostView> drain_host(const std::string&, bool) override { return reached(); }
+    ApiResult<void> remove_host(const std::string&, bool) override { return reached(); }
     ApiResult<std::vector<EventView>> events(std::uint64_t, unsigned, unsigned) override {
         return reached();
     }
@@ -69,6 +71,7 @@ struct Unreachable final : SystemControl,
     ApiResult<std::vector<PoolView>> pools() override { return reached(); }
     ApiResult<PoolView> pool(const std::string&) override { return reached(); }
     ApiResult<void> remove_pool(const std::string&) override { return reached(); }
+    ApiResult<PoolView> drain_pool(const std::string&, bool) override { return reached(); }
     ApiResult<PlanView> plan_pool_removal(const std::string&) override { return reached(); }
     ApiResult<std::vector<PermissionView>> permissions() override { return reached(); }
     ApiResult<PermissionAnswer> request_permission(const PermissionRequest&) override {

@@ -44,6 +44,28 @@ TEST(NodePair, R5_NothingWaitsWhereTheDisksOfAllHaveFailed) {
     }
 }
 
+/// On an operator's word: as one that is lost, but told of as what it is. Not while anything else
+/// changes, and not the node itself.
+TEST(NodePair, R5_MemberThatIsLetGoLeavesBeforeAWriteIsAcknowledgedWithoutIt) {
+    Pair pair;
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(1)));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(7)));
+    EXPECT_FALSE(pair.second.node.let_go(ReplicaId(1)));
+    std::fill(pair.memory.begin(), pair.memory.end(), std::byte{2});
+    ASSERT_TRUE(pair.first.node.let_go(ReplicaId(2)));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(2)));
+    pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
+    pair.exchange();
+    EXPECT_EQ(pair.to_client.size(), 0U);
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership current = pair.first.proposals[0].next;
+    EXPECT_FALSE(current.has(ReplicaId(2)));
+    pair.first.node.on_outcome(Verdict::kAuthorized, &current);
+    pair.exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_FALSE(pair.to_client[0].failed);
+}
+
 /// A member that is lost holds up acknowledgements until the number without it is stored: until
 /// then it may take over.
 TEST(NodePair, R5_LostMemberLeavesBeforeAWriteIsAcknowledgedWithoutIt) {
