@@ -39,10 +39,19 @@ kill_server() {
     wait "$server" 2>/dev/null || true
 }
 
-# end_server SIGNAL SECONDS: TERM quiesces, USR1 detaches unless busy, USR2 detaches.
+# end_server SIGNAL SECONDS: TERM quiesces, USR1 detaches unless busy, USR2 detaches. Busy is also for a moment who looks for
+# partitions: it is asked again.
 end_server() {
+    local refusals=0
     kill "-$1" "$server"
-    wait_for "$2" gone "$server"
+    has_ended() {
+        gone "$server" && return
+        [ "$(grep -c '^not detached' $server_log)" -le $refusals ] && return 1
+        refusals=$((refusals + 1))
+        kill "-$1" "$server"
+        return 1
+    }
+    (wait_for "$2" has_ended "$1") || { cat $server_log; fail "the server ends"; }
     wait "$server" || { cat $server_log; fail "the server ended with an error"; }
 }
 
