@@ -65,6 +65,7 @@ new_hosts() {
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
     [ -z "$with_tls" ] || certify hosts "$name"
     metadata_of "$number" >> "$work/$name/ublkd.toml"
+    printf '%s' "${settings:-}" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
     if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi

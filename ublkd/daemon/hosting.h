@@ -47,7 +47,8 @@ void ask_for_places(const Core& core, const metadata::VolumeRecord& volume,
 /// Deletes a replica's folder and its record; where that is not possible now, the record says
 /// "removing" and the sweeper (repair.h) does it later.
 void discard_replica(const Core& core, ReplicaId replica, PoolId pool);
-/// Writes the first record into the superblock of a new member and closes it in order.
+/// Writes the first record into the superblock of a new member, which has none, and closes it in
+/// order.
 Result<void> seal_member(const Core& core, VolumeId volume, const volume::ReplicaPlace& place,
                          const replication::Membership& record);
 

@@ -256,7 +256,7 @@ std::vector<UsablePool> Pools::usable() {
         const auto space = space_of(entry);
         if (pool && space)
             found.push_back({entry->record.id, entry->record.domain, space->available_bytes(),
-                             pool->file_system()});
+                             pool->file_system(), entry->record.host});
     }
     std::ranges::sort(found, [](const UsablePool& a, const UsablePool& b) {
         return std::pair(b.available_bytes, a.id) < std::pair(a.available_bytes, b.id);
@@ -264,7 +264,7 @@ std::vector<UsablePool> Pools::usable() {
     const std::lock_guard lock(mutex_);
     for (const auto& [id, record] : others_) {
         if (record.state == PoolState::kAvailable && !record.draining)
-            found.push_back({id, record.domain, 0, 0});
+            found.push_back({id, record.domain, 0, 0, record.host});
     }
     return found;
 }

@@ -41,6 +41,7 @@ struct UsablePool {
     std::string domain;
     std::uint64_t available_bytes = 0;
     dev_t file_system = 0;  // whose free space that is
+    HostId host = {};
 };
 
 /// What lies in a pool of a replica.

@@ -217,6 +217,10 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void forget_fenced(const metadata::AttachmentRecord& attachment);
     void take_over_if_away(const SlotRef& slot, const metadata::VolumeRecord& volume,
                            const replication::Membership& record);
+    void seal_members_here(const SlotRef& slot, const replication::Membership& record);
+    bool is_away(HostId host);
+    bool has_lasted(const SlotRef& slot, bool lost);
+    void replace_away_primary(const SlotRef& slot, const metadata::VolumeRecord& volume);
     api::ApiResult<api::AttachmentView> detach_elsewhere(const metadata::VolumeRecord& volume,
                                                          metadata::AttachmentRecord attachment);
     void end_if_forced_off(VolumeId volume, const SlotRef& slot);
@@ -320,6 +324,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void finish_joining(VolumeId volume, ReplicaId replica);
 
     // volumes_repair.cc
+    /// Those of hosts that answer.
+    std::vector<UsablePool> usable_pools();
     std::set<std::string> domains_of_members(const std::vector<replication::Member>& members);
     bool lost_a_member(const replication::Membership& record,
                        const std::vector<replication::Member>& usable);

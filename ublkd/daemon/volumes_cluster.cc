@@ -123,8 +123,13 @@ Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
 
 /// By a word about a volume that is none: that is refused, by who is there.
 bool Volumes::answers(HostId host) {
+    if (!core_.hosts->knows(host)) return false;
     const auto told = tell_host(host, VolumeId(1));
     return told || std::string_view(told.error().where) == peer::to_string(peer::Reason::kVolume);
+}
+
+bool Volumes::is_away(HostId host) {
+    return is_clustered() && host != core_.identity->host() && !answers(host);
 }
 
 /// The primary's host, or, where that does not answer, those of the other members.
@@ -257,6 +262,24 @@ void Volumes::forget_fenced(const AttachmentRecord& attachment) {
                       fmt::format("forced; {} is fenced", attachment.instance.to_string()));
 }
 
+/// Who has no record cannot take over: a member that was made for another host, and never used. That
+/// has not acknowledged anything, and so nobody has who needs it to (the authority's record is the
+/// first one still).
+void Volumes::seal_members_here(const SlotRef& slot, const Membership& record) {
+    if (record.number != 1) return;
+    const std::lock_guard life(slot->life);
+    {
+        const std::lock_guard state(slot->state);
+        if (slot->running) return;
+    }
+    for (const auto& member : record.members) {
+        const auto place = core_.pools->place(member.pool, member.replica);
+        if (!place || member.host != core_.identity->host()) continue;
+        if (const auto sealed = seal_member(core_, record.volume, *place, record); !sealed)
+            log::warn("replica {}: {}", member.replica.to_string(), to_string(sealed.error()));
+    }
+}
+
 /// Of a volume whose primary is elsewhere, and with a member here.
 void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
                                 const Membership& record) {
@@ -264,6 +287,7 @@ void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
     const bool member_here = std::ranges::any_of(
         record.members, [&](const auto& member) { return member.host == self; });
     if (!member_here || tell_host(host_of_primary(record), volume.id)) return;
+    seal_members_here(slot, record);
     const auto running = start_for_others(slot, volume);
     if (!running) {
         log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
@@ -272,6 +296,23 @@ void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
     log::warn("volume {}: the host of its primary does not answer: it is taken over",
               volume.id.to_string());
     (*running)->take_over({});
+}
+
+/// A volume at rest does not notice that its primary's host has gone: where that has lasted a
+/// member here becomes primary, and its host finds a degraded volume.
+void Volumes::replace_away_primary(const SlotRef& slot, const VolumeRecord& volume) {
+    const auto record = core_.authority->current(volume.id);
+    if (volume.state != VolumeState::kAvailable || !record || !*record ||
+        std::ranges::none_of((*record)->members, [this](const auto& member) {
+            return member.host == core_.identity->host();
+        }))
+        return;
+    {
+        const std::lock_guard state(slot->state);
+        if (!slot->lost_since && Backoff::Clock::now() < slot->next_look) return;
+    }
+    if (has_lasted(slot, is_away(host_of_primary(**record))))
+        take_over_if_away(slot, volume, **record);
 }
 
 /// Until the primary serves this attachment: it is in the authority's record.
@@ -349,6 +390,7 @@ void Volumes::look_for_others(const VolumeRecord& volume) {
         prepare_wanted(ref, volume);
         if (volume.state != VolumeState::kCreating) open_wanted(ref, volume);
         take_over_from_drained(ref, volume);
+        replace_away_primary(ref, volume);
     }
     settle_sessions(ref, volume);
 }

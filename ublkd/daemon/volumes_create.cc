@@ -81,7 +81,7 @@ ApiResult<unsigned> Volumes::decide_replicas(const CreateVolumeRequest& request,
 
 ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request) {
     API_TRY(check_create(request));
-    const auto usable = core_.pools->usable();
+    const auto usable = usable_pools();
     API_TRY_ASSIGN(const unsigned wanted, decide_replicas(request, usable));
     const auto free = core_.store->read_for<bool>([&](Transaction& tx) -> Result<bool> {
         const auto checked = check_name_free(tx, "vol-", request.name);
@@ -204,7 +204,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
                                                const CreateVolumeRequest& request) {
     if (is_clustered()) core_.pools->learn(core_.identity->host());
-    const auto usable = core_.pools->usable();
+    const auto usable = usable_pools();
     VolumeRecord record;
     API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));
     record.id = volume;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "ublkd/base/fault_injection.h"
@@ -87,7 +88,7 @@ std::set<std::string> Volumes::domains_of_members(const std::vector<Member>& mem
 /// pool of a lost replica, which may be back by now: then that one returns.
 std::vector<UsablePool> Volumes::targets(VolumeId volume, const std::set<std::string>& taken,
                                          PoolId failed_target) {
-    auto usable = core_.pools->usable();
+    auto usable = usable_pools();
     for (const ReplicaRecord& lost : lost_replicas(volume))
         std::erase_if(usable, [&](const UsablePool& pool) { return pool.id == lost.pool; });
     auto others = usable;
@@ -135,11 +136,36 @@ std::optional<Candidate> Volumes::new_candidate(const VolumeRecord& volume,
     return winner;
 }
 
+std::vector<UsablePool> Volumes::usable_pools() {
+    auto pools = core_.pools->usable();
+    std::map<HostId, bool> away;
+    for (const UsablePool& pool : pools) {
+        if (!away.contains(pool.host)) away[pool.host] = is_away(pool.host);
+    }
+    std::erase_if(pools, [&](const UsablePool& pool) { return away[pool.host]; });
+    return pools;
+}
+
 /// Whether members cannot be used now, while others (`usable`) can, and a pool in a free domain
 /// could take a replica.
 bool Volumes::lost_a_member(const Membership& record, const std::vector<Member>& usable) {
     return !usable.empty() && usable.size() < record.members.size() &&
-           !choose_candidates(core_.pools->usable(), domains_of_members(usable), 1).empty();
+           !choose_candidates(usable_pools(), domains_of_members(usable), 1).empty();
+}
+
+/// Of a volume at rest, which is looked at now: whether members have been lost for so long that
+/// they are to be replaced.
+bool Volumes::has_lasted(const SlotRef& slot, bool lost) {
+    const auto now = Backoff::Clock::now();
+    const std::chrono::seconds replace_after(core_.configuration->replace_after_s);
+    const std::lock_guard state(slot->state);
+    slot->next_look = now + std::min<Backoff::Clock::duration>(replace_after, kLook);
+    if (!lost || slot->running || !boot_wait_.is_over()) {
+        slot->lost_since.reset();
+        return false;
+    }
+    if (!slot->lost_since) slot->lost_since = now;
+    return now - *slot->lost_since >= replace_after;
 }
 
 /// A volume that nobody uses does not notice that a member's disk has died. Where that has lasted,
@@ -148,21 +174,12 @@ bool Volumes::lost_a_member(const Membership& record, const std::vector<Member>&
 Result<void> Volumes::replace_lost_member(const SlotRef& slot, const VolumeRecord& volume,
                                           const Membership& record) {
     std::vector<Member> usable = record.members;
-    std::erase_if(usable, [this](const Member& member) { return !trouble_of(member).empty(); });
+    std::erase_if(usable, [this](const Member& member) {
+        return !trouble_of(member).empty() || is_away(member.host);
+    });
     const bool lost = lost_a_member(record, usable);
     const std::lock_guard life(slot->life);
-    {
-        const auto now = Backoff::Clock::now();
-        const std::chrono::seconds replace_after(core_.configuration->replace_after_s);
-        const std::lock_guard state(slot->state);
-        slot->next_look = now + std::min<Backoff::Clock::duration>(replace_after, kLook);
-        if (!lost || slot->running || !boot_wait_.is_over()) {
-            slot->lost_since.reset();
-            return {};
-        }
-        if (!slot->lost_since) slot->lost_since = now;
-        if (now - *slot->lost_since < replace_after) return {};
-    }
+    if (!has_lasted(slot, lost)) return {};
     TRY_ASSIGN(const auto running, RunningVolume::start(core_, volume, places_of(usable), this));
     return running->stop();
 }

@@ -39,6 +39,11 @@ io::Task<Result<void>> seal_member(io::Reactor* reactor, io::BufferPool* buffers
     auto opening = ReplicaStore::open(reactor, buffers, place->folder, options);
     auto opened = co_await opening;
     if (!opened) co_return fail(opened.error());
+    if ((*opened)->superblock().number != 0) {
+        auto leaving = (*opened)->close();
+        co_await leaving;
+        co_return Result<void>{};
+    }
     auto sealing = seal(opened->get(), record);
     const Result<void> sealed = co_await sealing;
     auto closing = (*opened)->close();
