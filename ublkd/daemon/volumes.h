@@ -164,6 +164,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         Backoff bring_back;                                    // of the attachment
         Backoff repair;                                        // of everything else
         std::optional<Backoff::Clock::time_point> lost_since;  // a member, at rest
+        std::optional<Backoff::Clock::time_point> away_since;  // the host of a lost replica
         Backoff::Clock::time_point next_look{};                // at a volume at rest
     };
     using SlotRef = std::shared_ptr<Slot>;
@@ -220,6 +221,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void seal_members_here(const SlotRef& slot, const replication::Membership& record);
     bool is_away(HostId host);
     bool has_lasted(const SlotRef& slot, bool lost);
+    bool waits_for_a_host(const SlotRef& slot, VolumeId volume);
     void replace_away_primary(const SlotRef& slot, const metadata::VolumeRecord& volume);
     api::ApiResult<api::AttachmentView> detach_elsewhere(const metadata::VolumeRecord& volume,
                                                          metadata::AttachmentRecord attachment);

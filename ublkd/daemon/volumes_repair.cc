@@ -229,8 +229,26 @@ bool Volumes::repair_one(const SlotRef& slot, const VolumeRecord& volume) {
     const auto taken = domains_of_members((*record)->members);
     auto candidate = returning_candidate(slot, volume, **record);
     if (!candidate) candidate = resume_candidate(volume, **record, taken, failed_target);
-    if (!candidate) candidate = new_candidate(volume, **record, taken, failed_target);
+    if (!candidate && !waits_for_a_host(slot, volume.id))
+        candidate = new_candidate(volume, **record, taken, failed_target);
     return !candidate || add_replica(slot, volume, *candidate);
+}
+
+/// A lost replica whose host is away may come back with it, and lacks little then: for so long as
+/// is configured no other one is made.
+bool Volumes::waits_for_a_host(const SlotRef& slot, VolumeId volume) {
+    const auto lost = lost_replicas(volume);
+    const bool away = std::ranges::any_of(lost, [this](const ReplicaRecord& replica) {
+        return is_away(core_.pools->host_of_pool(replica.pool));
+    });
+    const auto now = Backoff::Clock::now();
+    const std::lock_guard state(slot->state);
+    if (!away) {
+        slot->away_since.reset();
+        return false;
+    }
+    if (!slot->away_since) slot->away_since = now;
+    return now - *slot->away_since < std::chrono::seconds(core_.configuration->replace_after_s);
 }
 
 bool Volumes::add_replica(const SlotRef& slot, const VolumeRecord& volume,
