@@ -203,8 +203,13 @@ ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
             error.value_or(Error{Errc::kIo, 0, "a candidate got no place"}),
             fmt::format("fewer than {} pools could prepare a replica", record.replica_count));
     }
+    // A replica here is primary, whoever was the first to ask.
+    const auto own = std::ranges::find_if(winners, [this](const Candidate* winner) {
+        return winner->place.member.host == core_.identity->host();
+    });
+    const Candidate* const primary = own == winners.end() ? winners[0] : *own;
     replication::Proposal proposal;
-    proposal.proposer = winners[0]->place.member.replica;
+    proposal.proposer = primary->place.member.replica;
     proposal.next.volume = record.id;
     proposal.next.number = 1;
     proposal.next.primary = proposal.proposer;
