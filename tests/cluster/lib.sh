@@ -54,7 +54,7 @@ metadata_of() {    # NUMBER: what a host's [cluster] says of it; the first one h
   fi
 }
 # new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
-# far, which have none.
+# far…, which have none.
 new_hosts() {
   local name number=0 pools=0
   trap 'end_hosts; finish' EXIT
@@ -68,7 +68,7 @@ new_hosts() {
     printf '%s' "${settings:-}" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
-    if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi
+    if [[ $name == meta || $name == far* ]]; then on "$name" init > /dev/null; continue; fi
     on "$name" init --dir "$work/$name.pool" --domain "$name" > /dev/null
     pools=$((pools + 1))
   done
@@ -105,3 +105,26 @@ host_of() {
 replicas_in() { ls "$work/$1.pool/replicas" 2> /dev/null | wc -l; }    # HOST
 number_of() { on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .Number'; }
 answers() { grep -c '^<' "$work/$1.history" || true; }    # so many of a load, NAME, so far
+host_id() { on "$first" host list -o json | jq -r --arg name "$1" '.Hosts[] | select(.Name == $name) | .HostId'; }    # NAME
+replica_on() {    # VOLUME HOST: the id of its replica there
+  on "$first" volume show "$1" -o json | jq -r --arg id "$(host_id "$2")" '.Volumes[0] // . | .Replicas[] | select(.HostId == $id) | .ReplicaId'
+}
+volume_id() { on "$first" volume show "$1" -o json | jq -r '.Volumes[0] // . | .VolumeId'; }
+askers() { python3 "$here/../cluster/askers.py" "$@"; }
+replicas_everywhere() { find "$work"/*.pool/replicas -mindepth 1 -maxdepth 1 2> /dev/null | wc -l; }    # folders, at all hosts
+replicas_are() { [ "$(replicas_everywhere)" = "$1" ]; }
+moved_from() { local now; now=$(primary_of "$1") && [ -n "$now" ] && [ "$now" != "$2" ]; }    # VOLUME HOST
+died() { ! kill -0 "${pid[$1]}" 2> /dev/null; }    # HOST, by a fault point
+until_it_dies() { until_true 30 died "$1"; wait "${pid[$1]}" 2> /dev/null || true; unset "pid[$1]"; }    # HOST
+moved_to() { [ "$(primary_of "$1")" = "$2" ]; }    # VOLUME HOST
+in_sync_are() { [[ $(health_on "$first" "$1") == *" $2/"* ]]; }    # VOLUME NUMBER
+answers_beyond() { local now; now=$(answers "$1" 2> /dev/null) && [ "${now:-0}" -gt "$2" ]; }    # LOAD NUMBER
+# Both replicas are the same, byte for byte, when nobody has the volume any more.
+equal_at_rest() {    # VOLUME HOST...: that are attached
+  local volume=$1 host
+  shift
+  for host in "$@"; do on "$host" detach "$volume" > /dev/null; done
+  for host in "${!pid[@]}"; do [[ $host == relay || $host == "$first" ]] || stop_host "$host"; done
+  stop_host "$first"
+  cmp $(ls "$work"/*.pool/replicas/*/data)
+}

@@ -12,9 +12,11 @@ each answered by a line; the end of stdin ends all. FROM and TO are names, or 'm
   host NAME ID            the id of a host, as the API says it
   cut FROM TO [KIND]      nothing from the one gets to the other; KIND: clients, members, words; default: all of them
   heal FROM TO [KIND]     ends that
-  heal                    ends all cuts and delays
+  heal                    ends all cuts, delays, garbling and dripping
   delay FROM TO MS        what is sent from now on arrives so much later
   break A B               connections between the two are reset, both ways
+  garble FROM TO          a bit in each piece of what is sent from now on is another one
+  drip FROM TO            what is sent from now on arrives byte by byte, 20 a second
 """
 
 import asyncio
@@ -26,6 +28,8 @@ HELLO_BYTES = 128
 KINDS = ("clients", "members", "words", "metadata")
 cuts = set()  # (from, to, kind)
 delays = {}  # (from, to): seconds
+garbled = set()  # (from, to)
+dripping = set()  # (from, to)
 names = {}  # host id: name
 connections = set()
 changed = None  # set and made anew at each command
@@ -71,6 +75,12 @@ async def pump(reader, writer, link, change):
             await until_passable(link)
             if not data:
                 break
+            if link[:2] in garbled:
+                data = bytes([data[0] ^ 1]) + data[1:]
+            while link[:2] in dripping and data:
+                writer.write(data[:1])
+                data = data[1:]
+                await asyncio.sleep(0.05)
             writer.write(data)
             await writer.drain()
     except ConnectionError:
@@ -169,10 +179,12 @@ def command(verb, *words):
     elif verb == "heal" and words:
         cuts.difference_update(links_of(*words))
     elif verb == "heal":
-        cuts.clear()
-        delays.clear()
+        for faults in cuts, delays, garbled, dripping:
+            faults.clear()
     elif verb == "delay":
         delays[words[0], words[1]] = int(words[2]) / 1000
+    elif verb in ("garble", "drip"):
+        {"garble": garbled, "drip": dripping}[verb].add((words[0], words[1]))
     elif verb == "break":
         for connection in [known for known in connections if {known.near, known.far} == set(words)]:
             connection.abort()

@@ -66,7 +66,8 @@ namespace {
 constexpr auto kRecoveryGrace = std::chrono::seconds(5);  // before the API answers
 constexpr auto kStepLimit = std::chrono::seconds(4);      // of each step of stop()
 constexpr auto kVolumesLimit = std::chrono::seconds(10);
-constexpr auto kApiWait = std::chrono::seconds(2);  // for the socket of one that was killed
+constexpr auto kApiWait = std::chrono::seconds(2);   // for the socket of one that was killed
+constexpr auto kPeerWait = std::chrono::seconds(5);  // the same, of its address for other hosts
 
 /// Runs `step` on a thread of its own; false where it has not ended in time (the thread runs on).
 bool ends_in_time(std::function<void()> step) {
@@ -195,10 +196,13 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
             return std::unexpected(because("cannot read the pools", opened.error()));
     }
     if (serve && !configuration.cluster_address.empty()) {
-        auto listening = PeerListener::listen(
-            &p.engine->first(), configuration.cluster_address, configuration.cluster_port,
-            host_tls->accepting,
-            [volumes = p.volumes.get()](HeardPeer heard) { volumes->post_peer(std::move(heard)); });
+        auto listening = again_while_dying(kPeerWait, [&] {
+            return PeerListener::listen(&p.engine->first(), configuration.cluster_address,
+                                        configuration.cluster_port, host_tls->accepting,
+                                        [volumes = p.volumes.get()](HeardPeer heard) {
+                                            volumes->post_peer(std::move(heard));
+                                        });
+        });
         if (!listening)
             return std::unexpected(
                 because("cannot listen on " + configuration.cluster_listen(), listening.error()));

@@ -243,6 +243,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                                const api::CreateVolumeRequest& request);
     api::ApiResult<unsigned> decide_replicas(const api::CreateVolumeRequest& request,
                                              const std::vector<UsablePool>& usable);
+    void await_creation(VolumeId volume);
     api::ApiResult<std::optional<api::VolumeView>> known_token(
         const api::CreateVolumeRequest& request);
     api::ApiResult<void> store_intent(metadata::VolumeRecord& record,

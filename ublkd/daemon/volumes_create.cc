@@ -1,6 +1,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
@@ -22,6 +24,7 @@ using metadata::VolumeState;
 namespace {
 
 constexpr const char* kAction = "CreateVolume";
+constexpr auto kOthersCreation = std::chrono::seconds(15);
 constexpr const char* kTokenTaken = "TokenTaken";  // between two functions here; no code of the API
 
 /// The parameters of a request, for telling a repeated client token from a reused one.
@@ -100,6 +103,18 @@ ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request
         request.size_bytes / kMiB, wanted, wanted == 1 ? "" : "s", fmt::join(domains, ", "))}};
 }
 
+/// Of another host: until that has made it, or rolled it back. This one may have to prepare a
+/// replica meanwhile, so it is no operation here.
+void Volumes::await_creation(VolumeId volume) {
+    const auto deadline = std::chrono::steady_clock::now() + kOthersCreation;
+    for (;;) {
+        const auto record = core_.store->get<VolumeRecord>(volume);
+        if (!record || !*record || (*record)->state != VolumeState::kCreating) return;
+        if (ending_ || std::chrono::steady_clock::now() >= deadline) return;
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+}
+
 /// The volume that a former request with this token made.
 ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolumeRequest& request) {
     if (request.client_token.empty() || faults::rule_off("rule.client_token")) return std::nullopt;
@@ -111,12 +126,17 @@ ApiResult<std::optional<api::VolumeView>> Volumes::known_token(const CreateVolum
                       fmt::format("the client token '{}' was used with other parameters, for {}",
                                   request.client_token, (*token)->resource));
     }
-    // Its creation may be under way still: wait for it.
     const auto id = VolumeId::parse((*token)->resource);
     if (!id) return refuse("InternalError", "the client token names no volume");
-    API_TRY_ASSIGN(const auto operation, begin_operation(slot(*id), (*token)->resource));
-    const auto record = core_.store->get<VolumeRecord>(*id);
-    if (record && *record) (void)finish_one(**record);  // a step of it may have failed
+    // Its creation may be under way still: wait for it.
+    const auto found = core_.store->get<VolumeRecord>(*id);
+    if (found && *found && !is_mine(**found)) {
+        await_creation(*id);
+    } else {
+        API_TRY_ASSIGN(const auto operation, begin_operation(slot(*id), (*token)->resource));
+        const auto record = core_.store->get<VolumeRecord>(*id);
+        if (record && *record) (void)finish_one(**record);  // a step of it may have failed
+    }
     const auto again = core_.store->get<metadata::ClientTokenRecord>(kAction, request.client_token);
     if (again && !*again) return std::nullopt;  // it was rolled back meanwhile
     API_TRY_ASSIGN(auto view, volume((*token)->resource));
@@ -162,7 +182,15 @@ ApiResult<void> Volumes::store_intent(VolumeRecord& record, const CreateVolumeRe
 /// Replicas prepared, places granted, the first record authorized: after this the volume is.
 ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
                                       std::vector<Candidate>& candidates) {
+    // Other hosts begin when this one does: who is the first to ask is open.
+    std::vector<std::jthread> words;
+    for (const Candidate& candidate : candidates) {
+        words.emplace_back([this, host = candidate.place.member.host, volume = record.id] {
+            (void)tell_host(host, volume);
+        });
+    }
     prepare_and_ask(core_, record, place_numbers(record.replica_count), candidates);
+    words.clear();
     await_places(record, candidates);
     std::vector<const Candidate*> winners(record.replica_count);
     std::optional<Error> error;
@@ -175,8 +203,13 @@ ApiResult<void> Volumes::found_volume(const VolumeRecord& record,
             error.value_or(Error{Errc::kIo, 0, "a candidate got no place"}),
             fmt::format("fewer than {} pools could prepare a replica", record.replica_count));
     }
+    // A replica here is primary, whoever was the first to ask.
+    const auto own = std::ranges::find_if(winners, [this](const Candidate* winner) {
+        return winner->place.member.host == core_.identity->host();
+    });
+    const Candidate* const primary = own == winners.end() ? winners[0] : *own;
     replication::Proposal proposal;
-    proposal.proposer = winners[0]->place.member.replica;
+    proposal.proposer = primary->place.member.replica;
     proposal.next.volume = record.id;
     proposal.next.number = 1;
     proposal.next.primary = proposal.proposer;
