@@ -62,17 +62,6 @@ bool on_this_machine(std::string_view endpoint) {
     return endpoint.starts_with("http://127.") || endpoint.starts_with("http://[::1]:");
 }
 
-bool is_endpoint(std::string_view endpoint) {
-    const auto colon = endpoint.rfind(':');
-    if (!endpoint.starts_with("https://") && !on_this_machine(endpoint)) return false;
-    const std::string_view port = endpoint.substr(colon + 1);
-    const std::size_t host = endpoint.find("//") + 2;
-    return colon > host && !port.empty() && port.size() <= 5 &&
-           std::ranges::all_of(port, [](char c) { return c >= '0' && c <= '9'; }) &&
-           endpoint.find('/', host) == std::string_view::npos &&
-           endpoint.find('@') == std::string_view::npos;
-}
-
 // The codes of gRPC that etcd gives.
 enum Grpc : std::uint64_t {
     kInvalid = 3,
@@ -116,6 +105,17 @@ constexpr std::string_view kBase64 =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 }  // namespace
+
+bool is_etcd_endpoint(std::string_view endpoint) {
+    const auto colon = endpoint.rfind(':');
+    if (!endpoint.starts_with("https://") && !on_this_machine(endpoint)) return false;
+    const std::string_view port = endpoint.substr(colon + 1);
+    const std::size_t host = endpoint.find("//") + 2;
+    return colon > host && !port.empty() && port.size() <= 5 &&
+           std::ranges::all_of(port, [](char c) { return c >= '0' && c <= '9'; }) &&
+           endpoint.find('/', host) == std::string_view::npos &&
+           endpoint.find('@') == std::string_view::npos;
+}
 
 std::string to_base64(std::string_view bytes) {
     std::string text;
@@ -269,7 +269,7 @@ EtcdClient::~EtcdClient() = default;
 Result<std::unique_ptr<EtcdClient>> EtcdClient::make(const EtcdAccess& access) {
     static const CURLcode kReady = curl_global_init(CURL_GLOBAL_DEFAULT);
     if (kReady != CURLE_OK) return fail(Errc::kUnsupported, "libcurl does not start");
-    if (access.endpoints.empty() || !std::ranges::all_of(access.endpoints, &is_endpoint))
+    if (access.endpoints.empty() || !std::ranges::all_of(access.endpoints, &is_etcd_endpoint))
         return fail(Errc::kInvalidArgument,
                     "etcd's endpoints are https://HOST:PORT, or http:// on this machine");
     if (access.certificate.empty() != access.key.empty() ||

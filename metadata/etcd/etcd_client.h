@@ -9,7 +9,9 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ublkd/api/json.h"
@@ -31,6 +33,8 @@ struct EtcdHeader {
     std::uint64_t revision = 0;
 };
 
+/// Of the form that EtcdAccess::endpoints have.
+bool is_etcd_endpoint(std::string_view text);
 /// Base64 as JSON has it for bytes.
 std::string to_base64(std::string_view bytes);
 std::optional<std::string> from_base64(std::string_view text);

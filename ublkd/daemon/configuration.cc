@@ -21,6 +21,7 @@
 
 #include "ublkd/api/errors.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/front/nbd/nbd_server.h"
 
 namespace ublkd::daemon {
@@ -181,6 +182,28 @@ std::string listen_text(const std::string& address, std::uint16_t port) {
                                                   : fmt::format("[{}]:{}", address, port);
 }
 
+void read_etcd(Reader& reader, Configuration& into) {
+    const std::pair<const char*, std::string*> texts[] = {
+        {"etcd_ca", &into.etcd_ca},
+        {"etcd_cert", &into.etcd_cert},
+        {"etcd_key", &into.etcd_key},
+        {"etcd_user", &into.etcd_user},
+        {"etcd_password_file", &into.etcd_password_file}};
+    for (const auto& [key, text] : texts) {
+        reader.text("cluster", key, *text);
+        if (!text->empty() && !is_in_etcd(into))
+            reader.refuse("cluster", key, "empty where cluster.metadata is no etcd");
+    }
+    reader.text("cluster", "etcd_prefix", into.etcd_prefix);
+    if (into.etcd_prefix.empty() || into.etcd_prefix.size() > 64)
+        reader.refuse("cluster", "etcd_prefix", "1 to 64 characters");
+    if (!is_in_etcd(into)) return;
+    if (const auto why = why_no_etcd(into.metadata); !why.empty())
+        reader.refuse("cluster", "metadata", why);
+    if (into.cluster_address.empty())
+        reader.refuse("cluster", "metadata", "empty, unless cluster.listen is set");
+}
+
 std::string read_values(const toml::table& root, Configuration& into) {
     Reader reader(root, into.file);
     log::Level level{};
@@ -214,10 +237,12 @@ std::string read_values(const toml::table& root, Configuration& into) {
     if (!parse_listen(cluster, false, into.cluster_address, into.cluster_port))
         reader.refuse("cluster", "listen", "a loopback ADDRESS:PORT, or empty for none");
     reader.text("cluster", "metadata", into.metadata);
-    if (!into.metadata.empty() && (into.metadata[0] != '/' || into.cluster_address.empty()))
-        reader.refuse(
-            "cluster", "metadata",
-            "the path of another host's metadata.sock, with cluster.listen set, or empty");
+    read_etcd(reader, into);
+    if (!into.metadata.empty() && !is_in_etcd(into) &&
+        (into.metadata[0] != '/' || into.cluster_address.empty()))
+        reader.refuse("cluster", "metadata",
+                      "the path of another host's metadata.sock, or etcd:https://HOST:PORT, with "
+                      "cluster.listen set, or empty");
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -288,7 +313,13 @@ tls_psk_file = {}          # for psk: lines IDENTITY:HEXKEY, as psktool writes t
 
 [cluster]
 listen = {}               # loopback ADDRESS:PORT for the volumes of other hosts, or empty for none
-metadata = {}             # metadata.sock of the host that has the metadata; empty: this one
+metadata = {}             # metadata.sock of the host that has the metadata; etcd:ENDPOINTS; empty: this one
+etcd_ca = {}              # of its https endpoints; this and the two below are PEM files
+etcd_cert = {}            # what this host shows
+etcd_key = {}
+etcd_user = {}
+etcd_password_file = {}
+etcd_prefix = {}          # of all keys
 
 [ublk]
 enabled = {}               # /dev/ublkbN where the kernel has it
@@ -311,9 +342,12 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_tls), quoted(configuration.nbd_tls_certificate),
         quoted(configuration.nbd_tls_key), quoted(configuration.nbd_tls_clients),
         quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
-        quoted(configuration.cluster_listen()), quoted(configuration.metadata), configuration.ublk,
-        configuration.boot_wait_s, configuration.replace_after_s, configuration.resync_mib_s,
-        configuration.reactors, configuration.buffer_mib);
+        quoted(configuration.cluster_listen()), quoted(configuration.metadata),
+        quoted(configuration.etcd_ca), quoted(configuration.etcd_cert),
+        quoted(configuration.etcd_key), quoted(configuration.etcd_user),
+        quoted(configuration.etcd_password_file), quoted(configuration.etcd_prefix),
+        configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
+        configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
 }
 
 }  // namespace ublkd::daemon

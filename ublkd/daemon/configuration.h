@@ -35,9 +35,12 @@ struct Configuration {
                                      // has been away for so long
     std::string cluster_address;     // where volumes listen for other hosts; "": they do not
     std::uint16_t cluster_port = 7071;
-    std::string metadata;            // the socket of the host that has them; "": this one
-    std::string metadata_socket;     // where this one serves them to others
-    std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
+    std::string metadata;  // the socket of the host that has them; etcd:ENDPOINTS; "": this one
+    std::string etcd_ca, etcd_cert, etcd_key;  // PEM files, for https endpoints
+    std::string etcd_user, etcd_password_file;
+    std::string etcd_prefix = "ublkd";  // of all keys
+    std::string metadata_socket;        // where this one serves them to others
+    std::uint64_t resync_mib_s = 0;     // of each full copy to a new replica; 0: as fast as it goes
 
     /// "" where it does not listen.
     std::string cluster_listen() const;
