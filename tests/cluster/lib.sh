@@ -36,7 +36,8 @@ new_hosts() {
     number=$((number + 1))
     mkdir -p "$work/$name"
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
-    [ -z "$first" ] || echo "metadata = \"$work/$first/metadata.sock${relayed:+.$name}\"" >> "$work/$name/ublkd.toml"
+    if [ -n "${metadata_is:-}" ]; then echo "metadata = \"$metadata_is\"" >> "$work/$name/ublkd.toml"; fi
+    [ -z "$first" ] || [ -n "${metadata_is:-}" ] || echo "metadata = \"$work/$first/metadata.sock${relayed:+.$name}\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
     if [[ $name == meta || $name == far ]]; then on "$name" init > /dev/null; continue; fi
@@ -56,6 +57,18 @@ new_hosts_over_relay() {
   new_hosts "$@"
   while read -r name id; do network host "$name" "$id"; done < <(on "$first" host list -o json | jq -r '.Hosts[] | "\(.Name) \(.HostId)"')
 }
+# A private etcd at an address of its own, until it serves; what it has stays over kill_host etcd.
+start_etcd() {
+  local client=http://$net.250:2379 peer=http://$net.250:2380
+  metadata_is=etcd:$client
+  etcd --data-dir "$work/etcd" --listen-client-urls $client --advertise-client-urls $client --listen-peer-urls $peer \
+    --initial-advertise-peer-urls $peer --initial-cluster default=$peer --heartbeat-interval 20 --election-timeout 200 \
+    >> "$work/etcd.log" 2>&1 &
+  pid[etcd]=$!
+  trap 'end_hosts; finish' EXIT
+  until_true 20 etcd_serves
+}
+etcd_serves() { ETCDCTL_API=3 etcdctl --endpoints "${metadata_is#etcd:}" get serves > /dev/null 2>&1; }
 network() {    # COMMAND...: of relay.py
   echo "$*" >&"${relay[1]}"
   read -r -t 20 _ <&"${relay[0]}" || fail "the relay's answer to $*"
