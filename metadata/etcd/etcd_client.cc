@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -46,16 +47,14 @@ std::size_t take(char* bytes, std::size_t, std::size_t count, void* into) {
     return count;
 }
 
-/// Whether a request that failed by `code` has not been sent.
-bool never_sent(CURLcode code) {
-    return code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
-           code == CURLE_SSL_CONNECT_ERROR || code == CURLE_PEER_FAILED_VERIFICATION ||
-           code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE;
-}
-
-bool of_tls(CURLcode code) {
+/// Whether the two sides did not come to a connection by TLS. In TLS 1.3 a client whose certificate
+/// is missing or refused hears so when it reads its first answer.
+bool of_tls(CURLcode code, std::string_view detail) {
     return code == CURLE_SSL_CONNECT_ERROR || code == CURLE_PEER_FAILED_VERIFICATION ||
-           code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE;
+           code == CURLE_SSL_CERTPROBLEM || code == CURLE_SSL_CACERT_BADFILE ||
+           (code == CURLE_RECV_ERROR && detail.find(" alert ") != std::string_view::npos &&
+            (detail.find("certificate") != std::string_view::npos ||
+             detail.find("unknown ca") != std::string_view::npos));
 }
 
 bool on_this_machine(std::string_view endpoint) {
@@ -85,7 +84,7 @@ std::optional<Error> lasting(const Refusal& refusal) {
     if (refusal.says("too many operations"))
         return Error{Errc::kExhausted, 0,
                      "more changes in one transaction than etcd takes (its --max-txn-ops)"};
-    if (refusal.says("request is too large"))
+    if (refusal.says("request is too large") || refusal.says("larger than max"))
         return Error{Errc::kExhausted, 0,
                      "more bytes in one transaction than etcd takes (its --max-request-bytes)"};
     switch (refusal.code) {
@@ -158,10 +157,14 @@ struct EtcdClient::Impl {
         CURLcode code = CURLE_OK;
         long status = 0;
         std::string answer;
+        std::string detail;       // of an error
+        bool refused = false;     // by TLS
+        bool never_sent = false;  // known not to be
     };
     Attempt exchange(const std::string& endpoint, const char* path, const std::string& body,
                      const std::string& authorization, TimePoint until);
-    /// The last thing that went wrong at an endpoint, in a word that a log shows.
+    /// What went wrong at an endpoint, "" where nothing did: logged when it is something else than
+    /// before.
     void note(const std::string& endpoint, const std::string& what);
     Result<std::string> token_of(const std::string& endpoint, TimePoint until);
     void forget_token(const std::string& old);
@@ -171,7 +174,7 @@ struct EtcdClient::Impl {
     std::mutex mutex;
     std::vector<Handle> kept;
     std::string token;
-    std::string noted;
+    std::map<std::string, std::string> noted;
 };
 
 EtcdClient::Impl::Attempt EtcdClient::Impl::exchange(const std::string& endpoint, const char* path,
@@ -220,17 +223,33 @@ EtcdClient::Impl::Attempt EtcdClient::Impl::exchange(const std::string& endpoint
         curl_easy_setopt(curl, CURLOPT_SSLCERT, access.certificate.c_str());
         curl_easy_setopt(curl, CURLOPT_SSLKEY, access.key.c_str());
     }
+    std::array<char, CURL_ERROR_SIZE> detail{};
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail.data());
     made.code = curl_easy_perform(curl);
-    if (made.code == CURLE_OK) curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &made.status);
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);
+    if (made.code == CURLE_OK) {
+        curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &made.status);
+    } else {
+        made.detail = detail[0] != '\0' ? detail.data() : curl_easy_strerror(made.code);
+        made.refused = of_tls(made.code, made.detail);
+        // Where a kept connection ends, libcurl sends a second time by itself: that it could not
+        // connect then says nothing of the first.
+        long sent = 0;
+        curl_easy_getinfo(curl, CURLINFO_REQUEST_SIZE, &sent);
+        made.never_sent = made.refused || sent == 0;
+    }
     const std::lock_guard lock(mutex);
     if (made.code == CURLE_OK && kept.size() < kKeptMax) kept.push_back(std::move(handle));
     return made;
 }
 
 void EtcdClient::Impl::note(const std::string& endpoint, const std::string& what) {
-    const std::string line = endpoint + ": " + what;
     const std::lock_guard lock(mutex);
-    if (std::exchange(noted, line) != line) log::warn("etcd at {}", line);
+    if (std::exchange(noted[endpoint], what) == what) return;
+    if (what.empty())
+        log::info("etcd at {} answers again", endpoint);
+    else
+        log::warn("etcd at {}: {}", endpoint, what);
 }
 
 void EtcdClient::Impl::forget_token(const std::string& old) {
@@ -297,12 +316,12 @@ Result<Json> EtcdClient::call(const char* path, const Json& body, TimePoint unti
         if (!token && token.error().code != Errc::kClosed) return fail(token.error());
         Impl::Attempt made;
         if (token) made = impl.exchange(endpoint, path, text, *token, until);
-        if (!token || never_sent(made.code)) {
-            last = token ? Error{of_tls(made.code) ? Errc::kNotPermitted : Errc::kClosed, 0,
-                                 of_tls(made.code) ? "etcd and this host do not agree by TLS"
-                                                   : "cannot reach etcd"}
-                         : token.error();
-            if (token) impl.note(endpoint, curl_easy_strerror(made.code));
+        if (!token || made.never_sent) {
+            last = !token ? token.error()
+                   : made.refused
+                       ? Error{Errc::kNotPermitted, 0, "etcd and this host do not agree by TLS"}
+                       : Error{Errc::kClosed, 0, "cannot reach etcd"};
+            if (token) impl.note(endpoint, made.detail);
             next(at);
             // Who waits for what may have been done waits for etcd to come back.
             if (++unreached >= count && !*unsure) return fail(last);
@@ -312,12 +331,15 @@ Result<Json> EtcdClient::call(const char* path, const Json& body, TimePoint unti
         if (made.code != CURLE_OK) {
             *unsure = true;
             last = Error{Errc::kTimedOut, 0, "no answer from etcd in time"};
-            impl.note(endpoint, curl_easy_strerror(made.code));
+            impl.note(endpoint, made.detail);
             next(at);
             continue;
         }
         auto answer = Json::parse(made.answer);
-        if (made.status == 200 && answer) return *std::move(answer);
+        if (made.status == 200 && answer) {
+            impl.note(endpoint, "");
+            return *std::move(answer);
+        }
         Refusal refusal{answer ? (*answer)["code"].u64() : 0,
                         answer ? (*answer)["message"].as_string() : "no JSON"};
         const bool old_token =

@@ -21,10 +21,10 @@ namespace ublkd::metadata {
 
 struct EtcdAccess {
     /// https://HOST:PORT, or http://ADDRESS:PORT of this machine (127.0.0.1, [::1]).
-    std::vector<std::string> endpoints;
-    std::string ca;                // PEM files; "": the system's authorities
-    std::string certificate, key;  // "": none is shown
-    std::string user, password;    // "": no authentication
+    std::vector<std::string> endpoints = {};
+    std::string ca = {};                     // PEM files; "": the system's authorities
+    std::string certificate = {}, key = {};  // "": none is shown
+    std::string user = {}, password = {};    // "": no authentication
 };
 
 /// Where an answer came from.

@@ -22,9 +22,9 @@
 namespace ublkd::metadata {
 
 struct EtcdOptions {
-    EtcdAccess access;
+    EtcdAccess access = {};
     std::string prefix = "ublkd";               // of all keys
-    std::string seen_file;                      // etcd_seen.h; "": none
+    std::string seen_file = {};                 // etcd_seen.h; "": none
     std::chrono::milliseconds deadline{5'000};  // for one call
 };
 

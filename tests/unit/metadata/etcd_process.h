@@ -16,8 +16,8 @@ namespace ublkd::metadata::test {
 
 struct EtcdSetup {
     unsigned members = 1;
-    bool tls = false;                // with client certificates
-    std::vector<std::string> flags;  // more ones
+    bool tls = false;                     // with client certificates
+    std::vector<std::string> flags = {};  // more ones
 };
 
 class EtcdProcess {
