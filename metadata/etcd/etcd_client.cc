@@ -57,6 +57,13 @@ bool of_tls(CURLcode code, std::string_view detail) {
              detail.find("unknown ca") != std::string_view::npos));
 }
 
+/// Of a request that was not done.
+Error unreachable(CURLcode code, bool refused) {
+    if (refused) return Error{Errc::kNotPermitted, 0, "etcd and this host do not agree by TLS"};
+    if (code == CURLE_OPERATION_TIMEDOUT) return Error{Errc::kClosed, 0, "no answer from etcd"};
+    return Error{Errc::kClosed, 0, "cannot reach etcd"};
+}
+
 bool on_this_machine(std::string_view endpoint) {
     return endpoint.starts_with("http://127.") || endpoint.starts_with("http://[::1]:");
 }
@@ -166,7 +173,8 @@ struct EtcdClient::Impl {
     /// What went wrong at an endpoint, "" where nothing did: logged when it is something else than
     /// before.
     void note(const std::string& endpoint, const std::string& what);
-    Result<std::string> token_of(const std::string& endpoint, TimePoint until);
+    /// `*elsewhere`: whether another endpoint may do better.
+    Result<std::string> token_of(const std::string& endpoint, TimePoint until, bool* elsewhere);
     void forget_token(const std::string& old);
 
     const EtcdAccess access;
@@ -257,7 +265,9 @@ void EtcdClient::Impl::forget_token(const std::string& old) {
     if (token == old) token.clear();
 }
 
-Result<std::string> EtcdClient::Impl::token_of(const std::string& endpoint, TimePoint until) {
+Result<std::string> EtcdClient::Impl::token_of(const std::string& endpoint, TimePoint until,
+                                               bool* elsewhere) {
+    *elsewhere = false;
     if (access.user.empty()) return std::string();
     {
         const std::lock_guard lock(mutex);
@@ -265,7 +275,11 @@ Result<std::string> EtcdClient::Impl::token_of(const std::string& endpoint, Time
     }
     const Json body = Json::object().set("name", access.user).set("password", access.password);
     const Attempt made = exchange(endpoint, "/v3/auth/authenticate", body.dump(), "", until);
-    if (made.code != CURLE_OK) return fail(Errc::kClosed, "cannot reach etcd");
+    *elsewhere = true;
+    if (made.code != CURLE_OK) {
+        note(endpoint, made.detail);
+        return fail(unreachable(made.code, made.refused));
+    }
     const auto answer = Json::parse(made.answer);
     const std::string given = answer ? (*answer)["token"].as_string() : "";
     if (made.status == 200 && !given.empty()) {
@@ -275,10 +289,12 @@ Result<std::string> EtcdClient::Impl::token_of(const std::string& endpoint, Time
     }
     const std::string why = answer ? (*answer)["message"].as_string() : "no JSON";
     note(endpoint, "authentication: " + why);
+    *elsewhere = false;
     if (why.find("not enabled") != std::string::npos)
         return fail(Errc::kNotPermitted, "etcd knows no users: its authentication is not enabled");
     if (why.find("invalid user ID or password") != std::string::npos)
         return fail(Errc::kNotPermitted, "etcd refuses this user or password");
+    *elsewhere = true;
     return fail(Errc::kClosed, "etcd does not authenticate");
 }
 
@@ -312,15 +328,13 @@ Result<Json> EtcdClient::call(const char* path, const Json& body, TimePoint unti
         if (tries != 0 && steady_clock::now() >= until) return fail(last);
         const std::size_t at = impl.preferred;
         const std::string& endpoint = impl.access.endpoints[at];
-        const auto token = impl.token_of(endpoint, until);
-        if (!token && token.error().code != Errc::kClosed) return fail(token.error());
+        bool elsewhere = false;
+        const auto token = impl.token_of(endpoint, until, &elsewhere);
+        if (!token && !elsewhere) return fail(token.error());
         Impl::Attempt made;
         if (token) made = impl.exchange(endpoint, path, text, *token, until);
         if (!token || made.never_sent) {
-            last = !token ? token.error()
-                   : made.refused
-                       ? Error{Errc::kNotPermitted, 0, "etcd and this host do not agree by TLS"}
-                       : Error{Errc::kClosed, 0, "cannot reach etcd"};
+            last = token ? unreachable(made.code, made.refused) : token.error();
             if (token) impl.note(endpoint, made.detail);
             next(at);
             // Who waits for what may have been done waits for etcd to come back.

@@ -4,6 +4,7 @@
 net=127.$((RANDOM % 200 + 20)).$((RANDOM % 250))    # of this test, beside others that run at the same time
 declare -A pid=()
 first=''
+shown=()
 
 end_hosts() {
   local status=$? name
@@ -37,6 +38,7 @@ new_hosts() {
     mkdir -p "$work/$name"
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
     if [ -n "${metadata_is:-}" ]; then echo "metadata = \"$metadata_is\"" >> "$work/$name/ublkd.toml"; fi
+    [ ! -e "$work/cluster_keys" ] || cat "$work/cluster_keys" >> "$work/$name/ublkd.toml"
     [ -z "$first" ] || [ -n "${metadata_is:-}" ] || echo "metadata = \"$work/$first/metadata.sock${relayed:+.$name}\"" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
@@ -57,18 +59,19 @@ new_hosts_over_relay() {
   new_hosts "$@"
   while read -r name id; do network host "$name" "$id"; done < <(on "$first" host list -o json | jq -r '.Hosts[] | "\(.Name) \(.HostId)"')
 }
-# A private etcd at an address of its own, until it serves; what it has stays over kill_host etcd.
+# start_etcd [SCHEME FLAGS...]: a private one at an address of its own, until it serves; what it has stays over kill_host etcd. Where it wants
+# something, $shown are etcdctl's flags for it, and the file cluster_keys has the hosts'.
 start_etcd() {
-  local client=http://$net.250:2379 peer=http://$net.250:2380
+  local client=${1:-http}://$net.250:2379 peer=http://$net.250:2380
   metadata_is=etcd:$client
   etcd --data-dir "$work/etcd" --listen-client-urls $client --advertise-client-urls $client --listen-peer-urls $peer \
-    --initial-advertise-peer-urls $peer --initial-cluster default=$peer --heartbeat-interval 20 --election-timeout 200 \
+    --initial-advertise-peer-urls $peer --initial-cluster default=$peer --heartbeat-interval 20 --election-timeout 200 "${@:2}" \
     >> "$work/etcd.log" 2>&1 &
   pid[etcd]=$!
   trap 'end_hosts; finish' EXIT
   until_true 20 etcd_serves
 }
-etcd_serves() { ETCDCTL_API=3 etcdctl --endpoints "${metadata_is#etcd:}" get serves > /dev/null 2>&1; }
+etcd_serves() { curl -s --max-time 1 ${shown[@]+"${shown[@]}"} "${metadata_is#etcd:}/health" | grep -q '"true"'; }
 network() {    # COMMAND...: of relay.py
   echo "$*" >&"${relay[1]}"
   read -r -t 20 _ <&"${relay[0]}" || fail "the relay's answer to $*"

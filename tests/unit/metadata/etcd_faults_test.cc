@@ -13,19 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-CounterRecord count_of(std::string name, std::uint64_t value) {
-    return CounterRecord{.name = std::move(name), .value = value};
-}
-
-Result<void> add_one(MetadataStore& store, const std::string& name) {
-    return store.write([&](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(const auto found, tx.get<CounterRecord>(name));
-        CounterRecord record = found.value_or(count_of(name, 0));
-        ++record.value;
-        return tx.put(record);
-    });
-}
-
 Result<void> until_ok(const std::function<Result<void>()>& step) {
     Result<void> done;
     for (int i = 0; i < 1000; ++i) {

@@ -1,5 +1,5 @@
 // An OptimisticStore over a real etcd: a client as a host is one, and the place of the suite, which
-// is one more prefix in an etcd of the test program.
+// is one more prefix in an etcd of the test program. And a counter, for tests that need a change.
 #pragma once
 
 #include <memory>
@@ -40,5 +40,18 @@ class EtcdPlace : public MetadataPlace {
 };
 
 inline std::unique_ptr<MetadataPlace> make_etcd_place() { return std::make_unique<EtcdPlace>(); }
+
+inline CounterRecord count_of(std::string name, std::uint64_t value) {
+    return CounterRecord{.name = std::move(name), .value = value};
+}
+
+inline Result<void> add_one(MetadataStore& store, const std::string& name) {
+    return store.write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto found, tx.get<CounterRecord>(name));
+        CounterRecord record = found.value_or(count_of(name, 0));
+        ++record.value;
+        return tx.put(record);
+    });
+}
 
 }  // namespace ublkd::metadata::test

@@ -10,19 +10,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-CounterRecord count_of(std::string name, std::uint64_t value) {
-    return CounterRecord{.name = std::move(name), .value = value};
-}
-
-Result<void> add_one(MetadataStore& store, const std::string& name) {
-    return store.write([&](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(const auto found, tx.get<CounterRecord>(name));
-        CounterRecord record = found.value_or(count_of(name, 0));
-        ++record.value;
-        return tx.put(record);
-    });
-}
-
 std::uint64_t value_of(MetadataStore& store, const std::string& name) {
     const auto found = store.get<CounterRecord>(name);
     EXPECT_TRUE(found) << to_string(found.error());
@@ -82,6 +69,15 @@ TEST_F(EtcdTest, HostsSeeWhatTheOthersChanged) {
         }
         EXPECT_EQ(keys(two), before - static_cast<std::size_t>(count));
     }
+    // More in one transaction than the state lists.
+    ASSERT_TRUE(one.write([&](Transaction& tx) -> Result<void> {
+        TRY_ASSIGN(const auto tags, tx.list<TagRecord>({.where = {}, .after = {}, .limit = 40}));
+        for (const TagRecord& tag : tags) {
+            TRY(tx.erase(tag));
+        }
+        return {};
+    }));
+    EXPECT_EQ(keys(two), 17u);
     // One that went and came again.
     const auto tag = one.list<TagRecord>()->front();
     ASSERT_TRUE(one.write([&](Transaction& tx) { return tx.erase(tag); }));
