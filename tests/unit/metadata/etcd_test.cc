@@ -255,20 +255,17 @@ TEST_F(EtcdTest, CompactionTakesNothingAway) {
     compact();
     EXPECT_EQ(value_of(two, "c"), 20u);
     // While a host that is new reads page by page.
-    std::atomic<bool> stop = false;
-    std::jthread compacting([&] {
-        while (!stop) {
-            EXPECT_TRUE(add_one(one, "d"));
-            compact();
-        }
-    });
     for (int i = 0; i < 10; ++i) {
+        std::jthread compacting([&] {
+            for (int times = 0; times < 3; ++times) {
+                EXPECT_TRUE(add_one(one, "d"));
+                compact();
+            }
+        });
         EtcdStore three(options());
         const auto tags = three.list<TagRecord>();
-        ASSERT_TRUE(tags) << to_string(tags.error());
-        EXPECT_EQ(tags->size(), 1200u);
+        EXPECT_EQ(tags ? tags->size() : 0, 1200u);
     }
-    stop = true;
 }
 
 TEST_F(EtcdTest, OlderSnapshotThatWasRestoredIsRefused) {
