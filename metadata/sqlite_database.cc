@@ -94,10 +94,17 @@ Error error_from_sqlite(int code, const char* where) noexcept {
 }
 
 Result<SqliteDatabase> SqliteDatabase::open(const std::string& path) {
+    return connect(path.c_str(), SQLITE_OPEN_READWRITE);
+}
+
+Result<SqliteDatabase> SqliteDatabase::in_memory() {
+    return connect(":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_MEMORY);
+}
+
+Result<SqliteDatabase> SqliteDatabase::connect(const char* path, int flags) {
     SqliteDatabase database;
     sqlite3* connection = nullptr;
-    const int code = sqlite3_open_v2(path.c_str(), &connection,
-                                     SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
+    const int code = sqlite3_open_v2(path, &connection, flags | SQLITE_OPEN_NOMUTEX, nullptr);
     database.connection_.reset(connection);
     if (code != SQLITE_OK) return fail(error_from_sqlite(code, "open metadata database"));
     sqlite3_extended_result_codes(connection, 1);

@@ -1,5 +1,5 @@
 // A thin owner of one SQLite connection and of its prepared statements, in terms of Value and
-// Result; sqlite_store.cc alone uses it. Not thread-safe: whoever uses a connection holds its
+// Result, for the stores of this folder. Not thread-safe: whoever uses a connection holds its
 // mutex. What a result code means for the store is decided here, in error_from_sqlite():
 // docs/errors.md.
 #pragma once
@@ -26,6 +26,8 @@ class SqliteDatabase {
   public:
     /// Opens an existing file (it may be empty).
     static Result<SqliteDatabase> open(const std::string& path);
+    /// A new one that ends with this.
+    static Result<SqliteDatabase> in_memory();
 
     /// Runs statements without parameters or results.
     Result<void> execute(const char* sql);
@@ -58,6 +60,7 @@ class SqliteDatabase {
     };
     using Statement = std::unique_ptr<sqlite3_stmt, Finalize>;
 
+    static Result<SqliteDatabase> connect(const char* path, int flags);
     Result<sqlite3_stmt*> prepared(const std::string& sql);
 
     std::unique_ptr<sqlite3, CloseConnection> connection_;

@@ -14,9 +14,6 @@
 
 namespace ublkd::metadata {
 
-/// The newest schema that this build knows (and makes).
-int newest_schema();
-
 class SqliteStore : public MetadataStore {
   public:
     /// Opens `path`, makes it where it is missing, migrates it where it is older, and checks it.

@@ -4,6 +4,7 @@
 net=127.$((RANDOM % 200 + 20)).$((RANDOM % 250))    # of this test, beside others that run at the same time
 declare -A pid=()
 first=''
+shown=()
 
 end_hosts() {
   local status=$? name
@@ -45,7 +46,9 @@ certify() {
 }
 with_tls=''    # else hosts have certificates, and the metadata over TLS
 metadata_of() {    # NUMBER: what a host's [cluster] says of it; the first one has them
-  if [ "$1" = 1 ]; then
+  if [ -n "${metadata_is:-}" ]; then
+    echo "metadata = \"$metadata_is\""
+  elif [ "$1" = 1 ]; then
     [ -z "$with_tls" ] || echo "metadata_listen = \"$net.1:7070\""
   elif [ -n "$with_tls" ]; then
     echo "metadata = \"https://$net.1:7070\""
@@ -65,6 +68,7 @@ new_hosts() {
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
     [ -z "$with_tls" ] || certify hosts "$name"
     metadata_of "$number" >> "$work/$name/ublkd.toml"
+    [ ! -e "$work/cluster_keys" ] || cat "$work/cluster_keys" >> "$work/$name/ublkd.toml"
     printf '%s' "${settings:-}" >> "$work/$name/ublkd.toml"
     first=${first:-$name}
     start_host "$name" "${faults:-}"
@@ -85,6 +89,19 @@ new_hosts_over_relay() {
   new_hosts "$@"
   while read -r name id; do network host "$name" "$id"; done < <(on "$first" host list -o json | jq -r '.Hosts[] | "\(.Name) \(.HostId)"')
 }
+# start_etcd [SCHEME FLAGS...]: a private one at an address of its own, until it serves; what it has stays over kill_host etcd. Where it wants
+# something, $shown are etcdctl's flags for it, and the file cluster_keys has the hosts'.
+start_etcd() {
+  local client=${1:-http}://$net.250:2379 peer=http://$net.250:2380
+  metadata_is=etcd:$client
+  etcd --data-dir "$work/etcd" --listen-client-urls $client --advertise-client-urls $client --listen-peer-urls $peer \
+    --initial-advertise-peer-urls $peer --initial-cluster default=$peer --heartbeat-interval 20 --election-timeout 200 "${@:2}" \
+    >> "$work/etcd.log" 2>&1 &
+  pid[etcd]=$!
+  trap 'end_hosts; finish' EXIT
+  until_true 20 etcd_serves
+}
+etcd_serves() { curl -s --max-time 1 ${shown[@]+"${shown[@]}"} "${metadata_is#etcd:}/health" | grep -q '"true"'; }
 network() {    # COMMAND...: of relay.py
   echo "$*" >&"${relay[1]}"
   read -r -t 20 _ <&"${relay[0]}" || fail "the relay's answer to $*"

@@ -8,7 +8,8 @@
 #include <map>
 #include <span>
 
-#include "metadata/records.h"
+#include "metadata/tables.h"
+#include "ublkd/api/value_json.h"
 #include "ublkd/base/check.h"
 #include "ublkd/base/crc32c.h"
 
@@ -30,45 +31,16 @@ using metadata::Value;
 // A key has three columns at most; nobody asks for more.
 constexpr std::size_t kWhereMax = 4;
 
-std::span<const Table* const> tables() {
-    using namespace metadata;
-    static const std::array kTables{&table_of<ClusterRecord>(),    &table_of<HostRecord>(),
-                                    &table_of<InstanceRecord>(),   &table_of<PoolRecord>(),
-                                    &table_of<VolumeRecord>(),     &table_of<ReplicaRecord>(),
-                                    &table_of<MembershipRecord>(), &table_of<PermissionRecord>(),
-                                    &table_of<PastHolderRecord>(), &table_of<AttachmentRecord>(),
-                                    &table_of<TagRecord>(),        &table_of<ClientTokenRecord>(),
-                                    &table_of<EventRecord>(),      &table_of<CounterRecord>()};
-    return kTables;
-}
-
 /// Which tables with which columns are known here.
 const std::string& known_tables() {
     static const std::string kKnown = [] {
         std::string text;
-        for (const Table* table : tables())
+        for (const Table* table : metadata::all_tables())
             text += fmt::format("{}/{}:{};", table->name, table->key_columns,
                                 fmt::join(table->columns, ","));
         return fmt::format("{:08x}", crc32c(std::as_bytes(std::span(text))));
     }();
     return kKnown;
-}
-
-std::unexpected<ApiError> malformed(std::string_view what, const Json& given) {
-    return refuse("InvalidRequest",
-                  fmt::format("{}; '{}' was given", what,
-                              shown(given.is_string() ? given.as_string() : given.dump())));
-}
-
-/// An object without any other member.
-ApiResult<void> only(const Json& json, std::string_view what,
-                     std::initializer_list<std::string_view> names) {
-    if (!json.is_object()) return malformed(fmt::format("{} is an object", what), json);
-    for (const auto& [name, value] : json.members()) {
-        if (std::ranges::find(names, name) == names.end())
-            return malformed(fmt::format("{} has no field of this name", what), Json(name));
-    }
-    return {};
 }
 
 ApiResult<const Json*> list_of(const Json& json, std::string_view name) {
@@ -90,70 +62,10 @@ ApiResult<bool> flag(const Json& json, std::string_view name) {
 }
 
 ApiResult<const Table*> table_named(const Json& name) {
-    for (const Table* table : tables()) {
+    for (const Table* table : metadata::all_tables()) {
         if (name.is_string() && name.as_string() == table->name) return table;
     }
     return malformed("no table of this name is known", name);
-}
-
-// Values.
-
-std::string hex(std::span<const std::byte> bytes) {
-    std::string text;
-    text.reserve(2 * bytes.size());
-    for (const std::byte byte : bytes) {
-        constexpr std::string_view kDigits = "0123456789abcdef";
-        text += kDigits[std::to_integer<std::size_t>(byte >> 4)];
-        text += kDigits[std::to_integer<std::size_t>(byte & std::byte{15})];
-    }
-    return text;
-}
-
-std::optional<Bytes> bytes_of(std::string_view text) {
-    const auto digit = [](char c) {
-        if (c >= '0' && c <= '9') return c - '0';
-        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-    };
-    if (text.size() % 2 != 0) return std::nullopt;
-    Bytes bytes;
-    bytes.reserve(text.size() / 2);
-    for (std::size_t i = 0; i < text.size(); i += 2) {
-        const int high = digit(text[i]);
-        const int low = digit(text[i + 1]);
-        if (high < 0 || low < 0) return std::nullopt;
-        bytes.push_back(static_cast<std::byte>(high * 16 + low));
-    }
-    return bytes;
-}
-
-Json value_json(const Value& value) {
-    if (const auto* number = std::get_if<std::int64_t>(&value)) return *number;
-    if (const auto* bytes = std::get_if<Bytes>(&value))
-        return Json::object().set("Bytes", hex(*bytes));
-    const auto* text = std::get_if<std::string>(&value);
-    if (text == nullptr) return {};
-    // JSON has no text but Unicode, and a store takes any.
-    const bool ascii = std::ranges::all_of(*text, [](char c) { return (c & 0x80) == 0; });
-    if (ascii) return *text;
-    return Json::object().set("Text", hex(std::as_bytes(std::span(*text))));
-}
-
-ApiResult<Value> read_value(const Json& json) {
-    if (json.is_null()) return Value();
-    if (json.is_string()) return Value(json.as_string());
-    if (json.is_number()) {
-        const auto number = json.as_u64();
-        if (!number || !std::in_range<std::int64_t>(*number))
-            return malformed("a number is whole, from 0 to 2^63-1", json);
-        return Value(static_cast<std::int64_t>(*number));
-    }
-    const bool text = json.has("Text");
-    API_TRY(only(json, "a value", {text ? "Text" : "Bytes"}));
-    const Json& digits = json[text ? "Text" : "Bytes"];
-    auto bytes = digits.is_string() ? bytes_of(digits.as_string()) : std::nullopt;
-    if (!bytes) return malformed("bytes are hex digits, two for each", json);
-    if (!text) return Value(std::move(*bytes));
-    return Value(std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size()));
 }
 
 /// [revision, value, ...]: rows, and marks of them.

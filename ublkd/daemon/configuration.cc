@@ -21,6 +21,7 @@
 
 #include "ublkd/api/errors.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/front/nbd/nbd_server.h"
 
 namespace ublkd::daemon {
@@ -189,6 +190,28 @@ std::string listen_text(const std::string& address, std::uint16_t port) {
                                                   : fmt::format("[{}]:{}", address, port);
 }
 
+void read_etcd(Reader& reader, Configuration& into) {
+    const std::pair<const char*, std::string*> texts[] = {
+        {"etcd_ca", &into.etcd_ca},
+        {"etcd_cert", &into.etcd_cert},
+        {"etcd_key", &into.etcd_key},
+        {"etcd_user", &into.etcd_user},
+        {"etcd_password_file", &into.etcd_password_file}};
+    for (const auto& [key, text] : texts) {
+        reader.text("cluster", key, *text);
+        if (!text->empty() && !is_in_etcd(into))
+            reader.refuse("cluster", key, "empty where cluster.metadata is no etcd");
+    }
+    reader.text("cluster", "etcd_prefix", into.etcd_prefix);
+    if (into.etcd_prefix.empty() || into.etcd_prefix.size() > 64)
+        reader.refuse("cluster", "etcd_prefix", "1 to 64 characters");
+    if (!is_in_etcd(into)) return;
+    if (const auto why = why_no_etcd(into.metadata); !why.empty())
+        reader.refuse("cluster", "metadata", why);
+    if (into.cluster_address.empty())
+        reader.refuse("cluster", "metadata", "empty, unless cluster.listen is set");
+}
+
 std::string read_values(const toml::table& root, Configuration& into) {
     Reader reader(root, into.file);
     log::Level level{};
@@ -232,10 +255,12 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("cluster", "metadata", into.metadata);
     const bool far =
         into.metadata.starts_with('/') || (cluster_tls && into.metadata.starts_with("https://"));
-    if (!into.metadata.empty() && (!far || into.cluster_address.empty()))
+    read_etcd(reader, into);
+    if (!into.metadata.empty() && !is_in_etcd(into) && (!far || into.cluster_address.empty()))
         reader.refuse("cluster", "metadata",
                       "the path of another host's metadata.sock or, with cluster.tls_certificate, "
-                      "its https://ADDRESS:PORT, with cluster.listen set, or empty");
+                      "its https://ADDRESS:PORT, or etcd:https://HOST:PORT, with cluster.listen "
+                      "set, or empty");
     std::string metadata_listen;
     reader.text("cluster", "metadata_listen", metadata_listen);
     if (!parse_listen(metadata_listen, true, into.metadata_address, into.metadata_port) ||
@@ -322,7 +347,13 @@ listen = {}               # ADDRESS:PORT for other hosts, without tls a loopback
 tls_certificate = {}       # this host's, with the URI ublkd:host:NAME; this and the two below are PEM
 tls_key = {}
 tls_ca = {}                # who signs for the other hosts
-metadata = {}             # metadata.sock of the host that has the metadata, or https://ADDRESS:PORT; empty: this one
+metadata = {}             # metadata.sock of the host that has the metadata, https://ADDRESS:PORT, or etcd:ENDPOINTS; empty: this one
+etcd_ca = {}              # of its https endpoints; this and the two below are PEM files
+etcd_cert = {}            # what this host shows
+etcd_key = {}
+etcd_user = {}
+etcd_password_file = {}
+etcd_prefix = {}          # of all keys
 metadata_listen = {}      # ADDRESS:PORT for other hosts that have their metadata here, under TLS, or empty for none
 
 [ublk]
@@ -348,7 +379,10 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.nbd_tls_ca), quoted(configuration.nbd_tls_psk_file),
         quoted(configuration.cluster_listen()), quoted(configuration.cluster_tls_certificate),
         quoted(configuration.cluster_tls_key), quoted(configuration.cluster_tls_ca),
-        quoted(configuration.metadata),
+        quoted(configuration.metadata), quoted(configuration.etcd_ca),
+        quoted(configuration.etcd_cert), quoted(configuration.etcd_key),
+        quoted(configuration.etcd_user), quoted(configuration.etcd_password_file),
+        quoted(configuration.etcd_prefix),
         quoted(listen_text(configuration.metadata_address, configuration.metadata_port)),
         configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
         configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);

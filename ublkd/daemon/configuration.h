@@ -36,9 +36,12 @@ struct Configuration {
     std::string cluster_address;     // where volumes listen for other hosts; "": they do not
     std::uint16_t cluster_port = 7071;
     std::string cluster_tls_certificate, cluster_tls_key, cluster_tls_ca;  // all, or none
-    std::string metadata;          // where the host that has them serves them; "": this one
-    std::string metadata_socket;   // where this one serves them to others
-    std::string metadata_address;  // and under TLS; "": not there
+    std::string metadata;  // where the host that has them serves them; etcd:ENDPOINTS; "": this one
+    std::string etcd_ca, etcd_cert, etcd_key;  // PEM files, for https endpoints
+    std::string etcd_user, etcd_password_file;
+    std::string etcd_prefix = "ublkd";  // of all keys
+    std::string metadata_socket;        // where this one serves them to others
+    std::string metadata_address;       // and under TLS; "": not there
     std::uint16_t metadata_port = 7070;
     std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
 

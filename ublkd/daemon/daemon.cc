@@ -19,6 +19,7 @@
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/dying_sockets.h"
+#include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/daemon/instances.h"
 #include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
@@ -36,7 +37,7 @@ struct Daemon::Parts {
 
     Configuration configuration;
     Identity identity;
-    std::unique_ptr<api::RemoteRows> remote_rows;  // where another host has the metadata
+    std::unique_ptr<metadata::RowService> far_rows;  // where the metadata is not this host's
     std::unique_ptr<metadata::MetadataStore> store;
     std::unique_ptr<metadata::LocalRows> rows;  // for other hosts
     std::unique_ptr<api::RouteTable> rows_routes;
@@ -81,6 +82,15 @@ std::string because(const std::string& what, const Error& error) {
     return fmt::format("{}: {}", what, to_string(error));
 }
 
+std::expected<std::unique_ptr<metadata::RowService>, std::string> open_far_rows(
+    const Configuration& configuration, const HostTls& tls) {
+    if (is_in_etcd(configuration)) return open_etcd(configuration);
+    auto rows = api::RemoteRows::make({.address = configuration.metadata, .tls = tls.connecting});
+    if (!rows)
+        return std::unexpected(because("cannot use " + configuration.metadata, rows.error()));
+    return std::move(*rows);
+}
+
 /// As early as can be: a command that follows the start at once waits for its answer.
 Result<std::unique_ptr<api::Server>> listen_api(const Configuration& configuration) {
     api::ServerOptions options;
@@ -94,12 +104,10 @@ Result<std::unique_ptr<api::Server>> listen_api(const Configuration& configurati
 std::expected<void, std::string> Daemon::open_store(Parts& p, const HostTls& tls) {
     const Configuration& configuration = p.configuration;
     if (!configuration.metadata.empty()) {
-        auto rows =
-            api::RemoteRows::make({.address = configuration.metadata, .tls = tls.connecting});
-        if (!rows)
-            return std::unexpected(because("cannot use " + configuration.metadata, rows.error()));
-        p.remote_rows = std::move(*rows);
-        p.store = std::make_unique<metadata::OptimisticStore>(p.remote_rows.get());
+        auto rows = open_far_rows(configuration, tls);
+        if (!rows) return std::unexpected(rows.error());
+        p.far_rows = std::move(*rows);
+        p.store = std::make_unique<metadata::OptimisticStore>(p.far_rows.get());
         return {};
     }
     auto store = metadata::SqliteStore::open(configuration.database());
@@ -113,7 +121,7 @@ std::expected<void, std::string> Daemon::open_store(Parts& p, const HostTls& tls
 
 std::expected<void, std::string> Daemon::serve_metadata(Parts& p, const HostTls& tls) {
     const Configuration& configuration = p.configuration;
-    if (configuration.cluster_address.empty() || p.remote_rows) return {};
+    if (configuration.cluster_address.empty() || p.far_rows) return {};
     p.rows = std::make_unique<metadata::LocalRows>(p.store.get());
     p.rows_routes = std::make_unique<api::RouteTable>([] { return true; });
     api::add_row_routes(*p.rows_routes, p.rows.get());

@@ -8,6 +8,7 @@
 
 #include "metadata/migrations.h"
 #include "metadata/records.h"
+#include "metadata/sqlite_schema.h"
 #include "metadata/sqlite_store.h"
 #include "tests/unit/metadata/sqlite_fixture.h"
 #include "ublkd/base/fault_injection.h"
