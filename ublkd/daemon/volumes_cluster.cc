@@ -262,9 +262,9 @@ void Volumes::forget_fenced(const AttachmentRecord& attachment) {
                       fmt::format("forced; {} is fenced", attachment.instance.to_string()));
 }
 
-/// Who has no record cannot take over: a member that was made for another host, and never used. That
-/// has not acknowledged anything, and so nobody has who needs it to (the authority's record is the
-/// first one still).
+/// Who has no record cannot take over: a member that was made for another host, and never used.
+/// That has not acknowledged anything, and so nobody has who needs it to (the authority's record is
+/// the first one still).
 void Volumes::seal_members_here(const SlotRef& slot, const Membership& record) {
     if (record.number != 1) return;
     const std::lock_guard life(slot->life);

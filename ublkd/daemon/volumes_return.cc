@@ -119,7 +119,7 @@ std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
     for (const ReplicaRecord& replica : lost_replicas(volume.id)) {
         auto place = core_.pools->place(replica.pool, replica.id);
         if (replica.state != ReplicaState::kLost || !place || record.has(replica.id) ||
-            !waits_for(replica, taken).empty() || is_away(place->member.host))
+            !waits_for(replica, taken).empty())
             continue;
         const auto look = core_.pools->look(replica.pool, replica.id);
         if (!look) continue;  // its disk does not answer
@@ -140,7 +140,7 @@ std::optional<Candidate> Volumes::returning_candidate(const SlotRef& slot,
             give_up_lost(replica, "its permission was revoked");
         } else if (failed >= kReturns) {
             give_up_lost(replica, fmt::format("it could not be copied to {} times", failed));
-        } else {
+        } else if (!is_away(place->member.host)) {
             return Candidate{std::move(*place), {}, {}, true};
         }
     }
