@@ -22,6 +22,14 @@ namespace {
 constexpr auto kLeaveLimit = std::chrono::seconds(10);
 constexpr auto kLook = std::chrono::milliseconds(20);
 
+std::set<ReplicaId> all_but(const Membership& record, ReplicaId one) {
+    std::set<ReplicaId> others;
+    for (const Member& member : record.members) {
+        if (member.replica != one) others.insert(member.replica);
+    }
+    return others;
+}
+
 }  // namespace
 
 /// Of a volume that is whole: in a pool that is drained, or, where a drain was cancelled, one too
@@ -40,6 +48,7 @@ std::optional<Member> Volumes::leaving_member(const VolumeRecord& volume,
     return leaving || !too_many ? leaving : other;
 }
 
+/// Of these the first one becomes primary where the primary leaves.
 std::vector<Member> Volumes::staying_members(const Membership& record) {
     auto members = record.members;
     std::erase_if(members,
@@ -71,20 +80,20 @@ bool Volumes::move_replica(const SlotRef& slot, const VolumeRecord& volume,
 /// Ends when the authority's record is without it.
 Result<void> Volumes::let_go(const SlotRef& slot, const VolumeRecord& volume,
                              const Membership& record, const Member& leaving) {
+    const auto staying = staying_members(record);
+    if (staying.empty() && leaving.replica == record.primary)
+        return fail(Errc::kBusy, "no member stays that could be primary");
     TRY_ASSIGN(const auto running, acquire(slot, volume));
     const auto deadline = std::chrono::steady_clock::now() + kLeaveLimit;
     Result<void> done;
     if (leaving.replica != record.primary) {
         done = running->let_go(leaving.replica);
     } else {
-        std::set<ReplicaId> drained{leaving.replica};
-        for (const Member& member : record.members) {
-            if (core_.pools->is_draining(member.pool)) drained.insert(member.replica);
-        }
-        for (const Member& member : staying_members(record)) {
-            if (member.host != core_.identity->host()) (void)tell_host(member.host, volume.id);
-        }
-        running->take_over(std::move(drained));
+        const Member& heir = staying.front();
+        if (heir.host != core_.identity->host())
+            (void)tell_host(heir.host, volume.id);
+        else
+            running->take_over(all_but(record, heir.replica));
     }
     while (done) {
         const auto now = core_.authority->current(volume.id);
@@ -112,26 +121,21 @@ void Volumes::close_replica(VolumeId volume, ReplicaId replica) {
     if (running) running->close_replica(replica);
 }
 
-/// A member here is to be primary in place of one elsewhere whose pool is drained.
+/// A member here is to be primary in place of one elsewhere whose pool is drained: the first one
+/// that stays, since of two that ask at a time one would leave the other out.
 void Volumes::take_over_from_drained(const SlotRef& slot, const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);
     if (!record || !*record) return;
     const auto leaving = leaving_member(volume, **record);
     if (!leaving || leaving->replica != (*record)->primary || !may_leave(volume, **record)) return;
     const auto staying = staying_members(**record);
-    const bool here = std::ranges::any_of(
-        staying, [this](const Member& member) { return member.host == core_.identity->host(); });
-    if (!here) return;
+    if (staying.empty() || staying.front().host != core_.identity->host()) return;
     const auto running = start_for_others(slot, volume);
     if (!running) {
         log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
         return;
     }
-    std::set<ReplicaId> drained;
-    for (const Member& member : (*record)->members) {
-        if (core_.pools->is_draining(member.pool)) drained.insert(member.replica);
-    }
-    (*running)->take_over(std::move(drained));
+    (*running)->take_over(all_but(**record, staying.front().replica));
 }
 
 }  // namespace ublkd::daemon

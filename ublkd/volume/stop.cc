@@ -44,16 +44,16 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
             primary->node.on_peer_lost(joining, Error{Errc::kCancelled, 0, "the volume stops"});
         });
     }
-    Result<void> result;
-    // Where the primary is elsewhere the members go on, and nothing that is theirs ends here.
-    if (!links_ || primary != nullptr) result = co_await flush_all();
-    faults::hit("volume.before_clean");
-    // Members on other hosts go on: what stops here leaves, and comes back by a map.
+    // Members on other hosts go on: what stops here leaves, and comes back by a map. One of them
+    // may have become primary, who would answer nobody here.
     const auto& known = client_->record();
     const bool alone =
         !links_ || (known && std::ranges::all_of(known->members, [&](const auto& at) {
                         return !elsewhere(at.replica);
                     }));
+    Result<void> result;
+    if (alone) result = co_await flush_all();
+    faults::hit("volume.before_clean");
     if (result && alone) result = co_await mark_clean();
     if (result && retries == Retries::kNone) {
         for (const auto& host : hosts_) host->ids_file.remove();
