@@ -17,6 +17,10 @@ constexpr std::uint64_t kLooksIn = 50;  // a host looks at the authority's recor
 
 /// `may_be_in_sync`: not where it is to be copied.
 void World::open(Process& process, Disk& disk, bool may_be_in_sync) {
+    if (disk.record && disk.record->number > authority.record.number) {
+        wrong("the authority is behind what a replica has stored");
+        return;
+    }
     process.replicas.push_back(std::make_unique<Replica>(this, &process, &disk));
     network.opened(disk.member.replica.value());
     process.replicas.back()->node.start(
@@ -111,6 +115,7 @@ void World::open_new_members(Process& process) {
             !authority.record.has(id))
             continue;
         open(process, *disk, true);
+        if (replica(id) == nullptr) return;
         replica(id)->node.begin(replication::Membership(authority.record), {});
     }
 }

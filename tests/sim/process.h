@@ -45,6 +45,7 @@ struct Replica final : replication::Effects {
         std::uint64_t id = 0;
         replication::DiskRequest request{};
         Disk::Snapshot snapshot{};  // of a flush: what had ended when it began
+        bool begun = false;         // a change: what notes it is on the disk
     };
     struct StoreOp {
         std::uint64_t token = 0;
@@ -73,6 +74,7 @@ struct Replica final : replication::Effects {
     replication::LostMembers known_lost{};
 
   private:
+    void begin_disk_op(std::uint64_t id);
     void end_disk_op(std::uint64_t id);
     void end_store_op();
     void apply_store(const StoreOp& op);

@@ -12,7 +12,12 @@ using replication::OpKind;
 
 namespace {
 constexpr std::uint32_t kHealthMs = 100;
+
+void note_active(const Range& range, std::set<std::uint32_t>* regions) {
+    for (std::uint64_t at = range.offset_bytes / kRegion; at * kRegion < range.end_bytes(); ++at)
+        regions->insert(static_cast<std::uint32_t>(at));
 }
+}  // namespace
 
 Replica::Replica(World* owner, Process* where, Disk* own)
     : world(owner),
@@ -77,19 +82,24 @@ void Replica::hear_health(const replication::Message& message) {
 
 // ---- the disk
 
+/// As the store does it: a change is noted as active in memory at the call; when that is on the
+/// disk, in the maps of who is lost; and when those are, the write begins. A death leaves torn what
+/// had begun.
 void Replica::disk(const replication::DiskRequest& request) {
     DiskOp op{.id = world->next_serial(), .request = request};
-    if (request.kind == OpKind::kFlush) {
-        op.snapshot = place->snapshot();
-    } else if (is_change(request.kind)) {
-        // The store's promise: the bit is durable before the write.
-        for (std::uint64_t at = request.range.offset_bytes / kRegion;
-             at * kRegion < request.range.end_bytes(); ++at)
-            place->activity.insert(static_cast<std::uint32_t>(at));
-        if (!faults::rule_off("rule.dirty_bit_first")) place->mark_dirty(request.range);
-    }
-    after(world->timing.spread(20, 3000), [this, id = op.id] { end_disk_op(id); });
+    if (request.kind == OpKind::kFlush) op.snapshot = place->snapshot();
+    const std::uint64_t us = world->timing.spread(20, 3000);
+    if (is_change(request.kind)) after(us / 2, [this, id = op.id] { begin_disk_op(id); });
+    after(us, [this, id = op.id] { end_disk_op(id); });
     disk_ops.push_back(std::move(op));
+}
+
+void Replica::begin_disk_op(std::uint64_t id) {
+    DiskOp& op = *std::find_if(disk_ops.begin(), disk_ops.end(),
+                               [&](const DiskOp& open) { return open.id == id; });
+    note_active(op.request.range, &place->activity);
+    if (!faults::rule_off("rule.dirty_bit_first")) place->mark_dirty(op.request.range);
+    op.begun = true;
 }
 
 void Replica::end_disk_op(std::uint64_t id) {
@@ -145,7 +155,7 @@ void Replica::store(const replication::StoreRequest& request) {
         auto& units = place->dirty[op.lost[i].replica];
         units.clear();
         if (faults::rule_off("rule.map_begins_active")) continue;
-        for (const std::uint32_t region : place->activity) {
+        for (const std::uint32_t region : activity()) {
             for (std::uint32_t unit = 0; unit < kRegion / kUnit; ++unit)
                 units.insert(region * (kRegion / kUnit) + unit);
         }
@@ -194,7 +204,7 @@ void Replica::end_store_op() {
 void Replica::die() {
     if (place->failed) return;
     for (const DiskOp& op : disk_ops) {
-        if (is_change(op.request.kind)) place->apply(op.request, &world->timing);
+        if (op.begun) place->apply(op.request, &world->timing);
     }
     for (const StoreOp& op : store_ops) {
         if (world->timing.one_in(2)) apply_store(op);
@@ -215,7 +225,11 @@ void Replica::extent(std::uint64_t token, Range range) {
 }
 
 replication::RegionSet Replica::activity() {
-    return {place->activity.begin(), place->activity.end()};
+    std::set<std::uint32_t> regions = place->activity;
+    for (const DiskOp& op : disk_ops) {
+        if (is_change(op.request.kind)) note_active(op.request.range, &regions);
+    }
+    return {regions.begin(), regions.end()};
 }
 
 void Replica::mark(std::uint64_t through) {

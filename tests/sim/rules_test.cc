@@ -51,6 +51,8 @@ constexpr Rule kRules[] = {
      3000},
     {"rule.joining_activity", "R12: so is what was under way where a replica returns",
      "hosts_returning", 3000},
+    {"rule.open_writes_copied", "R12: and what the own disk has not done yet", "hosts_returning",
+     4000},
     {"rule.copy_lock", "R12: a copy holds the range lock", "joining"},
     {"rule.copy_compared", "R12: what was copied is compared", "joining_liars"},
     {"rule.join_flushes", "R12: who joins has flushed", "everything_power", 3000},
