@@ -166,10 +166,8 @@ unsigned RunningVolume::connections_of_others() {
 }
 
 Result<void> RunningVolume::set_attachment(AttachmentId attachment) {
-    const bool set =
-        call_on(lane_->reactor(), [&] { return !volume_ || volume_->set_attachment(attachment); });
-    if (!set) return fail(Errc::kBusy, "requests of a former attachment are open");
-    return {};
+    return call_on(lane_->reactor(),
+                   [&] { return volume_ ? volume_->set_attachment(attachment) : Result<void>(); });
 }
 
 Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted,

@@ -4,7 +4,7 @@
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/volumes.h"
-#include "ublkd/volume/ids_file.h"
+#include "ublkd/volume/run_file.h"
 
 namespace ublkd::daemon {
 
@@ -107,7 +107,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
         return EventLog::add_in(tx, "volume.deleted", id, "");
     });
     if (!gone) return refuse(gone.error(), begun);
-    volume::IdsFile::remove_all(core_.configuration->run_dir, record.id);
+    volume::RunFile::remove_all(core_.configuration->run_dir, record.id);
     core_.events->announce();
     changed_();  // the sweeper confirms the deletes, now or when a missing pool is back
     {

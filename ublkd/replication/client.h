@@ -95,6 +95,8 @@ class Client {
     const std::optional<Membership>& record() const { return record_; }
     std::uint64_t open() const { return open_; }
     std::uint64_t parked() const { return parked_; }
+    /// The primary has been asked whether it answers at all, and has not yet (R6).
+    bool silent() const { return silence_ != Silence::kNone; }
 
   private:
     struct Open {

@@ -121,8 +121,8 @@ void Node::on_examined(const Message& message) {
                       (message.value < map->number || faults::rule_off("rule.map_is_bound")) &&
                       (message.through >= map->through || faults::rule_off("rule.older_image"));
     join_.by_map = fits;
-    join_.active = *message.regions;
-    if (!adopting_) invite(*peer);  // else with the record that is being stored
+    join_.active = *message.regions;  // more may come with kAdopted
+    if (!adopting_) invite(*peer);    // else with the record that is being stored
 }
 
 /// Units of changes that the own disk has not done yet: their bits may not be set. One that began
@@ -140,6 +140,12 @@ UnitSet Node::open_units() {
     return units;
 }
 
+RegionSet Node::united(const RegionSet& one, const RegionSet& other) {
+    RegionSet both;
+    std::set_union(one.begin(), one.end(), other.begin(), other.end(), std::back_inserter(both));
+    return both;
+}
+
 /// R12: what may differ by the map here, which has all changes that were done before now, what is
 /// under way here (from now on it is sent what begins), and what was under way there.
 void Node::plan_join() {
@@ -155,11 +161,7 @@ void Node::plan_join() {
     }
     if (faults::rule_off("rule.joining_activity")) there.clear();
     const UnitSet open = faults::rule_off("rule.open_writes_copied") ? UnitSet{} : open_units();
-    const UnitSet done = effects_->dirty(join_.replica);
-    UnitSet here;
-    std::set_union(done.begin(), done.end(), open.begin(), open.end(), std::back_inserter(here));
-    std::set_union(here.begin(), here.end(), there.begin(), there.end(),
-                   std::back_inserter(join_.units));
+    join_.units = united(united(effects_->dirty(join_.replica), open), there);
     join_.total_bytes = std::uint64_t{config_.unit_bytes} * join_.units.size();
 }
 

@@ -40,7 +40,7 @@ void Node::start_cut(Op& op) {
     }
     cut_ = Cut{.token = op.token};
     op.step = Step::kDraining;
-    cut_.timed = start_timer(TimerKind::kCut, op.hold_ms);
+    effects_->start_timer(TimerKind::kCut, op.hold_ms);  // in place of an earlier one's
 }
 
 bool Node::waits_behind_cut(const Op& op) const {
@@ -62,8 +62,12 @@ void Node::drain_cut() {
     if (!open) issue(*cut);
 }
 
-/// All members have it under this number.
+/// All members have it under this number. It holds nothing for who was taken off meanwhile.
 void Node::cut_counts(Op& op) {
+    if (const std::optional<Error> over = session_over(op)) {
+        fail_op(op, *over);
+        return;
+    }
     op.step = Step::kHeld;
     cut_.number = number_;
     answer(op);
@@ -82,9 +86,7 @@ void Node::check_cut(Op& op) {
 void Node::cut_timed_out() {
     Op* const cut = ops_.find(cut_.token);
     if (cut == nullptr || cut->dropped) return;
-    if (!cut_.timed) {  // the timer of an earlier one
-        cut_.timed = start_timer(TimerKind::kCut, cut->hold_ms);
-    } else if (cut->step == Step::kHeld) {
+    if (cut->step == Step::kHeld) {
         free_op(*cut);
     } else {
         fail_op(*cut, Error{Errc::kTimedOut, 0, "what was under way did not end in time"});

@@ -116,7 +116,7 @@ class Effects {
     /// To the authority: Node::on_outcome, Node::on_current.
     virtual void propose(const Proposal& proposal) = 0;
     virtual void ask_authority() = 0;
-    /// Node::on_timer(kind) after `milliseconds`; at most one of a kind runs.
+    /// Node::on_timer(kind) after `milliseconds`, in place of one of the kind that runs.
     virtual void start_timer(TimerKind kind, std::uint32_t milliseconds) = 0;
     virtual void notice(const Notice& notice) = 0;
 };

@@ -57,7 +57,6 @@ bool Node::let_go(ReplicaId replica) {
     return true;
 }
 
-/// The disks of all members have failed, and none can store a record without the others.
 bool Node::nobody_left() const {
     if (!self_failed_ || proposal_ || adopting_ || storing_ != Storing::kNothing) return false;
     return std::all_of(peers_.begin(), peers_.end(),

@@ -54,7 +54,8 @@ enum class MessageType : std::uint8_t {
     kConfirm,     // R2: is `number` still yours?
     kConfirmed,
     kAdopt,    // R7 (2): close, drain, store `record`; with takeover: answer with your activity map
-    kAdopted,  // in_sync: not restarted in another boot (R9); regions: with takeover, or joined
+    kAdopted,  // in_sync: not restarted in another boot (R9); regions: with takeover, by_map, or
+               // joined
     kProbe,    // R9: an out-of-sync primary asks whether a member is in sync
     kProbed,
     kTakeOver,  // R9: be primary in my place; regions unused

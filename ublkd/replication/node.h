@@ -135,6 +135,8 @@ class Node {
     std::uint64_t join_total_bytes() const { return join_.total_bytes; }
     std::uint64_t durable_through() const { return durable_through_; }
     const std::optional<Error>& self_failed() const { return self_failed_; }
+    /// The disks of all members have failed, and none can store a record without the others.
+    bool nobody_left() const;
     /// Requests, and what is being applied here for a primary, which waits for the answer.
     std::uint64_t open_ops() const { return ops_.count() + applies_.count() + checks_.count(); }
     const Member& self() const { return config_.self; }
@@ -275,7 +277,6 @@ class Node {
     struct Cut {
         std::uint64_t token = 0;   // of its request; 0: none
         std::uint64_t number = 0;  // under which all members had it
-        bool timed = false;        // the timer that runs was started for it
     };
 
     struct Region {
@@ -407,6 +408,7 @@ class Node {
     void on_examine(const Message& message);
     void on_examined(const Message& message);
     UnitSet open_units();
+    static RegionSet united(const RegionSet& one, const RegionSet& other);
     void plan_join();
     Range next_to_copy();
     void next_join_copy();
@@ -421,7 +423,6 @@ class Node {
 
     // failing.cc
     bool proposed(const Peer& peer) const;
-    bool nobody_left() const;
     void fail_peer(Peer& peer, const Error& cause);
     void go_on_without(Peer& peer, const Error& cause);
     void fail_self(const Error& cause);

@@ -112,6 +112,7 @@ void Node::store_again() {
     if (!adopting_ && (what == Storing::kPending || finishes)) {
         store(what);
     } else {
+        if (finishes) refuse(*std::exchange(finish_request_, std::nullopt), MessageType::kFinished);
         store_next();
     }
 }

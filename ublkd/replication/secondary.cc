@@ -128,8 +128,9 @@ void Node::answer_adopt(bool joined) {
         ids_->agree(*request.ids);
     Message answer;
     answer.in_sync = was_in_sync_ || request.in_sync;
-    // R10: all that was copied to a joining member is active there, and nowhere else.
-    if (request.takeover || joined)
+    // R10: all that was copied to a joining member is active there, and nowhere else. R12: what was
+    // written here until now, as by one that did not know that it is primary no more, is copied.
+    if (request.takeover || joined || (request.joining && request.by_map))
         answer.regions = std::make_shared<const RegionSet>(effects_->activity());
     faults::hit("repl.adopted");
     reply(request, MessageType::kAdopted, answer);

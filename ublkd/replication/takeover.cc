@@ -6,7 +6,6 @@
 #include "ublkd/replication/node.h"
 
 namespace ublkd::replication {
-
 void Node::take_over(const Membership& record) {
     role_ = Role::kPreparing;
     adopting_ = record;
@@ -48,16 +47,16 @@ void Node::on_adopted(const Message& message) {
         }
     }
     greatest_mark_ = std::max(greatest_mark_, message.through);
-    if (message.regions && role_ == Role::kServing) {
+    if (peer->joining) {
+        // It may have been primary, and have begun changes, since it was examined.
+        if (message.regions) join_.active = united(join_.active, *message.regions);
+    } else if (message.regions && role_ == Role::kServing) {
         // One that has joined: its bits go when what is in the regions is durable on all.
         ++tick_;
         for (const std::uint32_t region : *message.regions) regions_[region].last_tick = tick_;
         start_timer(TimerKind::kBits, kClearBitsMs);
     } else if (message.regions) {
-        RegionSet united;
-        std::set_union(to_copy_.begin(), to_copy_.end(), message.regions->begin(),
-                       message.regions->end(), std::back_inserter(united));
-        to_copy_ = std::move(united);
+        to_copy_ = united(to_copy_, *message.regions);
     }
     if (peer->joining && !peer->begun) plan_join();
     peer_ready(*peer);
@@ -96,16 +95,13 @@ void Node::prepared() {
 }
 
 void Node::serve() {
-    const RegionSet own = effects_->activity();
-    RegionSet united;
-    std::set_union(to_copy_.begin(), to_copy_.end(), own.begin(), own.end(),
-                   std::back_inserter(united));
+    RegionSet may_differ = united(to_copy_, effects_->activity());
     // Their bits are cleared like those of writes: after a flush on all members (R10).
     ++tick_;
-    for (const std::uint32_t region : united) regions_[region].last_tick = tick_;
+    for (const std::uint32_t region : may_differ) regions_[region].last_tick = tick_;
     const bool others =
         std::any_of(peers_.begin(), peers_.end(), [](const Peer& peer) { return peer.member; });
-    to_copy_ = others && !faults::rule_off("rule.union_copy") ? std::move(united) : RegionSet{};
+    to_copy_ = others && !faults::rule_off("rule.union_copy") ? std::move(may_differ) : RegionSet{};
     to_copy_total_ = to_copy_.size();
     role_ = Role::kServing;
     faults::hit("repl.serving");

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/replication/questions.h"
 #include "ublkd/volume/host.h"
@@ -19,7 +20,6 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
-    make_client();
     client_timer_.driver = this;
     client_timer_.on_cqe = [](io::Completion* fired, int, std::uint32_t) noexcept {
         Driver* const driver = static_cast<ClientTimer*>(fired)->driver;
@@ -31,27 +31,36 @@ Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConf
     };
 }
 
-void Volume::Driver::make_client() {
+/// The session of an attachment goes on where a process before left it (R9): its guest's writes
+/// were acknowledged under the loss count that was kept. Errors: the errno's of the run folder.
+Result<void> Volume::Driver::make_client(AttachmentId attachment) {
     replication::ClientConfig client{.volume = config_.id, .client_start = random_u64()};
-    if (config_.cluster) {
-        client.attachment = config_.cluster->attachment;
-        client.deadline_ms = config_.cluster->deadline_ms;
+    RunFile losses;
+    if (config_.cluster) client.deadline_ms = config_.cluster->deadline_ms;
+    if (attachment) {
+        client.attachment = attachment;
+        TRY_ASSIGN(losses, RunFile::losses_of(config_.run_dir, config_.id, attachment));
+        if (!faults::rule_off("rule.losses_kept"))
+            client.losses = losses.as<KeptLosses>()->sent_plus_one - 1;
     }
     client_.emplace(client, this);
+    losses_file_ = std::move(losses);
+    return {};
 }
 
 /// A client of another attachment is another client.
-bool Volume::Driver::set_attachment(AttachmentId attachment) {
+Result<void> Volume::Driver::set_attachment(AttachmentId attachment) {
     CHECK(links_.has_value(), "a volume of several hosts");
-    if (client_->open() > 0) return false;
+    if (client_->open() > 0) return fail(Errc::kBusy, "requests of a former attachment are open");
+    const std::optional<replication::Membership> record = client_->record();
+    if (attachment != config_.cluster->attachment) losses_file_.remove();
+    TRY(make_client(attachment));
+    reactor_->cancel_timer(&client_timer_);
     config_.cluster->attachment = attachment;
     links_->set_attachment(attachment);
-    reactor_->cancel_timer(&client_timer_);
-    const std::optional<replication::Membership> record = client_->record();
-    make_client();
     if (record) client_->set_record(*record, false);
     ask_authority();  // the record that has it: its first request need not find that out
-    return true;
+    return {};
 }
 
 Volume::Driver::~Driver() {
@@ -73,6 +82,9 @@ void Volume::Driver::submit(Waiting& request) {
 }
 
 void Volume::Driver::send_to_node(const replication::Message& message) {
+    if (auto* const kept = losses_file_.as<KeptLosses>();
+        kept != nullptr && message.type == replication::MessageType::kRequest)
+        kept->sent_plus_one = message.losses + 1;
     messages_.push(replication::Message(message));
 }
 

@@ -21,8 +21,8 @@
 #include "ublkd/replication/client.h"
 #include "ublkd/replication/node.h"
 #include "ublkd/store/replica_store.h"
-#include "ublkd/volume/ids_file.h"
 #include "ublkd/volume/links.h"
+#include "ublkd/volume/run_file.h"
 #include "ublkd/volume/volume.h"
 
 namespace ublkd::volume {
@@ -49,7 +49,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void try_disks(PoolId pool);
     void close_replica(ReplicaId replica);
     void accept(io::Socket socket, peer::Greeted greeted);
-    bool set_attachment(AttachmentId attachment);
+    Result<void> set_attachment(AttachmentId attachment);
     void take_over(const std::set<ReplicaId>& but);
     Result<void> let_go(ReplicaId replica);
     unsigned connections_of_others() const { return links_ ? links_->accepted() : 0; }
@@ -127,7 +127,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     };
 
     // driver.cc
-    void make_client();
+    Result<void> make_client(AttachmentId attachment);
     void submit(Waiting& request);
     void send_to_node(const replication::Message& message) override;
     void push_done(Done done);
@@ -229,6 +229,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     };
     std::vector<Lost> lost_;         // why who left, for status
     std::size_t wanted_ = 0;         // members, when nothing is missing
+    RunFile losses_file_;            // of KeptLosses, where somebody is attached
     std::uint64_t told_number_ = 0;  // of the newest record that events know
     bool stopping_ = false;
     bool maintaining_ = false;

@@ -24,12 +24,12 @@ std::vector<std::uint32_t> set_bits(const store::Bitmap& map) {
 }  // namespace
 
 Volume::Driver::Host::Host(Driver* owner, ReplicaPlace where,
-                           std::unique_ptr<store::ReplicaStore> opened, IdsFile file)
+                           std::unique_ptr<store::ReplicaStore> opened, RunFile file)
     : driver(owner),
       place(std::move(where)),
       replica(std::move(opened)),
       ids_file(std::move(file)),
-      ids(ids_file.table()),
+      ids(&ids_file.as<KeptIds>()->table),
       node({.volume = owner->config_.id,
             .self = place.member,
             .size_bytes = owner->config_.size_bytes,
@@ -144,6 +144,7 @@ void Volume::Driver::Host::store(const replication::StoreRequest& request) {
         if (*request.pending)
             change.pending = store::ProposalBytes(replication::encode(**request.pending));
     }
+    if (request.in_sync) ids_file.as<KeptIds>()->of_member = 1;
     change.boot_id = request.in_sync ? driver->config_.boot_id : store::BootId{};
     faults::hit("volume.before_store");
     io::spawn(gate, driver->run_store(this, Done::Kind::kStored, request.token, change));
@@ -277,7 +278,9 @@ io::Task<void> Volume::Driver::run_ask(Host* host) {
 }
 
 void Volume::Driver::Host::start_timer(replication::TimerKind kind, std::uint32_t milliseconds) {
-    driver->reactor_->start_timer(&timers[static_cast<std::size_t>(kind)],
+    HostTimer* const timer = &timers[static_cast<std::size_t>(kind)];
+    driver->reactor_->cancel_timer(timer);
+    driver->reactor_->start_timer(timer,
                                   io::Clock::now() + std::chrono::milliseconds(milliseconds));
 }
 

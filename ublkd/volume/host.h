@@ -14,7 +14,7 @@ struct Volume::Driver::HostTimer : io::Reactor::Timer {
 
 struct Volume::Driver::Host final : replication::Effects {
     Host(Driver* owner, ReplicaPlace where, std::unique_ptr<store::ReplicaStore> opened,
-         IdsFile file);
+         RunFile file);
     ~Host() override;
 
     void send(const replication::Message& message) override;
@@ -35,7 +35,7 @@ struct Volume::Driver::Host final : replication::Effects {
     Driver* driver;
     ReplicaPlace place;
     std::unique_ptr<store::ReplicaStore> replica;
-    IdsFile ids_file;
+    RunFile ids_file;  // of KeptIds
     replication::AppliedIds ids;
     replication::Node node;
     io::Gate gate;  // requests of this node under way

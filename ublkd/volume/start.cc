@@ -13,8 +13,10 @@ using replication::Membership;
 
 constexpr std::size_t kLinkBytes = 64 * kMiB;  // as address space
 
+/// `ids_known`: its table of this boot is there (R8). Without it a change that comes again would be
+/// applied over a later one.
 replication::NodeStart node_start(const store::ReplicaStore& replica, const store::BootId& boot,
-                                  std::optional<Membership> record,
+                                  bool ids_known, std::optional<Membership> record,
                                   std::optional<replication::Proposal> pending, bool first_record) {
     replication::NodeStart start;
     const store::Superblock& superblock = replica.superblock();
@@ -22,8 +24,8 @@ replication::NodeStart node_start(const store::ReplicaStore& replica, const stor
     // in it.
     const bool whole =
         replica.both_superblocks_valid() || faults::rule_off("rule.both_superblocks");
-    const bool known =
-        record.has_value() && whole && (superblock.clean || superblock.boot_id == boot);
+    const bool known = record.has_value() && whole &&
+                       (superblock.clean || (superblock.boot_id == boot && ids_known));
     // Made, named in the volume's first record, and never written: as empty as the others.
     const bool never_written = !record && superblock.clean && first_record;
     start.in_sync = known || never_written;
@@ -57,6 +59,7 @@ bool is_lost(const Error& error) {
 }  // namespace
 
 io::Task<Result<void>> Volume::Driver::start() {
+    CO_TRY(make_client(config_.cluster ? config_.cluster->attachment : AttachmentId()));
     const auto asked = co_await authority_->current(config_.id);
     if (!asked) co_return fail(asked.error());
     if (!*asked) co_return fail(Errc::kNotFound, "the volume has no membership");
@@ -173,7 +176,7 @@ std::vector<Membership> Volume::Driver::pending_records() {
 Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
                                       std::unique_ptr<store::ReplicaStore> store,
                                       bool first_record) {
-    TRY_ASSIGN(IdsFile ids, IdsFile::open(config_.run_dir, config_.id, place.member.replica));
+    TRY_ASSIGN(RunFile ids, RunFile::ids_of(config_.run_dir, config_.id, place.member.replica));
     const store::Superblock& superblock = store->superblock();
     std::optional<Membership> record;
     if (superblock.number != 0) {
@@ -183,8 +186,12 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
     if (!superblock.pending.empty()) {
         TRY_ASSIGN(pending, replication::decode_proposal(superblock.pending.span()));
     }
-    const auto start =
-        node_start(*store, config_.boot_id, std::move(record), std::move(pending), first_record);
+    KeptIds* const kept = ids.as<KeptIds>();
+    const bool ids_known =
+        kept->of_member != 0 || ids.in_memory() || faults::rule_off("rule.ids_of_this_boot");
+    const auto start = node_start(*store, config_.boot_id, ids_known, std::move(record),
+                                  std::move(pending), first_record);
+    if (start.in_sync) kept->of_member = 1;
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));
     hosts_.back()->node.start(start);
     return {};

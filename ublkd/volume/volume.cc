@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/volume/host.h"
 
 namespace ublkd::volume {
@@ -43,7 +44,9 @@ void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 void Volume::accept(io::Socket socket, peer::Greeted greeted) {
     driver_->accept(std::move(socket), std::move(greeted));
 }
-bool Volume::set_attachment(AttachmentId attachment) { return driver_->set_attachment(attachment); }
+Result<void> Volume::set_attachment(AttachmentId attachment) {
+    return driver_->set_attachment(attachment);
+}
 void Volume::take_over(const std::set<ReplicaId>& but) { driver_->take_over(but); }
 
 Result<void> Volume::let_go(ReplicaId replica) { return driver_->let_go(replica); }
@@ -167,14 +170,31 @@ io::Task<Result<std::vector<block::Extent>>> Volume::do_block_status(Range range
     co_return co_await driver_->block_status(range, max_extents);
 }
 
-/// The allocated map is the primary's: a property of the file that no guest relies on, so nobody
-/// confirms it.
+/// The allocated map is the primary's. A hole is told as zeroes, which who copies the volume does
+/// not read: that is an answer to a read, and a primary that was replaced gives none (R2). So a
+/// read has to end after it that this primary, under this number, has answered.
 io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range range,
                                                                           std::size_t max_extents) {
     const Host* const primary = serving();
     if (primary == nullptr)
         co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
-    co_return co_await primary->replica->block_status(range, max_extents);
+    const std::uint64_t number = primary->node.number();
+    auto extents = co_await primary->replica->block_status(range, max_extents);
+    const auto is_data = [](const block::Extent& extent) { return extent.allocated; };
+    if (!extents || !links_ || std::ranges::all_of(*extents, is_data)) co_return extents;
+    const auto pool = payloads();
+    if (!pool) co_return fail(pool.error());
+    const io::Buffer sector = co_await (*pool)->acquire(kSectorBytes);
+    Waiting request;
+    request.kind = OpKind::kRead;
+    request.range = Range{range.offset_bytes, kSectorBytes};
+    request.into = sector.span();
+    co_await submitted(request);
+    if (!request.result) co_return fail(request.result.error());
+    const bool by_it = serving() == primary && primary->node.number() == number &&
+                       client_->record()->number == number;
+    if (by_it || faults::rule_off("rule.holes_confirmed")) co_return extents;
+    co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
 }
 
 // ---- status
@@ -230,7 +250,7 @@ VolumeStatus Volume::Driver::status() const {
     if (record.members.size() < wanted_) status.state = VolumeState::kDegraded;
     if (elsewhere(record.primary)) {
         // As far as it is known here: its own host knows more.
-        if (client_->parked() == 0) return status;
+        if (client_->parked() == 0 && !client_->silent()) return status;
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R6";
         status.blocked_why = "the primary does not answer this host's requests";
@@ -253,10 +273,16 @@ VolumeStatus Volume::Driver::status() const {
             (node.union_total_regions() - node.regions_to_copy()) * kRegionBytes;
         status.sync_total_bytes = node.union_total_regions() * kRegionBytes;
     }
-    if (node.self_failed()) {
+    if (node.nobody_left()) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R14";
         status.blocked_why = "the last member's own disk has failed: requests end in errors";
+    } else if (node.self_failed() && node.authority_failures() > 0) {
+        status.state = VolumeState::kBlocked;
+        status.blocked_by = "R4";
+        status.blocked_why =
+            "the primary's own disk has failed, and the authority has not answered by which number "
+            "another member goes on; requests wait for its outcome";
     } else if (node.proposing() && node.authority_failures() > 0) {
         status.state = VolumeState::kBlocked;
         status.blocked_by = "R4";

@@ -73,9 +73,9 @@ class Volume final : public block::BlockDevice {
     Result<void> let_go(ReplicaId replica);
     /// That are there now, of members and of clients.
     unsigned connections_of_others() const;
-    /// Who asks here from now on (none: nobody is attached here). config.cluster is set. False:
-    /// requests are open still.
-    bool set_attachment(AttachmentId attachment);
+    /// Who asks here from now on (none: nobody is attached here). config.cluster is set.
+    /// Errors: kBusy (requests are open still), the run folder's.
+    Result<void> set_attachment(AttachmentId attachment);
     /// R15: only these may send requests. When this has ended those that the record had beside them
     /// are fenced, and so are `taken_off`: which may have left the record before, with requests
     /// under way still. The next primary is to be told again. Errors: kBusy (the primary is on

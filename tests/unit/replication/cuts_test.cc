@@ -20,7 +20,8 @@ struct Cutting : Pair {
         message.id = {};
         message.cut = cut;
         message.token = token;
-        message.value = 1000;
+        message.value = hold_ms;
+        message.attachment = attachment;
         first.node.on_message(message);
     }
     void release(std::uint64_t cut = kCut) {
@@ -52,6 +53,8 @@ struct Cutting : Pair {
         const std::optional<Message> given = answer(token);
         return given && !given->failed;
     }
+    std::uint32_t hold_ms = 1000;
+    AttachmentId attachment;
     Errc error(std::uint64_t token) {
         const std::optional<Message> given = answer(token);
         EXPECT_TRUE(given && given->failed);
@@ -116,17 +119,38 @@ TEST(NodeCut, R18_ChangesWaitNoLongerThanWasAskedFor) {
     EXPECT_EQ(pair.error(501), Errc::kStale);
 }
 
-TEST(NodeCut, R18_TheTimerOfAnEarlierOneEndsNone) {
+TEST(NodeCut, R18_EachHasItsOwnTime) {
     Cutting pair;
     pair.ask(OpKind::kCut);
     pair.exchange();
+    EXPECT_EQ(pair.first.timers.at(TimerKind::kCut), 1000U);
     pair.release();
+    pair.hold_ms = 300;
     pair.ask(OpKind::kCut, kCut + 1);
     pair.exchange();
-    pair.first.node.on_timer(TimerKind::kCut);
-    pair.ask(OpKind::kCutHolds, kCut + 1, 501);
+    EXPECT_EQ(pair.first.timers.at(TimerKind::kCut), 300U);
+}
+
+/// It was sent to the members, and comes back under a number in which its asker is not attached.
+TEST(NodeCut, R15_HoldsNothingForWhoWasTakenOff) {
+    Membership record = record_of(1, 1);
+    record.attachments = {AttachmentId(3)};
+    Cutting pair(record);
+    pair.attachment = AttachmentId(3);
+    pair.ask(OpKind::kCut);
+    pair.first.complete();
+    ASSERT_TRUE(pair.first.node.set_attachments({}));
+    pair.first.complete();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);
+    const Membership next = pair.first.proposals[0].next;
+    pair.first.node.on_outcome(Verdict::kAuthorized, &next);
     pair.exchange();
-    EXPECT_TRUE(pair.succeeded(501));
+    EXPECT_EQ(pair.error(kCutToken), Errc::kNotPermitted);
+    EXPECT_TRUE(pair.first.node.fenced(AttachmentId(3)));
+    pair.attachment = {};
+    pair.write(1);
+    pair.exchange();
+    EXPECT_TRUE(pair.succeeded(1));
 }
 
 TEST(NodeCut, R18_WhatDoesNotEndInTimeEndsTheCut) {

@@ -65,7 +65,11 @@ struct Fake final : Effects {
         if (request.pending != nullptr) pending_stored = request.pending->has_value();
     }
     void extent(std::uint64_t token, Range) override { extents.push_back(token); }
-    RegionSet activity() override { return active; }
+    RegionSet activity() override {
+        const RegionSet now = active;
+        if (!active_next.empty()) active = active_next;
+        return now;
+    }
     void clear_activity(const RegionSet& regions, std::uint64_t) override { cleared = regions; }
     void mark(std::uint64_t through) override { marks.push_back(through); }
     UnitSet dirty(ReplicaId) override { return units; }
@@ -76,7 +80,9 @@ struct Fake final : Effects {
     void release_buffer(std::uint32_t) override {}
     void propose(const Proposal& proposal) override { proposals.push_back(proposal); }
     void ask_authority() override { ++asked; }
-    void start_timer(TimerKind, std::uint32_t) override {}
+    void start_timer(TimerKind kind, std::uint32_t milliseconds) override {
+        timers[kind] = milliseconds;
+    }
     void notice(const Notice& notice) override {
         if (notice.kind == Notice::Kind::kLost) lost.push_back(notice.cause.code);
     }
@@ -144,6 +150,8 @@ struct Fake final : Effects {
     std::deque<std::vector<std::byte>> memory;
     std::vector<Proposal> proposals;
     RegionSet active;
+    RegionSet active_next;  // what is active after it was asked once
+    std::map<TimerKind, std::uint32_t> timers;
     RegionSet cleared;
     std::vector<std::uint64_t> extents;
     std::vector<Errc> lost;

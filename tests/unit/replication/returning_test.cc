@@ -59,6 +59,14 @@ TEST(NodeReturning, R12_WhatWasUnderWayThereIsCopiedToo) {
     });
 }
 
+/// It was primary still when it was examined, and one of its own clients wrote.
+TEST(NodeReturning, R12_WhatBeganThereSinceItWasExaminedIsCopiedToo) {
+    is_made_equal_by("rule.joining_activity", [](Joining& left) {
+        returning(left);
+        left.second.active_next = {0};
+    });
+}
+
 /// It was sent to nobody, and the map has it when the disk does it: after the plan was made.
 TEST(NodeReturning, R12_WhatIsUnderWayHereIsCopiedToo) {
     is_made_equal_by("rule.open_writes_copied", [](Joining& left) {

@@ -275,6 +275,67 @@ TEST(VolumeHosts, R15_WhoIsAttachedIsServedAndWhoWasTakenOffIsNot) {
     EXPECT_EQ(hosts.read(1, 0), 3_b);
 }
 
+/// The daemon of a guest's host may end and start again, while all members lose their power: what
+/// the guest wrote and did not flush may be gone, and it is told.
+TEST(VolumeHosts, R9_SessionGoesOnWithTheLossCountThatItKnew) {
+    for (const bool rule : {true, false}) {
+        Hosts hosts(2);
+        hosts.start_all();
+        ASSERT_TRUE(hosts.write(1, 0, 1_b));
+        ASSERT_TRUE(hosts.stop(1));
+        ASSERT_TRUE(hosts.stop(0));
+        replication::Membership record = hosts.record();
+        ++record.number;
+        ++record.loss_count;
+        hosts.world().authority->save(record);
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.losses_kept=off"));
+        }
+        hosts.start_all();
+        const Result<void> written = hosts.write(1, 0, 2_b);
+        EXPECT_EQ(written.has_value(), !rule);
+        if (!rule) continue;
+        EXPECT_EQ(written.error().code, Errc::kLost);
+        const AttachmentId another(777);
+        ASSERT_TRUE(hosts.set_attachments(0, {Hosts::attachment(0), another}));
+        ASSERT_TRUE(hosts.at(1).set_attachment(another));
+        EXPECT_TRUE(hosts.write(1, 0, 3_b)) << "a new guest knows of nothing that was lost";
+    }
+}
+
+/// Who copies a volume reads no holes: what is told of them counts as an answer to a read (R2).
+TEST(VolumeHosts, R2_PrimaryThatWasReplacedTellsOfNoHoles) {
+    for (const bool rule : {true, false}) {
+        Hosts hosts(2);
+        hosts.start_all();
+        const Range range{1 * kMiB, 64 * kKiB};
+        const auto is_hole = [&] {
+            const auto extents = hosts.world().run(hosts.at(0).block_status(range, 8));
+            return extents && !extents->front().allocated;
+        };
+        ASSERT_TRUE(hosts.write(0, 0, 1_b));
+        ASSERT_TRUE(is_hole());
+        // The other one becomes primary, alone, and the first does not hear of it.
+        hosts.world().authority->deaf = true;
+        ASSERT_TRUE(hosts.stop(1));
+        replication::Membership record = hosts.record();
+        ++record.number;
+        std::erase_if(record.members, [&](const replication::Member& member) {
+            return member.replica == record.primary;
+        });
+        record.primary = record.members[0].replica;
+        hosts.world().authority->save(record);
+        ASSERT_TRUE(hosts.start(1));
+        ASSERT_TRUE(hosts.write(1, range.offset_bytes, 2_b));
+        hosts.world().authority->deaf = false;
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.holes_confirmed=off"));
+        }
+        EXPECT_EQ(is_hole(), !rule);
+        faults::disarm_all();
+    }
+}
+
 /// Asks over a connection as a client does.
 struct Question final : peer::Receiver {
     void on_message(const replication::Message& message, peer::Payload) override {

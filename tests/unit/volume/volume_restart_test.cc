@@ -366,6 +366,34 @@ TEST(VolumeRestart, R8_RetryAfterADeathIsRecognisedByTheFileOfIds) {
     }
 }
 
+/// What it has applied it can't tell: a change that comes again would go over a later one.
+TEST(VolumeRestart, R8_MemberWhoseTableIsGoneDoesNotTakeOver) {
+    for (const bool rule : {true, false}) {
+        World world(2);
+        world.die_in([&] {
+            CHECK(world.create() && world.start(), "created");
+            CHECK(world.write(0, 1_b, 4096, {.id = {77, 1}}), "written");
+            CHECK(world.write(0, 2_b, 4096, {.id = {77, 2}}), "written over");
+        });
+        const auto& [primary, secondary] =
+            std::tie(world.config.replicas[0], world.config.replicas[1]);
+        ASSERT_TRUE(std::filesystem::remove(fmt::format("{}/ids-{}-{}", world.config.run_dir,
+                                                        world.config.id.to_string(),
+                                                        secondary.member.replica.to_string())));
+        std::filesystem::remove_all(primary.folder);
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.ids_of_this_boot=off"));
+        }
+        ASSERT_EQ(world.start().has_value(), !rule);
+        if (rule) {
+            EXPECT_FALSE(world.start()) << "nor at the next start, which finds an empty one";
+            continue;
+        }
+        ASSERT_TRUE(world.write(0, 1_b, 4096, {.id = {77, 1}}));
+        EXPECT_EQ(world.read(0), 1_b) << "an acknowledged write is undone";
+    }
+}
+
 TEST(VolumeRestart, InterruptedCopyBeginsAgain) {
     World world(1, 16 * kMiB);
     const ReplicaPlace place = world.new_place();

@@ -1,6 +1,6 @@
-// The file of applied ids in a run folder that is full. Method: a small tmpfs in a mount namespace
+// What a volume keeps in a run folder that is full. Method: a small tmpfs in a mount namespace
 // of a child process (as root, or in a user namespace of its own).
-#include "ublkd/volume/ids_file.h"
+#include "ublkd/volume/run_file.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -36,8 +36,8 @@ void fill(const std::string& folder) {
 }
 
 /// Touches all of it: without room that is a SIGBUS.
-void use(const IdsFile& file) {
-    AppliedIds ids(file.table());
+void use(const RunFile& file) {
+    AppliedIds ids(&file.as<KeptIds>()->table);
     for (std::uint64_t client = 1; client <= AppliedIds::kClients; ++client) {
         for (std::uint64_t sequence = 1; sequence <= AppliedIds::kWindow; ++sequence)
             ids.note_applied(RequestId{client, sequence}, Range{0, kSectorBytes});
@@ -51,38 +51,39 @@ void use(const IdsFile& file) {
     expect(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0, "private mounts");
     expect(mount("none", folder.c_str(), "tmpfs", 0, "size=1m") == 0, "a tmpfs of 1 MiB");
     {
-        const auto first = IdsFile::open(folder, VolumeId(1), ReplicaId(1));
+        const auto first = RunFile::ids_of(folder, VolumeId(1), ReplicaId(1));
         expect(first.has_value(), "room for one");
         fill(folder);
         use(*first);
-        const auto second = IdsFile::open(folder, VolumeId(1), ReplicaId(2));
+        const auto second = RunFile::ids_of(folder, VolumeId(1), ReplicaId(2));
         expect(!second && second.error().code == Errc::kNoSpace, "no room for another: kNoSpace");
     }
-    const auto again = IdsFile::open(folder, VolumeId(1), ReplicaId(1));
+    const auto again = RunFile::ids_of(folder, VolumeId(1), ReplicaId(1));
     expect(again.has_value(), "the one that is there can be opened");
-    expect(AppliedIds(again->table()).applied(RequestId{1, 1}), "it has what was noted");
+    expect(AppliedIds(&again->as<KeptIds>()->table).applied(RequestId{1, 1}),
+           "it has what was noted");
     use(*again);
     again->remove();
-    const auto second = IdsFile::open(folder, VolumeId(1), ReplicaId(2));
+    const auto second = RunFile::ids_of(folder, VolumeId(1), ReplicaId(2));
     expect(!second, "it keeps its room while it is mapped");
     std::_Exit(0);
 }
 
-TEST(IdsFile, TakesItsRoomWhenItIsMadeSoThatAFullFolderIsAnError) {
+TEST(RunFile, TakesItsRoomWhenItIsMadeSoThatAFullFolderIsAnError) {
     char folder[] = "/tmp/ublkd-ids.XXXXXX";
     ASSERT_NE(mkdtemp(folder), nullptr);
     EXPECT_EXIT(fill_the_run_folder(folder), testing::ExitedWithCode(0), "");
     rmdir(folder);
 }
 
-TEST(IdsFile, AreRemovedWithTheirVolume) {
+TEST(RunFile, AreRemovedWithTheirVolume) {
     char folder[] = "/tmp/ublkd-ids.XXXXXX";
     ASSERT_NE(mkdtemp(folder), nullptr);
     for (const std::uint64_t volume : {1u, 2u}) {
         for (const std::uint64_t replica : {1u, 2u})
-            ASSERT_TRUE(IdsFile::open(folder, VolumeId(volume), ReplicaId(replica)));
+            ASSERT_TRUE(RunFile::ids_of(folder, VolumeId(volume), ReplicaId(replica)));
     }
-    IdsFile::remove_all(folder, VolumeId(1));
+    RunFile::remove_all(folder, VolumeId(1));
     std::vector<std::string> left;
     for (const auto& entry : std::filesystem::directory_iterator(folder))
         left.push_back(entry.path().filename());
