@@ -11,7 +11,8 @@ using replication::Role;
 void World::check_loss(const replication::Membership& record) {
     for (const replication::Member& member : record.members) {
         const Disk& disk = *disks_[member.replica.value() - 1];
-        const bool kept = disk.boot == processes_[disk.process]->boot && disk.record;
+        const bool kept =
+            disk.boot == processes_[disk.process]->boot && disk.ids_of_member && disk.record;
         // Told by a late message from before the last power cut that it is in sync, and nobody has
         // served since: it has nothing that others lack.
         const bool empty = served_ < disk.in_sync_from;
@@ -108,7 +109,8 @@ void World::check_cut(const Request& request, std::uint64_t end) {
 }
 
 bool World::in_sync(const Disk& disk) const {
-    const bool kept = disk.boot == processes_[disk.process]->boot || disk.clean;
+    const bool this_boot = disk.boot == processes_[disk.process]->boot && disk.ids_of_member;
+    const bool kept = this_boot || disk.clean;
     return !disk.failed && disk.record && kept && authority.in_force().has(disk.member.replica);
 }
 

@@ -55,7 +55,12 @@ void Disk::power_cut(Random& random) {
         std::memcpy(to + sector * kSectorBytes, from, kSectorBytes);
         durable_version[sector] = version[sector];
     }
-    *ids = {};  // under /run
+    lose_ids();  // under /run
+}
+
+void Disk::lose_ids() {
+    *ids = {};
+    ids_of_member = false;
 }
 
 void Disk::make_image() { image_ = Image{durable, durable_version, *this}; }

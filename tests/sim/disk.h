@@ -49,6 +49,8 @@ struct Disk : Stored {
 
     std::unique_ptr<replication::AppliedIds::Table> ids =
         std::make_unique<replication::AppliedIds::Table>();
+    bool ids_of_member =
+        false;  // R8: the table has been that of an in-sync member since it is there
 
     std::map<std::uint64_t, std::vector<std::byte>> cuts;  // R18: what was preserved
     bool failed = false;
@@ -70,6 +72,7 @@ struct Disk : Stored {
     Snapshot snapshot() const { return {now, version}; }
     void flushed(const Snapshot& snapshot);
     void power_cut(Random& random);
+    void lose_ids();
     /// The first 8 bytes: what the guest wrote there.
     std::uint64_t value(std::size_t sector) const { return value_in(now, sector); }
     std::uint64_t durable_value(std::size_t sector) const { return value_in(durable, sector); }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tests/sim/world.h"
+#include "ublkd/base/fault_injection.h"
 
 namespace ublkd::sim {
 
@@ -23,13 +24,16 @@ void World::open(Process& process, Disk& disk, bool may_be_in_sync) {
     }
     process.replicas.push_back(std::make_unique<Replica>(this, &process, &disk));
     network.opened(disk.member.replica.value());
-    process.replicas.back()->node.start(
-        {.record = disk.record,
-         .pending = disk.pending,
-         .in_sync = may_be_in_sync && disk.record && (disk.boot == process.boot || disk.clean),
-         .durable_through = disk.durable_through,
-         .cleared_through = disk.cleared_through,
-         .lost = disk.lost});
+    const bool ids_known = disk.ids_of_member || faults::rule_off("rule.ids_of_this_boot");
+    const bool known = disk.clean || (disk.boot == process.boot && ids_known);
+    const bool in_sync = may_be_in_sync && disk.record && known;
+    if (in_sync) disk.ids_of_member = true;
+    process.replicas.back()->node.start({.record = disk.record,
+                                         .pending = disk.pending,
+                                         .in_sync = in_sync,
+                                         .durable_through = disk.durable_through,
+                                         .cleared_through = disk.cleared_through,
+                                         .lost = disk.lost});
 }
 
 /// Opens the members that can be opened here, and tells their nodes the record. Where the authority
@@ -99,7 +103,13 @@ void World::die(Process& process, bool power_cut) {
         attachment->client.reset();
         if (power_cut) attachment->guest_dies();
     }
-    if (!power_cut) return;
+    if (!power_cut) {
+        for (const auto& disk : disks_) {
+            if (disk->process == process.index && scenario.loses_ids && timing.one_in(3))
+                disk->lose_ids();
+        }
+        return;
+    }
     ++process.boot;
     for (const auto& disk : disks_) {
         if (disk->process == process.index) disk->power_cut(timing);

@@ -54,6 +54,7 @@ struct Replica final : replication::Effects {
         std::optional<replication::Membership> left_by;
         std::optional<std::optional<replication::Proposal>> pending;
         std::uint64_t boot = 0;
+        bool ids_anew = false;
         std::uint64_t durable_through = 0;
         replication::LostMembers lost{};
         bool marks = false;  // the mark alone

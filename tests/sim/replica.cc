@@ -148,6 +148,8 @@ void Replica::store(const replication::StoreRequest& request) {
     op.keep_record = request.keep_record;
     if (request.left_by != nullptr) op.left_by = *request.left_by;
     op.boot = request.in_sync ? process->boot : 0;
+    op.ids_anew = request.in_sync && !place->ids_of_member;
+    place->ids_of_member = place->ids_of_member || request.in_sync;
     op.durable_through = request.durable_through.value_or(0);
     op.lost = request.lost;
     for (std::size_t i = 0; i < op.lost.size(); ++i) {
@@ -172,7 +174,8 @@ void Replica::apply_store(const StoreOp& op) {
     place->left_by = op.left_by;
     place->lost = op.lost;
     if (op.pending) place->pending = *op.pending;
-    if (op.boot != place->boot && op.record) place->in_sync_from = op.record->number;
+    if ((op.boot != place->boot || op.ids_anew) && op.record)
+        place->in_sync_from = op.record->number;
     place->boot = op.boot;
     place->clean = false;
 }

@@ -30,6 +30,7 @@ struct Scenario {
     bool scribble = false;    // guests change their pages while they are written (R13)
     bool unreadable = false;  // sectors that can't be read (R14)
     bool lies = false;        // who joins may have a disk that keeps no whole pages (R12)
+    bool loses_ids = false;   // tables of ids are gone after a death in the same boot (R8)
     bool strays = false;      // messages arrive that no connection should bring (R1); hosts alone
     // How many faults of a kind befall a run, on the average.
     int kills = 0;               // a process dies and starts again in the same boot

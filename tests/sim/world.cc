@@ -46,6 +46,7 @@ World::World(const RunOptions& options)
         if (!authority.record.has(disk->member.replica)) continue;
         disk->record = authority.record;
         disk->boot = processes_[disk->process]->boot;
+        disk->ids_of_member = true;
     }
 }
 
