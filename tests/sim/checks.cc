@@ -116,6 +116,15 @@ bool World::in_sync(const Disk& disk) const {
 
 /// The activity maps of in-sync members cover every difference between them.
 void World::check_maps() {
+    for (const auto& process : processes_) {
+        for (const auto& open : process->replicas) {
+            const Disk& disk = *open->place;
+            if (open->node.in_sync() && open->store_ops.empty() && !disk.failed && !disk.clean &&
+                disk.boot != process->boot)
+                wrong("replica " + std::to_string(disk.member.replica.value()) +
+                      " is in sync, and its superblock says that it is not");
+        }
+    }
     const Disk* first = nullptr;
     for (const auto& disk : disks_) {
         if (!in_sync(*disk)) continue;

@@ -42,6 +42,7 @@ constexpr Rule kRules[] = {
     {"rule.noted_first", "R8: a change is noted before it goes to the disk", "deaths", 4000},
     {"rule.ids_of_this_boot", "R8: a member without its table is out of sync", "hosts_ids", 4000},
     {"rule.boot_check", "R9: a restart in another boot is not trusted", "power_cuts"},
+    {"rule.stored_as_asked", "R9: who is in sync has that in its superblock", "hosts_power"},
     {"rule.all_restarted", "R9: writes are given up only when all restarted", "hosts_power", 2000},
     {"rule.losses_presented", "R9: a session ends with what it may have lost", "hosts_power", 6000},
     {"rule.bits_durable", "R10: bits are cleared when their writes are durable", "power_cuts"},

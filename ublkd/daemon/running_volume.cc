@@ -165,9 +165,10 @@ unsigned RunningVolume::connections_of_others() {
                    [this] { return volume_ ? volume_->connections_of_others() : 0u; });
 }
 
-Result<void> RunningVolume::set_attachment(AttachmentId attachment) {
-    return call_on(lane_->reactor(),
-                   [&] { return volume_ ? volume_->set_attachment(attachment) : Result<void>(); });
+Result<void> RunningVolume::set_attachment(AttachmentId attachment, volume::Retries of_former) {
+    return call_on(lane_->reactor(), [&] {
+        return volume_ ? volume_->set_attachment(attachment, of_former) : Result<void>();
+    });
 }
 
 Result<void> RunningVolume::set_attachments(std::vector<AttachmentId> wanted,
@@ -182,10 +183,10 @@ void RunningVolume::take_over(std::set<ReplicaId> but) {
     });
 }
 
-Result<void> RunningVolume::let_go(ReplicaId replica) {
+Result<void> RunningVolume::let_go(ReplicaId replica, std::uint64_t number) {
     return call_on(lane_->reactor(), [&]() -> Result<void> {
         if (!volume_) return fail(Errc::kClosed, "the volume was stopped");
-        return volume_->let_go(replica);
+        return volume_->let_go(replica, number);
     });
 }
 

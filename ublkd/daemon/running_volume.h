@@ -45,13 +45,14 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     /// Its files are to be removed. Returns at once.
     void close_replica(ReplicaId replica);
     /// The membership goes on without it. kBusy: not now.
-    Result<void> let_go(ReplicaId replica);
+    Result<void> let_go(ReplicaId replica, std::uint64_t number);
     // Of a cluster:
     /// A connection of another host, whose hello is answered with `own`, or refused.
     Result<void> accept(io::SocketInTransit socket, peer::Greeted greeted);
     unsigned connections_of_others();
     /// Who asks here from now on. kBusy: requests of a former one are open still.
-    Result<void> set_attachment(AttachmentId attachment);
+    Result<void> set_attachment(AttachmentId attachment,
+                                volume::Retries of_former = volume::Retries::kMayCome);
     /// R15. kBusy: the primary is elsewhere.
     Result<void> set_attachments(std::vector<AttachmentId> wanted,
                                  std::vector<AttachmentId> taken_off);

@@ -318,8 +318,9 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
     if (nbd) core_.engine->remove_export(attachment.volume.to_string());
     if (force) running->fail_when_full(false);  // for who else uses the volume
     // Where a device could not be taken over the kernel still has its requests (R8).
-    if (ublk != nullptr || nbd || faults::rule_off("rule.failed_recovery_keeps_ids"))
-        running->front_ended();
+    const bool all_ended =
+        ublk != nullptr || nbd || faults::rule_off("rule.failed_recovery_keeps_ids");
+    if (all_ended) running->front_ended();
     std::optional<Front> ended;
     {
         const std::lock_guard state(slot->state);
@@ -327,7 +328,8 @@ Result<void> Volumes::take_down(const SlotRef& slot, const AttachmentRecord& att
         slot->trouble.clear();
     }
     ended.reset();
-    if (is_clustered()) (void)running->set_attachment(AttachmentId());
+    const auto retries = all_ended ? volume::Retries::kNone : volume::Retries::kMayCome;
+    if (is_clustered()) (void)running->set_attachment(AttachmentId(), retries);
     if (const auto released = release(slot); !released) {
         // The members are recopied or resynced at the next start; the device is gone all the same.
         log::warn("volume {} did not stop in order: {}", attachment.volume.to_string(),

@@ -87,7 +87,7 @@ Result<void> Volumes::let_go(const SlotRef& slot, const VolumeRecord& volume,
     const auto deadline = std::chrono::steady_clock::now() + kLeaveLimit;
     Result<void> done;
     if (leaving.replica != record.primary) {
-        done = running->let_go(leaving.replica);
+        done = running->let_go(leaving.replica, record.number);
     } else {
         const Member& heir = staying.front();
         if (heir.host != core_.identity->host())

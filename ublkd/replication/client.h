@@ -96,7 +96,7 @@ class Client {
     std::uint64_t open() const { return open_; }
     std::uint64_t parked() const { return parked_; }
     /// The primary has been asked whether it answers at all, and has not yet (R6).
-    bool silent() const { return silence_ != Silence::kNone; }
+    bool silent() const { return silence_ != Silence::kNone && !heard_; }
 
   private:
     struct Open {

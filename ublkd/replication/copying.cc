@@ -130,7 +130,8 @@ void Node::on_examined(const Message& message) {
 UnitSet Node::open_units() {
     UnitSet units;
     ops_.for_each([&](const Op& op) {
-        if (op.copy != Copy::kNone || !is_change(op.kind) || !op.own_sent || op.own_done) return;
+        const bool begun = op.own_sent || op.own_full;  // also one that waits for space
+        if (op.copy != Copy::kNone || !is_change(op.kind) || !begun || op.own_done) return;
         const std::uint64_t last = (op.change.end_bytes() - 1) / config_.unit_bytes;
         for (std::uint64_t unit = op.change.offset_bytes / config_.unit_bytes; unit <= last; ++unit)
             units.push_back(static_cast<std::uint32_t>(unit));

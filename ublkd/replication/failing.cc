@@ -46,10 +46,13 @@ void Node::fail_self(const Error& cause) {
     reconsider();
 }
 
-bool Node::let_go(ReplicaId replica) {
+bool Node::let_go(ReplicaId replica, std::uint64_t number) {
     Peer* const peer = find_peer(replica);
-    if (role_ != Role::kServing || proposal_ || adopting_ || self_failed_ || join_.replica ||
-        peer == nullptr || !peer->member || peer->failed)
+    const bool others_fail = std::any_of(peers_.begin(), peers_.end(), [](const Peer& other) {
+        return other.replica && other.failed.has_value();
+    });
+    if (role_ != Role::kServing || number_ != number || others_fail || proposal_ || adopting_ ||
+        self_failed_ || join_.replica || peer == nullptr || !peer->member || peer->failed)
         return false;
     effects_->notice({.kind = Notice::Kind::kLetGo, .replica = replica});
     go_on_without(*peer, Error{Errc::kCancelled, 0, "it was let go"});

@@ -83,8 +83,9 @@ class Node {
     /// member and there is a map that fits (R11), else all. False: not now.
     bool add(const Member& member);
     /// R5 on an operator's word: the membership goes on without `replica`, whose disk may be well.
-    /// False: not now, or it is this node, or no other member.
-    bool let_go(ReplicaId replica);
+    /// False: the record is another one than that of `number`, for which this was decided; not now,
+    /// as where another one leaves; it is this node, or no other member.
+    bool let_go(ReplicaId replica, std::uint64_t number);
     void on_message(const Message& message);
     void on_disk(std::uint64_t token, Result<void> result);
     void on_stored(std::uint64_t token, Result<void> result);
@@ -326,6 +327,8 @@ class Node {
     void store_next();
     LostMembers lost_after(const Membership& next) const;
     void stored(Storing what);
+    bool in_sync_by(const Membership& record) const;
+    bool is_what_was_asked(Storing stored) const;
     void store_failed(Storing what, const Error& error);
     void propose(Membership next);
     void send_proposal();
@@ -505,7 +508,8 @@ class Node {
     Storing storing_ = Storing::kNothing;
     std::uint64_t store_token_ = 0;
     std::uint64_t storing_number_ = 0;  // of the record that is being stored
-    bool store_waits_ = false;          // found no space: retry_full() stores again
+    bool storing_in_sync_ = false;
+    bool store_waits_ = false;  // found no space: retry_full() stores again
     LostMembers storing_lost_{};
 
     // R4.

@@ -39,10 +39,9 @@ void Node::store_now() {
             break;
         case Storing::kRecord: {
             const bool member = adopting_->has(config_.self.replica);
-            const bool by_loss = loss_takeover_ || (adopt_request_ && adopt_request_->in_sync);
             storing_number_ = adopting_->number;
             request.pending = &proposal_;
-            request.in_sync = member && (in_sync_ || by_loss);
+            request.in_sync = storing_in_sync_ = in_sync_by(*adopting_);
             if (member) {
                 request.record = &*adopting_;
                 request.lost = lost_after(*adopting_);
@@ -143,8 +142,8 @@ void Node::stored(Storing what) {
         case Storing::kRecord:
         case Storing::kJoinBegin:
             faults::hit("repl.record_stored");
-            if (!adopting_ || adopting_->number != storing_number_)
-                break;  // a newer one came meanwhile
+            if (!adopting_ || adopting_->number != storing_number_ || !is_what_was_asked(what))
+                break;  // something newer came meanwhile: on_stored() stores that
             record_stored();
             break;
         case Storing::kJoinFinish:
@@ -160,6 +159,22 @@ void Node::stored(Storing what) {
             }
             break;
     }
+}
+
+/// Whether this replica holds what a member of the record holds, when that is stored.
+bool Node::in_sync_by(const Membership& record) const {
+    const bool by_loss = loss_takeover_ || (adopt_request_ && adopt_request_->in_sync);
+    return record.has(config_.self.replica) && (in_sync_ || by_loss);
+}
+
+/// The record may have been asked for otherwise while it was being stored: heard of first, and then
+/// with the primary's word that a loss or a join goes with it.
+bool Node::is_what_was_asked(Storing stored) const {
+    const bool joins = adopt_request_ && adopt_request_->joining;
+    if (faults::rule_off("rule.stored_as_asked")) return true;
+    if (joins || stored == Storing::kJoinBegin)
+        return joins && stored == Storing::kJoinBegin && !new_join_;
+    return storing_in_sync_ == in_sync_by(*adopting_);
 }
 
 void Node::store_failed(Storing what, const Error& error) {
@@ -183,6 +198,10 @@ void Node::store_failed(Storing what, const Error& error) {
                 adopt_request_.reset();
                 adopting_.reset();
                 role_ = Role::kOut;
+                break;
+            }
+            if (!adopting_) {
+                fail_self(error);
                 break;
             }
             // A primary's: the record counts (it is the authority's), but this disk holds nothing

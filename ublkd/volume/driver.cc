@@ -49,11 +49,11 @@ Result<void> Volume::Driver::make_client(AttachmentId attachment) {
 }
 
 /// A client of another attachment is another client.
-Result<void> Volume::Driver::set_attachment(AttachmentId attachment) {
+Result<void> Volume::Driver::set_attachment(AttachmentId attachment, Retries of_former) {
     CHECK(links_.has_value(), "a volume of several hosts");
     if (client_->open() > 0) return fail(Errc::kBusy, "requests of a former attachment are open");
     const std::optional<replication::Membership> record = client_->record();
-    if (attachment != config_.cluster->attachment) losses_file_.remove();
+    if (of_former == Retries::kNone) losses_file_.remove();
     TRY(make_client(attachment));
     reactor_->cancel_timer(&client_timer_);
     config_.cluster->attachment = attachment;

@@ -49,9 +49,9 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     void try_disks(PoolId pool);
     void close_replica(ReplicaId replica);
     void accept(io::Socket socket, peer::Greeted greeted);
-    Result<void> set_attachment(AttachmentId attachment);
+    Result<void> set_attachment(AttachmentId attachment, Retries of_former);
     void take_over(const std::set<ReplicaId>& but);
-    Result<void> let_go(ReplicaId replica);
+    Result<void> let_go(ReplicaId replica, std::uint64_t number);
     unsigned connections_of_others() const { return links_ ? links_->accepted() : 0; }
     const block::Geometry& geometry() const { return geometry_; }
     io::Gate& gate() { return gate_; }
@@ -183,7 +183,9 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     Result<void> open_links();
     std::vector<replication::Membership> pending_records();
     Result<void> add_host(const ReplicaPlace& place, std::unique_ptr<store::ReplicaStore> store,
-                          bool first_record);
+                          RunFile ids, bool first_record);
+    io::Task<Result<void>> restore_ids(const ReplicaPlace& place,
+                                       const store::Superblock& superblock, KeptIds* ids);
     const char* why_not_serving() const;
     Result<void> begin(const replication::Membership& record,
                        const std::vector<ReplicaId>& missing);
@@ -195,7 +197,11 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     io::Task<Result<void>> compare(Range range, VerifyReport* report, Differing* differing);
     io::Task<Result<void>> make_equal(const Differing* differing, std::uint64_t* repaired_bytes);
     bool look_after_hosts();
+    io::Task<Result<std::vector<block::Extent>>> held_status(const Host* primary,
+                                                             std::uint64_t number, Range range,
+                                                             std::size_t max_extents);
     io::Task<Result<void>> mark_clean();
+    bool others_may_retry(const replication::Membership& record) const;
     io::Task<void> quiesce_hosts();
     io::Task<void> close_hosts();
     io::Task<void> maintain();

@@ -32,6 +32,8 @@ struct Volume::Driver::Host final : replication::Effects {
     void start_timer(replication::TimerKind kind, std::uint32_t milliseconds) override;
     void notice(const replication::Notice& notice) override;
 
+    replication::AppliedIds::Table* ids_table() const { return &ids_file.as<KeptIds>()->table; }
+
     Driver* driver;
     ReplicaPlace place;
     std::unique_ptr<store::ReplicaStore> replica;

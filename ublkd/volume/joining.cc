@@ -35,7 +35,8 @@ io::Task<Result<void>> Volume::Driver::open_replica(const ReplicaPlace& place) {
     std::erase_if(lost_,
                   [&](const Lost& known) { return known.member.replica == place.member.replica; });
     homes_[place.member.replica] = place.member.host;
-    CO_TRY(add_host(place, std::move(*opened), false));
+    CO_TRY_ASSIGN(RunFile ids, RunFile::ids_of(config_.run_dir, config_.id, place.member.replica));
+    CO_TRY(add_host(place, std::move(*opened), std::move(ids), false));
     std::erase_if(config_.replicas, [&](const ReplicaPlace& known) {
         return known.member.replica == place.member.replica;
     });
@@ -71,10 +72,10 @@ io::Task<Result<void>> Volume::Driver::add_replica(ReplicaPlace place) {
     co_return Result<void>{};
 }
 
-Result<void> Volume::Driver::let_go(ReplicaId replica) {
+Result<void> Volume::Driver::let_go(ReplicaId replica, std::uint64_t number) {
     Host* const primary = serving();
     bool going = false;
-    if (primary != nullptr) step([&] { going = primary->node.let_go(replica); });
+    if (primary != nullptr) step([&] { going = primary->node.let_go(replica, number); });
     if (!going) return fail(Errc::kBusy, "the membership is being changed");
     return {};
 }

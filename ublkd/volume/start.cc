@@ -5,6 +5,7 @@
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/log.h"
 #include "ublkd/volume/host.h"
+#include "ublkd/volume/kept_aside.h"
 
 namespace ublkd::volume {
 namespace {
@@ -13,10 +14,10 @@ using replication::Membership;
 
 constexpr std::size_t kLinkBytes = 64 * kMiB;  // as address space
 
-/// `ids_known`: its table of this boot is there (R8). Without it a change that comes again would be
-/// applied over a later one.
+/// `ids_known`: its table is there (R8). Without it a change that comes again would be applied over
+/// a later one. `retried`: so it might, also after a clean stop.
 replication::NodeStart node_start(const store::ReplicaStore& replica, const store::BootId& boot,
-                                  bool ids_known, std::optional<Membership> record,
+                                  bool ids_known, bool retried, std::optional<Membership> record,
                                   std::optional<replication::Proposal> pending, bool first_record) {
     replication::NodeStart start;
     const store::Superblock& superblock = replica.superblock();
@@ -24,8 +25,9 @@ replication::NodeStart node_start(const store::ReplicaStore& replica, const stor
     // in it.
     const bool whole =
         replica.both_superblocks_valid() || faults::rule_off("rule.both_superblocks");
-    const bool known = record.has_value() && whole &&
-                       (superblock.clean || (superblock.boot_id == boot && ids_known));
+    const bool clean = superblock.clean && (ids_known || !retried);
+    const bool known =
+        record.has_value() && whole && (clean || (superblock.boot_id == boot && ids_known));
     // Made, named in the volume's first record, and never written: as empty as the others.
     const bool never_written = !record && superblock.clean && first_record;
     start.in_sync = known || never_written;
@@ -139,9 +141,32 @@ io::Task<Result<void>> Volume::Driver::open_members(const Membership* record,
         if (std::max(superblock.number, left) > record->number &&
             !faults::rule_off("rule.older_store"))
             co_return fail(Errc::kStale, "a replica knows a greater number than the authority");
-        CO_TRY(add_host(*place, std::move(*opened), record->number == 1));
+        CO_TRY_ASSIGN(RunFile ids,
+                      RunFile::ids_of(config_.run_dir, config_.id, place->member.replica));
+        CO_TRY(co_await restore_ids(*place, superblock, ids.as<KeptIds>()));
+        CO_TRY(add_host(*place, std::move(*opened), std::move(ids), record->number == 1));
     }
     if (hosts_.empty() && !links_) co_return fail(Errc::kIo, "no member's replica can be opened");
+    co_return Result<void>{};
+}
+
+/// What a clean stop has put aside, where a boot has ended since.
+io::Task<Result<void>> Volume::Driver::restore_ids(const ReplicaPlace& place,
+                                                   const store::Superblock& superblock,
+                                                   KeptIds* ids) {
+    if (!superblock.clean || superblock.number == 0 || ids->of_member != 0)
+        co_return Result<void>{};
+    CO_TRY_ASSIGN(const Membership record,
+                  replication::decode_membership(superblock.record.span()));
+    if (!others_may_retry(record)) co_return Result<void>{};
+    const auto restored = co_await take_aside(reactor_, place.folder, &ids->table);
+    if (restored) {
+        ids->of_member = 1;
+    } else {
+        log::warn("volume {}: replica {} has lost what it knew of applied changes: {}",
+                  config_.id.to_string(), place.member.replica.to_string(),
+                  to_string(restored.error()));
+    }
     co_return Result<void>{};
 }
 
@@ -174,9 +199,8 @@ std::vector<Membership> Volume::Driver::pending_records() {
 }
 
 Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
-                                      std::unique_ptr<store::ReplicaStore> store,
+                                      std::unique_ptr<store::ReplicaStore> store, RunFile ids,
                                       bool first_record) {
-    TRY_ASSIGN(RunFile ids, RunFile::ids_of(config_.run_dir, config_.id, place.member.replica));
     const store::Superblock& superblock = store->superblock();
     std::optional<Membership> record;
     if (superblock.number != 0) {
@@ -189,7 +213,8 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
     KeptIds* const kept = ids.as<KeptIds>();
     const bool ids_known =
         kept->of_member != 0 || ids.in_memory() || faults::rule_off("rule.ids_of_this_boot");
-    const auto start = node_start(*store, config_.boot_id, ids_known, std::move(record),
+    const bool retried = record && others_may_retry(*record);
+    const auto start = node_start(*store, config_.boot_id, ids_known, retried, std::move(record),
                                   std::move(pending), first_record);
     if (start.in_sync) kept->of_member = 1;
     hosts_.push_back(std::make_unique<Host>(this, place, std::move(store), std::move(ids)));

@@ -4,6 +4,7 @@
 #include "ublkd/base/check.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/volume/host.h"
+#include "ublkd/volume/kept_aside.h"
 
 namespace ublkd::volume {
 
@@ -55,11 +56,16 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
     if (alone) result = co_await flush_all();
     faults::hit("volume.before_clean");
     if (result && alone) result = co_await mark_clean();
-    if (result && alone && retries == Retries::kNone) {
+    if (result && alone && retries == Retries::kNone && !others_may_retry(*known)) {
         for (const auto& host : hosts_) host->ids_file.remove();
     }
     co_await close_hosts();
     co_return result;
+}
+
+/// Attachments outlive a stop here: what their clients had under way they send again.
+bool Volume::Driver::others_may_retry(const Membership& record) const {
+    return links_ && !record.attachments.empty() && !faults::rule_off("rule.ids_outlive_stop");
 }
 
 /// Everything is durable on all members: their bits are cleared, unless a copy of R7 is still to be
@@ -84,6 +90,9 @@ io::Task<Result<void>> Volume::Driver::mark_clean() {
     }
     for (const auto& host : hosts_) {
         if (!record.has(host->place.member.replica)) continue;
+        if (others_may_retry(record)) {
+            CO_TRY(co_await put_aside(reactor_, host->place.folder, host->ids_table()));
+        }
         if (equal) {
             const replication::RegionSet regions = host->activity();
             const auto cleared = co_await host->replica->clear_activity(regions, through);

@@ -44,12 +44,14 @@ void Volume::set_on_full(OnFull on_full) { driver_->set_on_full(on_full); }
 void Volume::accept(io::Socket socket, peer::Greeted greeted) {
     driver_->accept(std::move(socket), std::move(greeted));
 }
-Result<void> Volume::set_attachment(AttachmentId attachment) {
-    return driver_->set_attachment(attachment);
+Result<void> Volume::set_attachment(AttachmentId attachment, Retries of_former) {
+    return driver_->set_attachment(attachment, of_former);
 }
 void Volume::take_over(const std::set<ReplicaId>& but) { driver_->take_over(but); }
 
-Result<void> Volume::let_go(ReplicaId replica) { return driver_->let_go(replica); }
+Result<void> Volume::let_go(ReplicaId replica, std::uint64_t number) {
+    return driver_->let_go(replica, number);
+}
 unsigned Volume::connections_of_others() const { return driver_->connections_of_others(); }
 VolumeStatus Volume::status() const { return driver_->status(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }
@@ -172,16 +174,37 @@ io::Task<Result<std::vector<block::Extent>>> Volume::do_block_status(Range range
 
 /// The allocated map is the primary's. A hole is told as zeroes, which who copies the volume does
 /// not read: that is an answer to a read, and a primary that was replaced gives none (R2). So a
-/// read has to end after it that this primary, under this number, has answered.
+/// read has to end after it that this primary, under this number, has answered, in a range that is
+/// held against changes meanwhile.
 io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range range,
                                                                           std::size_t max_extents) {
     const Host* const primary = serving();
     if (primary == nullptr)
         co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
+    if (!links_) co_return co_await primary->replica->block_status(range, max_extents);
     const std::uint64_t number = primary->node.number();
+    // R3: what is under way may be taken back by the next primary.
+    Waiting hold;
+    hold.kind = OpKind::kHold;
+    hold.range = range;
+    co_await submitted(hold);
+    if (!hold.result) co_return fail(hold.result.error());
+    auto looking = held_status(primary, number, range, max_extents);
+    auto extents = co_await looking;
+    client_->release(hold);
+    pump();
+    co_return extents;
+}
+
+io::Task<Result<std::vector<block::Extent>>> Volume::Driver::held_status(const Host* primary,
+                                                                         std::uint64_t number,
+                                                                         Range range,
+                                                                         std::size_t max_extents) {
+    const std::vector<block::Extent> data{block::Extent{.length_bytes = range.length_bytes}};
+    if (serving() != primary) co_return data;
     auto extents = co_await primary->replica->block_status(range, max_extents);
     const auto is_data = [](const block::Extent& extent) { return extent.allocated; };
-    if (!extents || !links_ || std::ranges::all_of(*extents, is_data)) co_return extents;
+    if (!extents || std::ranges::all_of(*extents, is_data)) co_return extents;
     const auto pool = payloads();
     if (!pool) co_return fail(pool.error());
     const io::Buffer sector = co_await (*pool)->acquire(kSectorBytes);
@@ -194,7 +217,7 @@ io::Task<Result<std::vector<block::Extent>>> Volume::Driver::block_status(Range 
     const bool by_it = serving() == primary && primary->node.number() == number &&
                        client_->record()->number == number;
     if (by_it || faults::rule_off("rule.holes_confirmed")) co_return extents;
-    co_return std::vector<block::Extent>{block::Extent{.length_bytes = range.length_bytes}};
+    co_return data;
 }
 
 // ---- status

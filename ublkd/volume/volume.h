@@ -68,14 +68,16 @@ class Volume final : public block::BlockDevice {
     /// be primary, whether the primary is well or not. The record says what came of it.
     void take_over(const std::set<ReplicaId>& but = {});
     /// R5, on an operator's word: the membership goes on without this member, whose primary is
-    /// here. kBusy: not now, or it is the primary itself. Returns at once; events tell when it is
+    /// here and has the record of this number. kBusy: not so or not now, or it is the primary
+    /// itself. Returns at once; events tell when it is
     /// done.
-    Result<void> let_go(ReplicaId replica);
+    Result<void> let_go(ReplicaId replica, std::uint64_t number);
     /// That are there now, of members and of clients.
     unsigned connections_of_others() const;
     /// Who asks here from now on (none: nobody is attached here). config.cluster is set.
-    /// Errors: kBusy (requests are open still), the run folder's.
-    Result<void> set_attachment(AttachmentId attachment);
+    /// Where no retries of the former one come, what it knew of losses is forgotten (R9). Errors:
+    /// kBusy (requests are open still), the run folder's.
+    Result<void> set_attachment(AttachmentId attachment, Retries of_former = Retries::kMayCome);
     /// R15: only these may send requests. When this has ended those that the record had beside them
     /// are fenced, and so are `taken_off`: which may have left the record before, with requests
     /// under way still. The next primary is to be told again. Errors: kBusy (the primary is on

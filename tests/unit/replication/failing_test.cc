@@ -48,12 +48,13 @@ TEST(NodePair, R5_NothingWaitsWhereTheDisksOfAllHaveFailed) {
 /// changes, and not the node itself.
 TEST(NodePair, R5_MemberThatIsLetGoLeavesBeforeAWriteIsAcknowledgedWithoutIt) {
     Pair pair;
-    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(1)));
-    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(7)));
-    EXPECT_FALSE(pair.second.node.let_go(ReplicaId(1)));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(1), 1));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(7), 1));
+    EXPECT_FALSE(pair.second.node.let_go(ReplicaId(1), 1));
     std::fill(pair.memory.begin(), pair.memory.end(), std::byte{2});
-    ASSERT_TRUE(pair.first.node.let_go(ReplicaId(2)));
-    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(2)));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(2), 7)) << "it was decided by another record";
+    ASSERT_TRUE(pair.first.node.let_go(ReplicaId(2), 1));
+    EXPECT_FALSE(pair.first.node.let_go(ReplicaId(2), 1));
     pair.first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, pair.memory));
     pair.exchange();
     EXPECT_EQ(pair.to_client.size(), 0U);

@@ -67,6 +67,34 @@ TEST(NodeReturning, R12_WhatBeganThereSinceItWasExaminedIsCopiedToo) {
     });
 }
 
+/// It hears that it is no member any more, and that it is to be copied, while that is being stored:
+/// its table is of what it held before.
+TEST(NodeReturning, R8_TableOfBeforeIsForgottenByAJoinThatComesWhileTheRecordIsStored) {
+    for (const bool rule : {true, false}) {
+        if (!rule) {
+            ASSERT_TRUE(faults::arm("rule.stored_as_asked=off"));
+        }
+        Fake left(2);
+        left.found.record = record_of(1, 1);
+        left.node.start(left.found);
+        const RequestId id{5, 1};
+        left.ids.note_applied(id, Range{0, 4096});
+        Membership without = record_of(kLostBy, 1);
+        without.members.pop_back();
+        left.node.on_current(&without);
+        Message examine = invitation(without);
+        examine.type = MessageType::kExamine;
+        examine.record = {};
+        left.node.on_message(examine);
+        Message adopt = invitation(without);
+        adopt.joining = adopt.by_map = true;
+        left.node.on_message(adopt);
+        left.complete();
+        faults::disarm_all();
+        EXPECT_EQ(left.ids.applied(id), !rule);
+    }
+}
+
 /// It was sent to nobody, and the map has it when the disk does it: after the plan was made.
 TEST(NodeReturning, R12_WhatIsUnderWayHereIsCopiedToo) {
     is_made_equal_by("rule.open_writes_copied", [](Joining& left) {

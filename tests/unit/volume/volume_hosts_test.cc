@@ -77,17 +77,17 @@ class Hosts {
             ASSERT_TRUE(started) << to_string(started.error());
         }
     }
-    Result<void> stop(std::size_t host) {
-        const auto result = world_.run(hosts_[host]->volume->stop());
+    Result<void> stop(std::size_t host, volume::Retries retries = volume::Retries::kMayCome) {
+        const auto result = world_.run(hosts_[host]->volume->stop(retries));
         hosts_[host]->volume.reset();
         return result;
     }
 
     Result<void> write(std::size_t host, std::uint64_t offset, std::byte value,
-                       std::size_t bytes = kPageBytes) {
+                       std::size_t bytes = kPageBytes, block::WriteOptions options = {}) {
         auto buffer = world_.buffer_of(bytes);
         std::ranges::fill(buffer.span(), value);
-        return world_.run(hosts_[host]->volume->write(offset, buffer.span(), {}));
+        return world_.run(hosts_[host]->volume->write(offset, buffer.span(), options));
     }
     Result<void> set_attachments(std::size_t host, std::vector<AttachmentId> wanted,
                                  std::vector<AttachmentId> taken_off = {}) {
@@ -300,6 +300,37 @@ TEST(VolumeHosts, R9_SessionGoesOnWithTheLossCountThatItKnew) {
         ASSERT_TRUE(hosts.set_attachments(0, {Hosts::attachment(0), another}));
         ASSERT_TRUE(hosts.at(1).set_attachment(another));
         EXPECT_TRUE(hosts.write(1, 0, 3_b)) << "a new guest knows of nothing that was lost";
+    }
+}
+
+/// All members are at one host, which stops in order and starts again, in the same boot or another
+/// one, while a client elsewhere waits for an answer that was lost. What it sends again is known.
+TEST(VolumeHosts, R8_WhatOthersSendAgainIsKnownAfterACleanStop) {
+    for (const bool same_boot : {true, false}) {
+        for (const bool rule : {true, false}) {
+            Hosts hosts(2);
+            replication::Membership record = hosts.record();
+            record.members.pop_back();
+            hosts.world().authority->save(record);
+            if (!rule) {
+                ASSERT_TRUE(faults::arm("rule.ids_outlive_stop=off"));
+            }
+            ASSERT_TRUE(hosts.start(0));
+            ASSERT_TRUE(hosts.start(1));
+            ASSERT_TRUE(hosts.write(1, 0, 1_b, kPageBytes, {.id = {77, 1}}));
+            ASSERT_TRUE(hosts.write(0, 0, 2_b));
+            ASSERT_TRUE(hosts.stop(0, volume::Retries::kNone));
+            if (!same_boot) {
+                for (const auto& entry :
+                     std::filesystem::directory_iterator(hosts.world().config.run_dir))
+                    std::filesystem::remove(entry);
+                hosts.world().another_boot();
+            }
+            ASSERT_TRUE(hosts.start(0));
+            ASSERT_TRUE(hosts.write(1, 0, 1_b, kPageBytes, {.id = {77, 1}}));
+            EXPECT_EQ(hosts.read(0, 0), rule ? 2_b : 1_b);
+            EXPECT_EQ(hosts.record().loss_count, 0U);
+        }
     }
 }
 
