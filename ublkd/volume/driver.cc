@@ -10,13 +10,20 @@
 #include "ublkd/volume/host.h"
 
 namespace ublkd::volume {
+namespace {
+
+constexpr std::uint64_t kOwnRoute = UINT64_MAX;  // of own_client_'s; no link gives it
+
+}  // namespace
+
 Volume::Driver::Driver(io::Reactor* reactor, io::BufferPool* buffers, VolumeConfig config,
                        replication::AuthorityClient* authority, VolumeEvents* events)
     : reactor_(reactor),
       buffers_(buffers),
       config_(std::move(config)),
       authority_(authority),
-      events_(events) {
+      events_(events),
+      own_client_({.volume = config_.id, .client_start = random_u64()}, &own_effects_) {
     geometry_.size_bytes = config_.size_bytes;
     geometry_.logical_block_bytes = config_.logical_block_bytes;
     geometry_.volatile_write_cache = config_.durability == Durability::kFlush;
@@ -71,14 +78,20 @@ Volume::Driver::~Driver() {
 
 // ---- requests and messages
 
-void Volume::Driver::submit(Waiting& request) {
+void Volume::Driver::submit(replication::Client& client, Waiting& request) {
     request.on_done = [](replication::ClientRequest* done) noexcept {
         auto* const self = static_cast<Waiting*>(done);
         self->done = true;
         if (self->waiter) io::make_ready(self->waiter);
     };
-    client_->submit(request);
+    client.submit(request);
     pump();
+}
+
+void Volume::Driver::OwnEffects::send_to_node(const replication::Message& message) {
+    replication::Message own = message;
+    own.route = kOwnRoute;
+    driver->messages_.push(std::move(own));
 }
 
 void Volume::Driver::send_to_node(const replication::Message& message) {
@@ -112,7 +125,9 @@ void Volume::Driver::pump() {
 void Volume::Driver::deliver(const replication::Message& message) {
     using replication::MessageType;
     const bool answer = replication::is_answer(message.type);
-    if (message.route != 0 && answer) {
+    if (message.route == kOwnRoute && answer) {
+        own_client_.on_message(message);
+    } else if (message.route != 0 && answer) {
         links_->answer(message);
     } else if (Host* const host = find(message.to); host != nullptr) {
         host->node.on_message(message);
@@ -120,6 +135,8 @@ void Volume::Driver::deliver(const replication::Message& message) {
         client_->on_message(message);
     } else if (message.route == 0 && (elsewhere(message.to) || !message.to)) {
         send_elsewhere(message);
+    } else if (message.route == kOwnRoute && elsewhere(message.to)) {
+        refuse(message, "the primary is on another host", &own_client_);
     } else {
         deliver_to_nobody(message);
     }
@@ -134,7 +151,9 @@ void Volume::Driver::deliver_to_nobody(const replication::Message& message) {
     replication::Message answer =
         of_client ? replication::moved(message) : replication::no_answer(message);
     answer.route = message.route;
-    if (answer.route != 0) {
+    if (answer.route == kOwnRoute) {
+        own_client_.on_message(answer);
+    } else if (answer.route != 0) {
         links_->answer(answer);
     } else if (Host* const sender = find(message.from); sender != nullptr) {
         sender->node.on_message(answer);
@@ -193,7 +212,7 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
             on_record(*notice.record);
             break;
         case Kind::kServing:
-            client_->set_record(*notice.record, true);
+            tell_clients(*notice.record, true);
             serving_.set();
             wake_maintenance();
             break;
@@ -234,12 +253,17 @@ void Volume::Driver::on_notice(const replication::Notice& notice) {
 
 void Volume::Driver::on_record(const replication::Membership& record) {
     learn_homes(record);
-    client_->set_record(record, false);
+    tell_clients(record, false);
     if (record.number <= told_number_) return;
     told_number_ = record.number;
     wanted_ = std::max(wanted_, record.members.size());
     if (events_ != nullptr) events_->membership_changed(config_.id, record);
     wake_maintenance();  // who is no member any more is told there
+}
+
+void Volume::Driver::tell_clients(const replication::Membership& record, bool serves) {
+    client_->set_record(record, serves);
+    own_client_.set_record(record, serves);
 }
 
 void Volume::Driver::try_disks(PoolId pool) {

@@ -64,22 +64,29 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     };
     struct Submission {
         Driver* driver;
+        replication::Client* client;
         Waiting* request;
         bool await_ready() const noexcept { return false; }
         bool await_suspend(std::coroutine_handle<> self) const {
-            driver->submit(*request);
+            driver->submit(*client, *request);
             if (request->done) return false;
             request->waiter = self;
             return true;
         }
         void await_resume() const noexcept {}
     };
-    Submission submitted(Waiting& request) { return Submission{this, &request}; }
+    Submission submitted(Waiting& request) { return Submission{this, &*client_, &request}; }
     io::Task<Result<std::vector<block::Extent>>> block_status(Range range, std::size_t max_extents);
 
   private:
     struct Host;
     struct HostTimer;
+    /// Asks the members that are here, whether somebody is attached or not.
+    struct OwnEffects final : replication::ClientEffects {
+        explicit OwnEffects(Driver* of) : driver(of) {}
+        void send_to_node(const replication::Message& message) override;
+        Driver* driver;
+    };
     struct WatchTimer : io::Reactor::Timer {
         Driver* driver = nullptr;
     };
@@ -128,7 +135,13 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
 
     // driver.cc
     Result<void> make_client(AttachmentId attachment);
-    void submit(Waiting& request);
+    void submit(replication::Client& client, Waiting& request);
+    /// Of the host itself: kNotPermitted where the primary is elsewhere.
+    Submission submitted_by_host(Waiting& request) {
+        return Submission{this, &own_client_, &request};
+    }
+    void tell_clients(const replication::Membership& record, bool serves);
+    void refuse(const replication::Message& message, const char* why, replication::Client* client);
     void send_to_node(const replication::Message& message) override;
     void push_done(Done done);
     void pump();
@@ -216,7 +229,9 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     block::Geometry geometry_;
 
     std::vector<std::unique_ptr<Host>> hosts_;
-    std::optional<replication::Client> client_;
+    std::optional<replication::Client> client_;  // of whoever is attached here
+    OwnEffects own_effects_{this};
+    replication::Client own_client_;
     std::unique_ptr<io::BufferPool> link_buffers_;  // what comes from other hosts
     std::optional<Links> links_;
     std::map<ReplicaId, HostId> homes_;  // of all replicas that a record named

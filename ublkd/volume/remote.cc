@@ -49,16 +49,21 @@ void Volume::Driver::send_elsewhere(const Message& message) {
         links_->ask(Asker::kMembers, homes_.at(message.to), message);
     } else if (config_.cluster->attachment) {
         links_->ask(Asker::kClient, homes_.at(message.to), message);
-    } else if (message.type == MessageType::kRequest) {
-        Message answer;
-        answer.type = MessageType::kAnswer;
-        answer.kind = message.kind;
-        answer.volume = message.volume;
-        answer.token = message.token;
-        answer.failed = true;
-        answer.error = Error{Errc::kNotPermitted, 0, "nobody is attached here"};
-        client_->on_message(answer);
+    } else {
+        refuse(message, "nobody is attached here", &*client_);
     }
+}
+
+void Volume::Driver::refuse(const Message& message, const char* why, replication::Client* client) {
+    if (message.type != MessageType::kRequest) return;
+    Message answer;
+    answer.type = MessageType::kAnswer;
+    answer.kind = message.kind;
+    answer.volume = message.volume;
+    answer.token = message.token;
+    answer.failed = true;
+    answer.error = Error{Errc::kNotPermitted, 0, why};
+    client->on_message(answer);
 }
 
 /// From a replica that lives at `host`, to one that lives here: nothing is handed on to a third.
@@ -120,7 +125,7 @@ io::Task<void> Volume::Driver::read_record() {
     if (!record || !*record) co_return;
     learn_homes(**record);
     step([&] {
-        client_->set_record(**record, false);
+        tell_clients(**record, false);
         // A member whose primary died before it was told is one all the same.
         for (const auto& own : hosts_) own->node.on_current(&**record);
     });

@@ -224,7 +224,7 @@ Result<void> Volume::Driver::add_host(const ReplicaPlace& place,
 
 Result<void> Volume::Driver::begin(const Membership& record,
                                    const std::vector<ReplicaId>& missing) {
-    client_->set_record(record, false);
+    tell_clients(record, false);
     told_number_ = record.number;
     Host* const primary = find(record.primary);
     Host* heir = nullptr;

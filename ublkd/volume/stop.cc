@@ -29,7 +29,7 @@ io::Task<void> Volume::Driver::close_hosts() {
 io::Task<Result<void>> Volume::Driver::flush_all() {
     Waiting request;
     request.kind = replication::OpKind::kFlush;
-    co_await submitted(request);
+    co_await submitted_by_host(request);
     co_return request.result;
 }
 

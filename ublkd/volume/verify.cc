@@ -39,7 +39,7 @@ io::Task<Result<VerifyReport>> Volume::Driver::verify(OnDifference on_difference
         Waiting hold;
         hold.kind = OpKind::kHold;
         hold.range = range;
-        co_await submitted(hold);
+        co_await submitted_by_host(hold);
         if (!hold.result) co_return fail(hold.result.error());
         VerifyReport part;
         Differing differing;
@@ -47,15 +47,15 @@ io::Task<Result<VerifyReport>> Volume::Driver::verify(OnDifference on_difference
         const Result<void> compared = co_await compare(range, &part, &differing);
         --comparing_;
         const bool held = !hold.lost;
-        const std::uint64_t number = client_->record()->number;
-        client_->release(hold);
+        const std::uint64_t number = own_client_.record()->number;
+        own_client_.release(hold);
         pump();
         if (!held) continue;  // the primary changed meanwhile: once more
         if (!compared) co_return fail(compared.error());
         if (on_difference == OnDifference::kRepair) {
             CO_TRY(co_await make_equal(&differing, &report.repaired_bytes));
         }
-        if (client_->record()->number != number) continue;  // so did who was to be made equal
+        if (own_client_.record()->number != number) continue;  // so did who was to be made equal
         report.members = part.members;
         report.compared_bytes += part.compared_bytes;
         report.differing_bytes += part.differing_bytes;
@@ -122,7 +122,7 @@ io::Task<Result<void>> Volume::Driver::make_equal(const Differing* differing,
         Waiting request;
         request.kind = OpKind::kMakeEqual;
         request.range = {page, std::min<std::uint64_t>(kPageBytes, config_.size_bytes - page)};
-        co_await submitted(request);
+        co_await submitted_by_host(request);
         if (!request.result) co_return fail(request.result.error());
         *repaired_bytes += bytes;
     }

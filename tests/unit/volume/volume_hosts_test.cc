@@ -334,6 +334,19 @@ TEST(VolumeHosts, R8_WhatOthersSendAgainIsKnownAfterACleanStop) {
     }
 }
 
+/// The host flushes in its own name, whoever is attached or was.
+TEST(VolumeHosts, StopMarksCleanWhereTheAttachmentWasTakenOff) {
+    Hosts hosts(1);
+    ASSERT_TRUE(hosts.start(0));
+    ASSERT_TRUE(hosts.write(0, 0, 1_b));
+    ASSERT_TRUE(hosts.set_attachments(0, {}));
+    ASSERT_FALSE(hosts.write(0, 0, 2_b));
+    EXPECT_TRUE(hosts.stop(0));
+    hosts.world().another_boot();
+    ASSERT_TRUE(hosts.start(0));
+    EXPECT_EQ(hosts.record().loss_count, 0U);
+}
+
 /// Who copies a volume reads no holes: what is told of them counts as an answer to a read (R2).
 TEST(VolumeHosts, R2_PrimaryThatWasReplacedTellsOfNoHoles) {
     for (const bool rule : {true, false}) {
