@@ -54,6 +54,7 @@ struct TlsPeer {
 
 /// Of a connection that is not ours (api/server.h).
 TlsPeer tls_peer_of(const ssl_st* connection);
+bool has_certificate(const ssl_st* connection);  // the other side
 
 /// kAsked: who has none is let in, and TlsPeer is empty; one that does not count is refused.
 enum class ClientCertificates { kRequired, kAsked, kNotAsked };

@@ -277,6 +277,10 @@ TlsPeer tls_peer_of(const SSL* connection) {
     return peer;
 }
 
+bool has_certificate(const SSL* connection) {
+    return SSL_get0_peer_certificate(connection) != nullptr;
+}
+
 TlsPeer TlsStream::peer() const {
     TlsPeer peer = tls_peer_of(ssl_.get());
     peer.psk_identity = psk_identity_;
