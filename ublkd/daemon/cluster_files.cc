@@ -56,7 +56,7 @@ Result<io::KeyedCertificate> read_authority(const Configuration& configuration) 
 }
 
 std::chrono::seconds certificate_life() {
-    if (faults::hit("cluster.short_life") != 0) return std::chrono::seconds(12);
+    if (faults::hit("cluster.short_life") != 0) return std::chrono::seconds(24);
     return kCertificateLife;
 }
 

@@ -53,9 +53,17 @@ Result<std::string> request_of(const Configuration& configuration) {
 }  // namespace
 
 std::expected<void, std::string> renew_own_certificate(const Configuration& configuration) {
-    if (!has_authority(configuration)) return {};
+    if (!configuration.enrolled) return {};
     const auto term = stored_term(configuration);
     if (term && now_s() < due_of(*term)) return {};
+    if (!has_authority(configuration)) {
+        if (term && now_s() < term->ends_s) return {};
+        return std::unexpected(fmt::format(
+            "{}: {}; without one this host does not get at the metadata: docs/cluster.md, \"A host "
+            "that was away for too long\"",
+            configuration.cluster_tls_certificate,
+            term ? "it ended at " + date_of(term->ends_s) : to_string(term.error())));
+    }
     const auto renewed = [&]() -> Result<void> {
         TRY_ASSIGN(const auto authority, read_authority(configuration));
         TRY_ASSIGN(const auto request, request_of(configuration));

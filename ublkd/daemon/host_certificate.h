@@ -62,8 +62,8 @@ class HostCertificate {
     std::thread thread_;
 };
 
-/// At the host with the authority, before anybody needs it: a certificate that has ended, or will
-/// soon, is renewed. An error is a sentence.
+/// Before anybody needs it: at the host with the authority a certificate that has ended, or will
+/// soon, is renewed; elsewhere one that has ended is an error. That is a sentence.
 std::expected<void, std::string> renew_own_certificate(const Configuration& configuration);
 
 }  // namespace ublkd::daemon
