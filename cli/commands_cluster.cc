@@ -38,7 +38,7 @@ Outcome<std::string> token_given(const Context& context) {
     return line;
 }
 
-Outcome<int> init(Context& context) {
+Outcome<int> init_cluster(Context& context) {
     Json body = Json::object().set("Listen", context.option("listen"));
     if (context.has("metadata-listen"))
         body.set("MetadataListen", context.option("metadata-listen"));
@@ -48,7 +48,7 @@ Outcome<int> init(Context& context) {
                          "then: ebs-cli cluster token, and at another host ebs-cli cluster join");
 }
 
-Outcome<int> token(Context& context) {
+Outcome<int> make_token(Context& context) {
     Json body = Json::object();
     if (context.has("expires")) {
         const auto life = parse_duration(context.option("expires"));
@@ -68,7 +68,7 @@ Outcome<int> token(Context& context) {
     return 0;
 }
 
-Outcome<int> join(Context& context) {
+Outcome<int> join_cluster(Context& context) {
     CLI_TRY_ASSIGN(const std::string given, token_given(context));
     Json body = Json::object().set("Token", given).set("Listen", context.option("listen"));
     if (context.has("name")) body.set("Name", context.option("name"));
@@ -97,7 +97,7 @@ std::vector<Command> cluster_commands() {
            "where the other hosts reach the metadata (default: port 7070 beside --listen)"},
           name},
          "ebs-cli cluster init --listen 192.0.2.1:7071",
-         init},
+         init_cluster},
         {"cluster token",
          "Print a token by which one host joins the cluster, once",
          "At the host where the cluster began. Who has it, and reaches the host's metadata "
@@ -106,7 +106,7 @@ std::vector<Command> cluster_commands() {
          {{"--expires", "TIME",
            "until when it is good: 30s, 5m, 2h; 7 days at most (default: 1h)"}},
          "ebs-cli cluster token --expires 10m",
-         token},
+         make_token},
         {"cluster join",
          "Let this host join a cluster, by a token of 'ebs-cli cluster token'",
          "Before this host's first 'ebs-cli init'. Its key is made here and never leaves it.",
@@ -114,7 +114,7 @@ std::vector<Command> cluster_commands() {
          {listen, name},
          "ebs-cli cluster join ublkd-join-01... --listen 192.0.2.2:7071\n"
          "ssh one ebs-cli cluster token -q | ebs-cli cluster join - --listen 192.0.2.2:7071",
-         join},
+         join_cluster},
     };
 }
 
