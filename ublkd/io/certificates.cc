@@ -170,9 +170,10 @@ std::string make_private_key() {
 KeyedCertificate make_authority(const std::string& name, std::chrono::seconds life) {
     const KeyPtr key(EVP_EC_gen("P-256"));
     CHECK(key != nullptr, "OpenSSL makes a key");
-    const X509Ptr made = begin_certificate(
-        {.named = name, .begins_s = std::time(nullptr) - kMostBackdated, .life_s = life.count()},
-        key.get());
+    const X509Ptr made = begin_certificate({.named = name,
+                                            .begins_s = std::time(nullptr) - kMostBackdated,
+                                            .life_s = life.count() + kMostBackdated},
+                                           key.get());
     extend(made.get(), made.get(), NID_basic_constraints, "critical,CA:TRUE,pathlen:0");
     extend(made.get(), made.get(), NID_key_usage, "critical,keyCertSign,cRLSign");
     extend(made.get(), made.get(), NID_subject_key_identifier, "hash");
