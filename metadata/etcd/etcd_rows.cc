@@ -11,6 +11,7 @@
 
 #include "metadata/etcd/etcd_form.h"
 #include "metadata/etcd/etcd_seen.h"
+#include "metadata/etcd/turn.h"
 #include "metadata/local_rows.h"
 #include "metadata/mirror.h"
 #include "ublkd/base/fault_injection.h"
@@ -104,7 +105,7 @@ struct EtcdRows::Impl {
     };
 
     Result<void> refresh(TimePoint until);
-    Result<std::unique_lock<std::timed_mutex>> take_turn(TimePoint until);
+    Result<std::unique_lock<Turn>> take_turn(TimePoint until);
     Result<Json> ask(const char* path, const Json& body, TimePoint until);
     Result<Shown> shown(const Json& header, const Json& range_answer) const;
 
@@ -129,7 +130,7 @@ struct EtcdRows::Impl {
     std::atomic<bool> in_doubt = true;       // whether a commit of this host may come yet
     std::atomic<std::uint64_t> cluster = 0;  // that the mirror is of
 
-    std::timed_mutex turn;  // of who changes etcd, or the mirror
+    Turn turn;  // of who changes etcd, or the mirror
     EtcdSeen seen;
     EtcdState tail;  // of the mirror's state
     std::optional<std::uint64_t>
@@ -142,7 +143,7 @@ Result<Json> EtcdRows::Impl::ask(const char* path, const Json& body, TimePoint u
     return client->call(path, body, until, &unsure);
 }
 
-Result<std::unique_lock<std::timed_mutex>> EtcdRows::Impl::take_turn(TimePoint until) {
+Result<std::unique_lock<Turn>> EtcdRows::Impl::take_turn(TimePoint until) {
     std::unique_lock lock(turn, until);
     if (!lock) return fail(Errc::kClosed, "etcd does not answer others of this host either");
     return lock;

@@ -2,6 +2,7 @@
 // gone for good.
 #include <fmt/format.h>
 
+#include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system_control.h"
 
@@ -82,8 +83,17 @@ Result<void> hand_on_volumes(Transaction& tx, HostId host, HostId heir) {
 ApiResult<void> SystemControl::remove_host(const std::string& name, bool force) {
     API_TRY_ASSIGN(const auto host, find_host(core_.store, name));
     if (host.id == core_.identity->host())
-        return refuse("IncorrectState",
-                      fmt::format("{} is this host: remove it at another one", host.name));
+        return refuse(
+            "IncorrectState",
+            fmt::format("{} is this host: remove it at another one, or, where it keeps the "
+                        "metadata, not at all",
+                        host.name));
+    // Which one that is, only it knows: nobody else may forget it.
+    const std::string& metadata = core_.configuration->metadata;
+    if (!metadata.empty() && !is_in_etcd(*core_.configuration))
+        return refuse(
+            "IncorrectState",
+            fmt::format("a host is removed at the one that keeps the metadata ({})", metadata));
     if (force && volumes_->answers(host.id))
         return refuse(
             "IncorrectState",

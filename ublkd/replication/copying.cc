@@ -125,8 +125,23 @@ void Node::on_examined(const Message& message) {
     if (!adopting_) invite(*peer);  // else with the record that is being stored
 }
 
-/// R12: what may differ by the map here, which has all changes that began before now (from now on
-/// it is sent them), and what was under way there.
+/// Units of changes that the own disk has not done yet: their bits may not be set. One that began
+/// when there was nobody else is sent to nobody; the copy waits for its lock.
+UnitSet Node::open_units() {
+    UnitSet units;
+    ops_.for_each([&](const Op& op) {
+        if (op.copy != Copy::kNone || !is_change(op.kind) || !op.own_sent || op.own_done) return;
+        const std::uint64_t last = (op.change.end_bytes() - 1) / config_.unit_bytes;
+        for (std::uint64_t unit = op.change.offset_bytes / config_.unit_bytes; unit <= last; ++unit)
+            units.push_back(static_cast<std::uint32_t>(unit));
+    });
+    std::sort(units.begin(), units.end());
+    units.erase(std::unique(units.begin(), units.end()), units.end());
+    return units;
+}
+
+/// R12: what may differ by the map here, which has all changes that were done before now, what is
+/// under way here (from now on it is sent what begins), and what was under way there.
 void Node::plan_join() {
     join_.total_bytes = config_.size_bytes;
     if (!join_.by_map) return;
@@ -139,7 +154,10 @@ void Node::plan_join() {
             there.push_back(region * per_region + i);
     }
     if (faults::rule_off("rule.joining_activity")) there.clear();
-    const UnitSet here = effects_->dirty(join_.replica);
+    const UnitSet open = faults::rule_off("rule.open_writes_copied") ? UnitSet{} : open_units();
+    const UnitSet done = effects_->dirty(join_.replica);
+    UnitSet here;
+    std::set_union(done.begin(), done.end(), open.begin(), open.end(), std::back_inserter(here));
     std::set_union(here.begin(), here.end(), there.begin(), there.end(),
                    std::back_inserter(join_.units));
     join_.total_bytes = std::uint64_t{config_.unit_bytes} * join_.units.size();
@@ -297,7 +315,7 @@ void Node::join_copied(Op& op) {
 void Node::finish_join() {
     Peer* const peer = find_peer(join_.replica);
     if (peer == nullptr || !peer->ready) return;
-    peer->needed = true;
+    if (!std::exchange(peer->needed, true)) confirm_too(*peer);
     ops_.for_each([&](Op& op) {
         if (op.kind == OpKind::kCut && op.step == Step::kIssued && wants(op, *peer))
             replicate(op, *peer);

@@ -346,6 +346,7 @@ class Node {
     void set_peers();
     void invite(Peer& peer);
     void peer_ready(Peer& peer);
+    void confirm_too(const Peer& peer);
     std::size_t place_of(const Peer& peer) const {
         return static_cast<std::size_t>(&peer - peers_.data());
     }
@@ -405,6 +406,7 @@ class Node {
     void end_union_copies();
     void on_examine(const Message& message);
     void on_examined(const Message& message);
+    UnitSet open_units();
     void plan_join();
     Range next_to_copy();
     void next_join_copy();

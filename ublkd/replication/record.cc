@@ -502,11 +502,15 @@ void Node::peer_ready(Peer& peer) {
     });
     if (std::exchange(peer.begun, true))
         ops_.for_each([&](Op& op) { settle(op); });  // some waited to be sent to it
-    if (round_running_ != 0 && peer.needed) {
-        Message message = message_to(peer.replica, MessageType::kConfirm);
-        message.value = round_running_;
-        effects_->send(message);
-    }
+    if (peer.needed) confirm_too(peer);
+}
+
+/// A round that is under way waits for this one as well from now on.
+void Node::confirm_too(const Peer& peer) {
+    if (round_running_ == 0) return;
+    Message message = message_to(peer.replica, MessageType::kConfirm);
+    message.value = round_running_;
+    effects_->send(message);
 }
 
 /// Proposes what the state of members and disks asks for, when nothing is being decided (R5, R12).

@@ -55,7 +55,7 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
     if (alone) result = co_await flush_all();
     faults::hit("volume.before_clean");
     if (result && alone) result = co_await mark_clean();
-    if (result && retries == Retries::kNone) {
+    if (result && alone && retries == Retries::kNone) {
         for (const auto& host : hosts_) host->ids_file.remove();
     }
     co_await close_hosts();

@@ -22,8 +22,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr HostId kOne(1);
-constexpr HostId kTwo(2);
+constexpr HostId kFirstHost(1);
+constexpr HostId kSecondHost(2);
 
 HostTls tls_of(const io::TlsCertificates& certificates) {
     return {*io::TlsContext::server(certificates), *io::TlsContext::client(certificates)};
@@ -31,7 +31,7 @@ HostTls tls_of(const io::TlsCertificates& certificates) {
 
 peer::Hello hello_of_one() {
     return {.cluster = ClusterId(7),
-            .host = kOne,
+            .host = kFirstHost,
             .volume = VolumeId(5),
             .boot_id = {std::byte{1}},
             .attachment = {}};
@@ -42,7 +42,7 @@ io::Clock::time_point soon() { return io::Clock::now() + 5s; }
 /// Connects, says hello, and waits for an answer.
 io::Task<Result<void>> knock(HostDirectory* hosts, io::Reactor* reactor) {
     io::Socket socket;
-    auto connecting = hosts->connect(&socket, reactor, kTwo, soon());
+    auto connecting = hosts->connect(&socket, reactor, kSecondHost, soon());
     CO_TRY(co_await connecting);
     auto greeting = peer::greet(&socket, hello_of_one(), soon());
     const auto greeted = co_await greeting;
@@ -53,7 +53,7 @@ io::Task<Result<void>> knock(HostDirectory* hosts, io::Reactor* reactor) {
 /// Connects and says hello.
 io::Task<Result<void>> connect(HostDirectory* hosts, io::Reactor* reactor) {
     io::Socket socket;
-    auto connecting = hosts->connect(&socket, reactor, kTwo, soon());
+    auto connecting = hosts->connect(&socket, reactor, kSecondHost, soon());
     CO_TRY(co_await connecting);
     const auto hello = encode(hello_of_one());
     co_return co_await socket.send_all(hello);
@@ -74,8 +74,8 @@ class HostTlsTest : public ::testing::Test {
         listener_ = std::move(*listening);
         const std::string address = "127.0.0.1:" + std::to_string(listener_->port());
         ASSERT_TRUE(store_->write([&](metadata::Transaction& tx) -> Result<void> {
-            metadata::HostRecord one{.id = kOne, .name = "one"};
-            metadata::HostRecord two{.id = kTwo, .name = "two", .address = address};
+            metadata::HostRecord one{.id = kFirstHost, .name = "one"};
+            metadata::HostRecord two{.id = kSecondHost, .name = "two", .address = address};
             TRY(tx.put(one));
             return tx.put(two);
         }));
@@ -133,9 +133,9 @@ TEST_F(HostTlsTest, EachSideKnowsTheOtherByItsCertificate) {
     auto given = heard_.get_future();
     ASSERT_EQ(given.wait_for(10s), std::future_status::ready);
     const HeardPeer heard = given.get();
-    EXPECT_EQ(heard.greeted.other.host, kOne);
-    EXPECT_TRUE(hosts->has_proven(kOne, heard.proven));
-    EXPECT_FALSE(hosts->has_proven(kTwo, heard.proven)) << "one's certificate";
+    EXPECT_EQ(heard.greeted.other.host, kFirstHost);
+    EXPECT_TRUE(hosts->has_proven(kFirstHost, heard.proven));
+    EXPECT_FALSE(hosts->has_proven(kSecondHost, heard.proven)) << "one's certificate";
     EXPECT_FALSE(hosts->has_proven(HostId(3), heard.proven)) << "a host that nobody knows";
 }
 

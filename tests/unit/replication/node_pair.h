@@ -55,7 +55,9 @@ struct Fake final : Effects {
                 .durable_changes = durable_changes},
                this, &ids) {}
     void send(const Message& message) override { sent.push_back(message); }
-    void disk(const DiskRequest& request) override { disks.push_back(request); }
+    void disk(const DiskRequest& request) override {
+        (holds_writes && request.kind == OpKind::kWrite ? held : disks).push_back(request);
+    }
     void store(const StoreRequest& request) override {
         stores.push_back(request.token);
         lost_stored = request.lost;
@@ -125,6 +127,8 @@ struct Fake final : Effects {
     Node node;
     std::vector<Message> sent;
     std::vector<DiskRequest> disks;
+    bool holds_writes = false;
+    std::vector<DiskRequest> held;  // by a disk that has not begun with them
     std::vector<std::byte> content = std::vector<std::byte>(kBytes);
     NodeStart found{};  // what the superblock says at the start
     std::optional<Error> read_error;
@@ -238,7 +242,16 @@ struct Joining {
         first.node.begin(record, {});
         first.complete();
         second.node.start(second.found);
+        if (writes_before) {
+            first.holds_writes = true;
+            std::fill(memory.begin(), memory.end(), std::byte{7});
+            first.node.on_message(Pair::request(OpKind::kWrite, 1, 1, memory));
+            first.complete();
+        }
         CHECK(first.node.add({ReplicaId(2), HostId(1), PoolId(2)}), "it serves");
+        exchange();
+        first.holds_writes = false;
+        first.disks = std::exchange(first.held, {});
         exchange();
     }
     void exchange() {
@@ -265,7 +278,8 @@ struct Joining {
     Fake first{1};
     Fake second{2};
     bool second_hears = true;
-    bool hole = true;  // what is copied
+    bool hole = true;            // what is copied
+    bool writes_before = false;  // of a write that the disk does after the copy has begun
     std::vector<Message> to_client;
     std::array<std::byte, 4096> memory{};
 };

@@ -59,6 +59,72 @@ TEST(NodeReturning, R12_WhatWasUnderWayThereIsCopiedToo) {
     });
 }
 
+/// It was sent to nobody, and the map has it when the disk does it: after the plan was made.
+TEST(NodeReturning, R12_WhatIsUnderWayHereIsCopiedToo) {
+    is_made_equal_by("rule.open_writes_copied", [](Joining& left) {
+        returning(left);
+        left.first.content[0] = std::byte{};
+        left.writes_before = true;
+    });
+}
+
+/// The replica that joins is needed from the end of its copy on: a round of confirmations that is
+/// under way then asks it too, or it would never end while the authority is away.
+TEST(NodeReturning, R2_RoundUnderWayAsksWhoIsNeededFromNowOn) {
+    Pair pair;
+    Fake third(3);
+    third.node.start(third.found);
+    std::vector<Message> held;
+    const auto exchange = [&] {
+        for (bool more = true; more;) {
+            more = false;
+            for (Fake* const from : {&pair.first, &pair.second, &third}) {
+                from->complete();
+                for (const std::uint64_t token : std::exchange(from->extents, {})) {
+                    from->node.on_extent(token, block::Extent{.length_bytes = 64 * kKiB});
+                    more = true;
+                }
+                for (const Message& message : std::exchange(from->sent, {})) {
+                    if (message.type == MessageType::kConfirmed && message.from == ReplicaId(2)) {
+                        held.push_back(message);
+                        continue;
+                    }
+                    more = true;
+                    if (!message.to) {
+                        pair.to_client.push_back(message);
+                    } else {
+                        Fake& to = message.to == ReplicaId(1)   ? pair.first
+                                   : message.to == ReplicaId(2) ? pair.second
+                                                                : third;
+                        to.node.on_message(message);
+                    }
+                }
+            }
+        }
+    };
+    Message health;  // a round without a range
+    health.type = MessageType::kHealth;
+    health.volume = VolumeId(1);
+    health.from = ReplicaId(2);
+    health.to = ReplicaId(1);
+    health.number = 1;
+    pair.first.node.on_message(health);
+    exchange();
+    ASSERT_EQ(held.size(), 1U);
+    ASSERT_TRUE(pair.first.node.add({ReplicaId(3), HostId(1), PoolId(3)}));
+    exchange();
+    ASSERT_EQ(pair.first.proposals.size(), 1U);  // it is copied; the authority does not answer
+    pair.first.node.on_message(held[0]);
+    exchange();
+    pair.first.node.on_message(Pair::request(OpKind::kRead, 1, 1, pair.memory));
+    exchange();
+    ASSERT_EQ(held.size(), 2U);
+    pair.first.node.on_message(held[1]);
+    exchange();
+    ASSERT_EQ(pair.to_client.size(), 1U);
+    EXPECT_FALSE(pair.to_client[0].failed);
+}
+
 /// It was a member once more since that loss: the map is of another time.
 TEST(NodeReturning, R11_MapOfAnEarlierLossDoesNotFit) {
     is_made_equal_by("rule.map_is_bound", [](Joining& left) {
