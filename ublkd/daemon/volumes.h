@@ -202,6 +202,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     bool is_mine(const metadata::VolumeRecord& volume);
     bool is_mine(const metadata::AttachmentRecord& attachment);
     bool has_primary_here(const replication::Membership& record) const;
+    bool has_member_here(const replication::Membership& record) const;
     /// Refuses what only another host can do: `what` it is.
     api::ApiResult<void> check_here(const metadata::InstanceRecord& instance,
                                     const std::string& what);
@@ -234,6 +235,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void tell_of_lost(const metadata::VolumeRecord& volume);
     Result<std::shared_ptr<RunningVolume>> start_for_others(const SlotRef& slot,
                                                             const metadata::VolumeRecord& volume);
+    std::shared_ptr<RunningVolume> try_to_serve(const SlotRef& slot,
+                                                const metadata::VolumeRecord& volume);
     void end_if_idle(VolumeId volume, const SlotRef& slot, bool gone);
     Result<std::shared_ptr<RunningVolume>> serve_others(const SlotRef& slot,
                                                         const metadata::VolumeRecord& volume);

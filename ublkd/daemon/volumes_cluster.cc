@@ -68,6 +68,12 @@ bool Volumes::has_primary_here(const Membership& record) const {
     return !is_clustered() || host_of_primary(record) == core_.identity->host();
 }
 
+bool Volumes::has_member_here(const Membership& record) const {
+    return std::ranges::any_of(record.members, [this](const auto& member) {
+        return member.host == core_.identity->host();
+    });
+}
+
 /// Its primary's host looks after a volume; before it has one, and when it has none any more, its
 /// home does.
 bool Volumes::is_mine(const VolumeRecord& volume) {
@@ -234,14 +240,8 @@ void Volumes::settle_sessions(const SlotRef& slot, const VolumeRecord& volume) {
         return slot->running;
     }();
     if (!running && nobody_new) return;
-    if (!running) {
-        auto started = start_for_others(slot, volume);
-        if (!started) {
-            log::warn("volume {}: {}", volume.id.to_string(), to_string(started.error()));
-            return;
-        }
-        running = std::move(*started);
-    }
+    if (!running) running = try_to_serve(slot, volume);
+    if (!running) return;
     std::vector<AttachmentId> taken_off;
     for (const auto& attachment : forced_off) taken_off.push_back(attachment.id);
     const auto set = running->set_attachments(wanted, taken_off);
@@ -283,19 +283,13 @@ void Volumes::seal_members_here(const SlotRef& slot, const Membership& record) {
 /// Of a volume whose primary is elsewhere, and with a member here.
 void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
                                 const Membership& record) {
-    const HostId self = core_.identity->host();
-    const bool member_here = std::ranges::any_of(
-        record.members, [&](const auto& member) { return member.host == self; });
-    if (!member_here || tell_host(host_of_primary(record), volume.id)) return;
+    if (!has_member_here(record) || tell_host(host_of_primary(record), volume.id)) return;
     seal_members_here(slot, record);
-    const auto running = start_for_others(slot, volume);
-    if (!running) {
-        log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
-        return;
-    }
+    const auto running = try_to_serve(slot, volume);
+    if (!running) return;
     log::warn("volume {}: the host of its primary does not answer: it is taken over",
               volume.id.to_string());
-    (*running)->take_over({});
+    running->take_over({});
 }
 
 /// A volume at rest does not notice that its primary's host has gone: where that has lasted a
@@ -303,9 +297,7 @@ void Volumes::take_over_if_away(const SlotRef& slot, const VolumeRecord& volume,
 void Volumes::replace_away_primary(const SlotRef& slot, const VolumeRecord& volume) {
     const auto record = core_.authority->current(volume.id);
     if (volume.state != VolumeState::kAvailable || !record || !*record ||
-        std::ranges::none_of((*record)->members, [this](const auto& member) {
-            return member.host == core_.identity->host();
-        }))
+        !has_member_here(**record))
         return;
     {
         const std::lock_guard state(slot->state);
@@ -346,12 +338,9 @@ void Volumes::open_wanted(const SlotRef& slot, const VolumeRecord& volume) {
         if (!comes || (*record)->has(replica.id) || !place ||
             place->member.host != core_.identity->host())
             continue;
-        const auto running = start_for_others(slot, volume);
-        if (!running) {
-            log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
-            return;
-        }
-        const auto opened = (*running)->open_replica(std::move(*place));
+        const auto running = try_to_serve(slot, volume);
+        if (!running) return;
+        const auto opened = running->open_replica(std::move(*place));
         if (!opened && opened.error().code != Errc::kBusy)  // it is open
             log::warn("replica {}: {}", replica.id.to_string(), to_string(opened.error()));
     }
@@ -440,6 +429,15 @@ Result<std::shared_ptr<RunningVolume>> Volumes::start_for_others(const SlotRef& 
     return running;
 }
 
+/// The same; nullptr, and logged, where it cannot be started.
+std::shared_ptr<RunningVolume> Volumes::try_to_serve(const SlotRef& slot,
+                                                     const VolumeRecord& volume) {
+    auto running = start_for_others(slot, volume);
+    if (running) return std::move(*running);
+    log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
+    return nullptr;
+}
+
 /// Started where a replica of it is here.
 Result<std::shared_ptr<RunningVolume>> Volumes::serve_others(const SlotRef& slot,
                                                              const VolumeRecord& volume) {
@@ -448,11 +446,8 @@ Result<std::shared_ptr<RunningVolume>> Volumes::serve_others(const SlotRef& slot
         if (slot->running) return slot->running;
     }
     TRY_ASSIGN(const auto record, core_.authority->current(volume.id));
-    const HostId self = core_.identity->host();
-    const bool here = record && std::ranges::any_of(record->members, [&](const auto& member) {
-                          return member.host == self;
-                      });
-    if (!here) return fail(Errc::kNotFound, "nothing of the volume is here");
+    if (!record || !has_member_here(*record))
+        return fail(Errc::kNotFound, "nothing of the volume is here");
     return start_for_others(slot, volume);
 }
 

@@ -130,12 +130,9 @@ void Volumes::take_over_from_drained(const SlotRef& slot, const VolumeRecord& vo
     if (!leaving || leaving->replica != (*record)->primary || !may_leave(volume, **record)) return;
     const auto staying = staying_members(**record);
     if (staying.empty() || staying.front().host != core_.identity->host()) return;
-    const auto running = start_for_others(slot, volume);
-    if (!running) {
-        log::warn("volume {}: {}", volume.id.to_string(), to_string(running.error()));
-        return;
-    }
-    (*running)->take_over(all_but(**record, staying.front().replica));
+    const auto running = try_to_serve(slot, volume);
+    if (!running) return;
+    running->take_over(all_but(**record, staying.front().replica));
 }
 
 }  // namespace ublkd::daemon
