@@ -215,6 +215,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
                                                              std::size_t max_extents);
     io::Task<Result<void>> mark_clean();
     bool others_may_retry(const replication::Membership& record) const;
+    io::Task<bool> is_settled();
     io::Task<void> quiesce_hosts();
     io::Task<void> close_hosts();
     io::Task<void> maintain();
@@ -253,6 +254,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     RunFile losses_file_;            // of KeptLosses, where somebody is attached
     std::uint64_t told_number_ = 0;  // of the newest record that events know
     bool stopping_ = false;
+    bool retired_ = false;  // the last proposal was declined by who has no record of the volume
     bool maintaining_ = false;
     bool woken_ = false;
     bool verify_ends_ = false;
