@@ -238,8 +238,10 @@ std::uint64_t total_of(const std::vector<api::PoolView>& pools) {
 
 void SystemControl::count_hosts(api::StatusView& view) {
     const auto found = hosts();
-    if (!found) {
-        view.problems.push_back(found.error().message);
+    if (!found) {  // the metadata are away: this one is left to be told of
+        view.hosts = 1;
+        const std::string trouble = state_trouble(core_);
+        view.problems.push_back(trouble.empty() ? found.error().message : trouble);
         return;
     }
     for (const auto& host : *found) {
@@ -258,12 +260,9 @@ void SystemControl::count_hosts(api::StatusView& view) {
 }
 
 void SystemControl::count_pools(api::StatusView& view) {
-    const auto pools = core_.pools->pools();
-    if (!pools) {
-        view.problems.push_back(pools.error().message);
-        return;
-    }
-    for (const auto& pool : *pools) {
+    const auto all = core_.pools->pools();
+    const auto pools = all ? *all : core_.pools->own_pools();
+    for (const auto& pool : pools) {
         ++view.pools;
         view.used_bytes += pool.used_bytes;
         if (pool.state == "ok")
@@ -273,7 +272,7 @@ void SystemControl::count_pools(api::StatusView& view) {
                                                 pool.measured ? "" : " of host " + pool.host_name,
                                                 pool.state, pool.message));
     }
-    view.total_bytes = total_of(*pools);
+    view.total_bytes = total_of(pools);
 }
 
 void SystemControl::count_drains(api::StatusView& view) {
