@@ -87,6 +87,7 @@ const Command* find_command(const std::string& path);
 
 // The parts of commands(), one per commands_<noun>.cc.
 std::vector<Command> system_commands();
+std::vector<Command> cluster_commands();
 std::vector<Command> volume_commands();
 std::vector<Command> attachment_commands();
 std::vector<Command> pool_commands();

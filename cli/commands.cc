@@ -46,9 +46,9 @@ std::vector<Option> global_options_of(const Command& command) {
 const std::vector<Command>& commands() {
     static const std::vector<Command> all = [] {
         std::vector<Command> made;
-        for (auto part : {system_commands, volume_commands, attachment_commands, pool_commands,
-                          instance_commands, permission_commands, event_commands, rescue_commands,
-                          tag_commands}) {
+        for (auto part : {system_commands, cluster_commands, volume_commands, attachment_commands,
+                          pool_commands, instance_commands, permission_commands, event_commands,
+                          rescue_commands, tag_commands}) {
             for (Command& command : part()) made.push_back(std::move(command));
         }
         for (Command& command : aws_commands(made)) made.push_back(std::move(command));

@@ -68,6 +68,7 @@ Result<std::optional<Membership>> Authority::current(VolumeId volume) {
 
 Result<ProposalResult> Authority::propose(const Proposal& proposal) {
     TRY(replication::validate(proposal.next));
+    (void)faults::hit("authority.before_judgement");
     auto outcome =
         store_->write_for<ProposalResult>([&](Transaction& tx) -> Result<ProposalResult> {
             auto found = tx.get<MembershipRecord>(proposal.next.volume);

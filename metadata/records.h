@@ -50,6 +50,27 @@ struct HostRecord {
     }
 };
 
+/// By which a host joins the cluster, once.
+struct JoinTokenRecord {
+    static constexpr const char* kTable = "join_tokens";
+    static constexpr std::size_t kKeyColumns = 1;
+    JoinTokenId id = {};
+    std::string secret_hash = {};  // SHA-256, in hex
+    std::uint64_t ends_ms = 0;
+    HostId used_by = {};  // none: it is good until it ends
+    std::uint64_t created_ms = 0;
+    std::uint64_t revision = 0;
+
+    template <class Self, class Visit>
+    static void fields(Self& self, Visit&& visit) {
+        visit("id", self.id);
+        visit("secret_hash", self.secret_hash);
+        visit("ends_ms", self.ends_ms);
+        visit("used_by", self.used_by);
+        visit("created_ms", self.created_ms);
+    }
+};
+
 struct InstanceRecord {
     static constexpr const char* kTable = "instances";
     static constexpr std::size_t kKeyColumns = 1;

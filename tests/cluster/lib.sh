@@ -56,6 +56,20 @@ metadata_of() {    # NUMBER: what a host's [cluster] says of it; the first one h
     echo "metadata = \"$work/$first/metadata.sock${relayed:+.$name}\""
   fi
 }
+enrolled=''    # else hosts have entered their cluster by 'ebs-cli cluster'
+host_is() { [ "$(on "$first" host list --filter "name=$1" --columns state -o tsv)" = "$2" ]; }    # HOST STATE
+again() { stop_host "$1"; start_host "$1" "${2:-}"; }    # HOST [FAULTS]
+# enrol NAME NUMBER: the first one makes the cluster, another one joins it; then it runs as a host of it.
+enrol() {
+  mkdir -p "$work/$1"
+  start_host "$1" "${faults:-}"
+  if [ "$2" = 1 ]; then
+    on "$1" cluster init --listen "$net.$2:7071" --name "$1" > /dev/null 2>&1
+  else
+    on "$first" cluster token -q | on "$1" cluster join - --listen "$net.$2:7071" --name "$1" > /dev/null 2>&1
+  fi
+  again "$1" "${faults:-}"
+}
 # new_hosts NAME...: each made, started and initialized with a pool in a failure domain of its own; but those called meta and
 # far…, which have none.
 new_hosts() {
@@ -64,6 +78,13 @@ new_hosts() {
   [ -z "$with_tls" ] || authority hosts
   for name in "$@"; do
     number=$((number + 1))
+    if [ -n "$enrolled" ]; then
+      first=${first:-$name}
+      enrol "$name" "$number"
+      on "$name" pool add "$work/$name.pool" --domain "$name" > /dev/null
+      pools=$((pools + 1))
+      continue
+    fi
     mkdir -p "$work/$name"
     printf '[host]\nname = "%s"\n[cluster]\nlisten = "%s.%s:7071"\n' "$name" "$net" "$number" > "$work/$name/ublkd.toml"
     [ -z "$with_tls" ] || certify hosts "$name"

@@ -100,6 +100,11 @@ TEST_P(MetadataSuite, EveryKindOfRecordComesBackAsItWasPut) {
                   .value = "pg; DROP TABLE 'tags' \xe2\x9c\x93"};
     ClientTokenRecord token{
         .action = "CreateVolume", .token = "t", .fingerprint = "f", .resource = "vol"};
+    JoinTokenRecord join{.id = JoinTokenId::random(),
+                         .secret_hash = std::string(64, 'a'),
+                         .ends_ms = 9,
+                         .used_by = host.id,
+                         .created_ms = 8};
     EventRecord event{
         .sequence = 5, .time_ms = 6, .resource = "", .kind = "k", .text = std::string("a\0b", 3)};
     ASSERT_TRUE(store().write([&](Transaction& tx) -> Result<void> {
@@ -115,6 +120,7 @@ TEST_P(MetadataSuite, EveryKindOfRecordComesBackAsItWasPut) {
         TRY(tx.put(attachment));
         TRY(tx.put(tag));
         TRY(tx.put(token));
+        TRY(tx.put(join));
         return tx.put(event);
     }));
     reopen();
@@ -146,6 +152,10 @@ TEST_P(MetadataSuite, EveryKindOfRecordComesBackAsItWasPut) {
                 attachment_back.delete_on_termination);
     EXPECT_EQ((*store().get<TagRecord>(volume.id.to_string(), "Name"))->value, tag.value);
     EXPECT_EQ((*store().get<ClientTokenRecord>("CreateVolume", "t"))->fingerprint, "f");
+    const JoinTokenRecord join_back = **store().get<JoinTokenRecord>(join.id);
+    EXPECT_EQ(join_back.secret_hash, join.secret_hash);
+    EXPECT_EQ(join_back.ends_ms, 9u);
+    EXPECT_EQ(join_back.used_by, host.id);
     EXPECT_EQ((*store().get<EventRecord>(5))->text, event.text);
 }
 

@@ -36,6 +36,19 @@ class SystemControl {
     virtual ApiResult<void> remove_orphan(int device) = 0;
 };
 
+/// Hosts that have certificates of the cluster's own authority. What init() and join() write counts
+/// when the daemon starts again.
+class ClusterControl {
+  public:
+    virtual ~ClusterControl() = default;
+    /// Makes the authority here. Errors: IncorrectState (this host is in a cluster).
+    virtual ApiResult<ClusterView> init_cluster(const InitClusterRequest& request) = 0;
+    /// Where the authority is alone.
+    virtual ApiResult<JoinTokenView> make_token(std::uint64_t life_seconds) = 0;
+    /// Errors: those of the authority's host (routes_enrol.h), and Unavailable.
+    virtual ApiResult<ClusterView> join(const JoinClusterRequest& request) = 0;
+};
+
 class VolumeControl {
   public:
     virtual ~VolumeControl() = default;
@@ -107,6 +120,7 @@ class TagControl {
 
 struct Controls {
     SystemControl* system;
+    ClusterControl* cluster;
     VolumeControl* volumes;
     InstanceControl* instances;
     PoolControl* pools;

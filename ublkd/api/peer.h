@@ -1,12 +1,13 @@
 // Who is at the other end of a unix socket, and whether they may use the daemon: root, the daemon's
-// own user, and the members of one group (SO_PEERCRED, SO_PEERGROUPS). For the API and for NBD. No
-// state.
+// own user, and the members of one group (SO_PEERCRED, SO_PEERGROUPS). For the API and for NBD.
+// Over TLS it is whose certificate it is. No state.
 #pragma once
 
 #include <sys/types.h>
 
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace ublkd::api {
 
@@ -15,6 +16,7 @@ struct Caller {
     gid_t gid = 0;
     pid_t pid = 0;
     bool allowed = false;
+    std::vector<std::string> certified{};  // over TLS: the URIs in its certificate
 };
 
 /// nullopt where the system has no such group.

@@ -1,132 +1,26 @@
 #include "ublkd/api/remote_rows.h"
 
 #include <fmt/format.h>
-#include <sys/socket.h>
 
 #include <atomic>
-#include <boost/asio/generic/stream_protocol.hpp>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/ssl/context.hpp>
-#include <boost/asio/ssl/error.hpp>
-#include <boost/asio/ssl/stream.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
-#include <cerrno>
-#include <charconv>
 #include <mutex>
 #include <optional>
 #include <vector>
 
+#include "ublkd/api/http_line.h"
 #include "ublkd/api/row_json.h"
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/ids.h"
 #include "ublkd/base/log.h"
-#include "ublkd/base/unix_socket.h"
 
 namespace ublkd::api {
 namespace {
 
-namespace asio = boost::asio;
 namespace beast = boost::beast;
 namespace http = boost::beast::http;
-using Protocol = asio::generic::stream_protocol;
-using HttpRequest = http::request<http::string_body>;
-using TimePoint = std::chrono::steady_clock::time_point;
 
 constexpr std::size_t kAnswerMax = std::size_t{64} * 1024 * 1024;
 constexpr std::size_t kKeptMax = 4;
-constexpr std::string_view kHttp = "http://";
-constexpr std::string_view kHttps = "https://";
-
-/// One connection. The stream's time limit needs the asynchronous calls.
-struct Line {
-    /// `context`: none where it goes in the clear.
-    explicit Line(std::optional<asio::ssl::context>& context) {
-        if (context) tls.emplace(stream, *context);
-    }
-
-    beast::error_code connect(const Protocol::endpoint& far, TimePoint deadline) {
-        stream.expires_at(deadline);
-        stream.async_connect(far, [this](beast::error_code done) {
-            error = done;
-            if (error || !tls) return;
-            tls->async_handshake(asio::ssl::stream_base::client,
-                                 [this](beast::error_code shaken) { error = shaken; });
-        });
-        return run();
-    }
-
-    beast::error_code exchange(const HttpRequest& request, TimePoint deadline) {
-        answer.emplace();
-        answer->body_limit(kAnswerMax);
-        stream.expires_at(deadline);
-        if (tls)
-            exchange_over(*tls, request);
-        else
-            exchange_over(stream, request);
-        return run();
-    }
-
-    template <class Way>
-    void exchange_over(Way& way, const HttpRequest& request) {
-        http::async_write(way, request, [this, &way](beast::error_code written, std::size_t) {
-            error = written;
-            if (error) return;
-            http::async_read(way, buffer, *answer,
-                             [this](beast::error_code read, std::size_t) { error = read; });
-        });
-    }
-
-    /// Whether the other side has not ended it, and has said nothing that nobody asked for.
-    bool usable() {
-        char byte = 0;
-        const auto got = ::recv(stream.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-        return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-    }
-
-    beast::error_code run() {
-        io.restart();
-        io.run();
-        stream.expires_never();
-        return error;
-    }
-
-    asio::io_context io{1};
-    beast::basic_stream<Protocol> stream{io};
-    std::optional<asio::ssl::stream<beast::basic_stream<Protocol>&>> tls;  // over `stream`
-    beast::flat_buffer buffer;
-    std::optional<http::response_parser<http::string_body>> answer;
-    beast::error_code error;
-};
-
-constexpr const char* kForms =
-    "a store's address is /PATH, http://ADDRESS:PORT or https://ADDRESS:PORT";
-
-Result<Protocol::endpoint> endpoint_of(const std::string& address, bool tls) {
-    if (address.starts_with('/')) {
-        TRY_ASSIGN(const sockaddr_un path, unix_address(address));
-        return Protocol::endpoint(&path, sizeof path);
-    }
-    const bool secure = address.starts_with(kHttps);
-    const std::string_view scheme = secure ? kHttps : kHttp;
-    const auto colon = address.rfind(':');
-    if (!address.starts_with(scheme) || colon < scheme.size())
-        return fail(Errc::kInvalidArgument, kForms);
-    std::string_view name = std::string_view(address).substr(scheme.size(), colon - scheme.size());
-    if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
-    beast::error_code error;
-    const auto host = asio::ip::make_address(name, error);
-    const std::string_view digits = std::string_view(address).substr(colon + 1);
-    std::uint16_t port = 0;
-    const auto [end, parsed] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-    if (error || parsed != std::errc() || end != digits.data() + digits.size() || port == 0)
-        return fail(Errc::kInvalidArgument, kForms);
-    if (secure && !tls) return fail(Errc::kInvalidArgument, "https needs certificates");
-    if (!secure && !host.is_loopback())
-        return fail(Errc::kInvalidArgument, "without TLS a store is on this machine");
-    return Protocol::endpoint(asio::ip::tcp::endpoint(host, port));
-}
 
 /// Of what was refused before it was looked at further; nothing was done.
 std::optional<Error> refusal(std::string_view code) {
@@ -146,36 +40,33 @@ std::optional<Error> refusal(std::string_view code) {
 }  // namespace
 
 struct RemoteRows::Impl {
-    Impl(const RemoteRowsOptions& given, Protocol::endpoint endpoint)
-        : options(given), far(std::move(endpoint)) {
-        if (options.address.starts_with(kHttps)) tls.emplace(options.tls.share());
-    }
+    Impl(const RemoteRowsOptions& given, HttpLine::Endpoint endpoint)
+        : options(given), far(std::move(endpoint)) {}
 
     /// `commit`: its number, 0 for what only asks. How to read an answer: `read`.
     template <class T, class Read>
     Result<T> call(const char* what, const Json& body, std::uint64_t commit, const Read& read);
-    Result<http::response<http::string_body>> exchange(const HttpRequest& request, bool again);
+    Result<HttpAnswer> exchange(const HttpRequest& request, bool again);
     void tell_refusal(const beast::error_code& error) const;
-    std::unique_ptr<Line> kept_line();
-    void keep(std::unique_ptr<Line> line);
+    std::unique_ptr<HttpLine> kept_line();
+    void keep(std::unique_ptr<HttpLine> line);
 
     const RemoteRowsOptions options;
-    const Protocol::endpoint far;
-    std::optional<asio::ssl::context> tls;
+    const HttpLine::Endpoint far;
     const std::uint64_t client = random_u64();
     std::atomic<std::uint64_t> commits = 0;
     std::atomic<std::uint64_t> given_up = 0;  // the last commit whose answer was lost; 0: none
     std::mutex mutex;
-    std::vector<std::unique_ptr<Line>> kept;
+    std::vector<std::unique_ptr<HttpLine>> kept;
 };
 
 /// A certificate that does not count, here or there.
 void RemoteRows::Impl::tell_refusal(const beast::error_code& error) const {
-    if (error.category() == asio::error::get_ssl_category())
+    if (is_of_tls(error))
         log::warn("the far metadata store {}: {}", options.address, error.message());
 }
 
-std::unique_ptr<Line> RemoteRows::Impl::kept_line() {
+std::unique_ptr<HttpLine> RemoteRows::Impl::kept_line() {
     const std::lock_guard lock(mutex);
     while (!kept.empty()) {
         auto line = std::move(kept.back());
@@ -185,21 +76,21 @@ std::unique_ptr<Line> RemoteRows::Impl::kept_line() {
     return nullptr;
 }
 
-void RemoteRows::Impl::keep(std::unique_ptr<Line> line) {
+void RemoteRows::Impl::keep(std::unique_ptr<HttpLine> line) {
     const std::lock_guard lock(mutex);
     if (kept.size() < kKeptMax) kept.push_back(std::move(line));
 }
 
 /// `again`: may be sent again. Otherwise an error but kClosed is one after which it may have been
 /// done.
-Result<http::response<http::string_body>> RemoteRows::Impl::exchange(const HttpRequest& request,
-                                                                     bool again) {
+Result<HttpAnswer> RemoteRows::Impl::exchange(const HttpRequest& request, bool again) {
     const auto deadline = std::chrono::steady_clock::now() + options.deadline;
     for (;;) {
         auto line = kept_line();
         const bool reused = line != nullptr;
         if (!reused) {
-            line = std::make_unique<Line>(tls);
+            line = std::make_unique<HttpLine>(
+                is_https(options.address) ? options.tls.now() : io::TlsContext(), kAnswerMax);
             if (const auto error = line->connect(far, deadline)) {
                 tell_refusal(error);
                 const bool of_system = error.category() == beast::error_code().category();
@@ -209,7 +100,7 @@ Result<http::response<http::string_body>> RemoteRows::Impl::exchange(const HttpR
         }
         const auto error = line->exchange(request, deadline);
         if (!error) {
-            auto answer = line->answer->release();
+            auto answer = line->take_answer();
             if (answer.keep_alive()) keep(std::move(line));
             return answer;
         }
@@ -272,7 +163,7 @@ RemoteRows::RemoteRows(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RemoteRows::~RemoteRows() = default;
 
 Result<std::unique_ptr<RemoteRows>> RemoteRows::make(const RemoteRowsOptions& options) {
-    TRY_ASSIGN(auto endpoint, endpoint_of(options.address, static_cast<bool>(options.tls)));
+    TRY_ASSIGN(auto endpoint, http_endpoint_of(options.address, static_cast<bool>(options.tls)));
     return std::unique_ptr<RemoteRows>(
         new RemoteRows(std::make_unique<Impl>(options, std::move(endpoint))));
 }

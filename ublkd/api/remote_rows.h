@@ -21,7 +21,7 @@ struct RemoteRowsOptions {
     /// The path of a unix socket, https://ADDRESS:PORT, or http://ADDRESS:PORT of this machine
     /// (127.0.0.1, [::1]).
     std::string address;
-    io::TlsContext tls{};                       // a client's, for https
+    io::TlsInUse tls{};                         // a client's, for https
     std::chrono::milliseconds deadline{5'000};  // for one call, connecting included
 };
 

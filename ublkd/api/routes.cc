@@ -4,6 +4,7 @@ namespace ublkd::api {
 
 void add_routes(RouteTable& table, const Controls& controls) {
     add_system_routes(table, controls.system);
+    add_cluster_routes(table, controls.cluster);
     add_volume_routes(table, controls.volumes);
     add_attachment_routes(table, controls.volumes);
     add_membership_routes(table, controls.volumes);

@@ -12,6 +12,7 @@ void add_routes(RouteTable& table, const Controls& controls);
 
 void add_system_routes(RouteTable& table, SystemControl* system);
 void add_drain_routes(RouteTable& table, const Controls& controls);
+void add_cluster_routes(RouteTable& table, ClusterControl* cluster);
 void add_volume_routes(RouteTable& table, VolumeControl* volumes);
 void add_attachment_routes(RouteTable& table, VolumeControl* volumes);
 void add_membership_routes(RouteTable& table, VolumeControl* volumes);

@@ -36,6 +36,9 @@ using Stream = beast::basic_stream<Protocol>;
 
 constexpr auto kHandshakeLimit = std::chrono::seconds(5);
 constexpr unsigned kHandshakesAtOnce = 64;
+constexpr unsigned kStrangersAtOnce = 8;
+constexpr unsigned kStrangerSeconds = 5;
+constexpr std::size_t kStrangerBodyMax = 16 * 1024;
 
 }  // namespace
 
@@ -58,9 +61,9 @@ struct Server::Impl {
     // Keeps the I/O thread until the last handler has handed over its answer.
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
     asio::local::stream_protocol::acceptor acceptor;
-    std::optional<asio::ssl::context> tls_context;
     std::optional<asio::ip::tcp::acceptor> tls_acceptor;
     unsigned shaking_hands = 0;  // on the I/O thread alone
+    unsigned strangers = 0;      // the same
     HandlerThreads handlers;
     std::thread thread;
     std::atomic<bool> stopping = false;
@@ -71,7 +74,10 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     Connection(Impl* server, Protocol::socket socket) : impl(server), stream(std::move(socket)) {
         impl->connections.insert(this);
     }
-    ~Connection() { impl->connections.erase(this); }
+    ~Connection() {
+        impl->connections.erase(this);
+        if (is_stranger) --impl->strangers;
+    }
 
     void begin() {
         caller = caller_of(stream.socket().native_handle(), impl->group);
@@ -79,7 +85,8 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     }
 
     void begin_tls() {
-        tls.emplace(stream, *impl->tls_context);
+        asio::ssl::context context(impl->options.tls->context.now().share());
+        tls.emplace(stream, context);
         ++impl->shaking_hands;
         stream.expires_after(kHandshakeLimit);
         tls->async_handshake(asio::ssl::stream_base::server, [self = shared_from_this()](
@@ -90,16 +97,31 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
                 log::info("a connection without a certificate that counts: {}", error.message());
                 return;
             }
-            self->caller.allowed = true;
-            self->read_next();
+            self->take_certificate();
         });
+    }
+
+    void take_certificate() {
+        ssl_st* const connection = tls->native_handle();
+        caller.certified = io::tls_peer_of(connection).uris;
+        caller.allowed = true;
+        if (!io::has_certificate(connection)) {
+            if (impl->options.tls->strangers == nullptr || impl->strangers == kStrangersAtOnce)
+                return;
+            is_stranger = true;
+            ++impl->strangers;
+        }
+        read_next();
+    }
+    unsigned patience() const {
+        return is_stranger ? kStrangerSeconds : impl->options.header_seconds;
     }
 
     void read_next() {
         parser.emplace();
         parser->header_limit(16 * 1024);
-        parser->body_limit(impl->options.max_body_bytes);
-        stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
+        parser->body_limit(is_stranger ? kStrangerBodyMax : impl->options.max_body_bytes);
+        stream.expires_after(std::chrono::seconds(patience()));
         auto done = [self = shared_from_this()](beast::error_code error, std::size_t) {
             self->on_read(error);
         };
@@ -112,9 +134,12 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     void on_read(beast::error_code error) {
         if (error == http::error::body_limit) {
             keep_alive = false;
-            answer(refused(
-                ApiError{"RequestTooLarge", fmt::format("a request's body has at most {} MiB",
-                                                        impl->options.max_body_bytes >> 20)}));
+            answer(refused(ApiError{"RequestTooLarge",
+                                    is_stranger
+                                        ? fmt::format("a request's body has at most {} KiB here",
+                                                      kStrangerBodyMax >> 10)
+                                        : fmt::format("a request's body has at most {} MiB",
+                                                      impl->options.max_body_bytes >> 20)}));
             return;
         }
         if (error == http::error::end_of_stream || error == beast::error::timeout ||
@@ -131,11 +156,13 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         stream.expires_never();
         busy = true;
         const auto& message = parser->get();
-        keep_alive = message.keep_alive() && !impl->stopping;
+        keep_alive = message.keep_alive() && !impl->stopping && !is_stranger;
         RawRequest raw{std::string(message.method_string()), std::string(message.target()),
                        message.body(), caller};
         impl->handlers.submit([self = shared_from_this(), raw = std::move(raw)]() mutable {
-            auto response = self->impl->routes->dispatch(raw);
+            const RouteTable* const routes =
+                self->is_stranger ? self->impl->options.tls->strangers : self->impl->routes;
+            auto response = routes->dispatch(raw);
             auto* const io = &self->impl->io;
             asio::post(*io, [self = std::move(self), response = std::move(response)]() mutable {
                 self->answer(std::move(response));
@@ -156,7 +183,7 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
         reply.body() = std::move(response.body);
         reply.keep_alive(keep_alive);
         reply.prepare_payload();
-        stream.expires_after(std::chrono::seconds(impl->options.header_seconds));
+        stream.expires_after(std::chrono::seconds(patience()));
         auto done = [self = shared_from_this()](beast::error_code error, std::size_t) {
             self->on_written(error);
         };
@@ -184,7 +211,8 @@ struct Server::Impl::Connection : std::enable_shared_from_this<Server::Impl::Con
     std::optional<http::request_parser<http::string_body>> parser;
     http::response<http::string_body> reply;
     bool keep_alive = true;
-    bool busy = false;  // a handler or an answer is under way
+    bool is_stranger = false;  // has shown no certificate
+    bool busy = false;         // a handler or an answer is under way
 };
 
 void Server::Impl::accept_next() {
@@ -225,7 +253,6 @@ Result<void> Server::Impl::listen_tls() {
     if (!error) listening.bind(own, error);
     if (!error) listening.listen(asio::ip::tcp::acceptor::max_listen_connections, error);
     if (error) return fail_errno(error.value(), "listen");
-    tls_context.emplace(options.tls->context.share());
     return {};
 }
 

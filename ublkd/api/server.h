@@ -1,10 +1,11 @@
 // The HTTP/1.1 server of the API: JSON on a unix socket, and where it is told so on a TCP address
-// under TLS 1.3, where whoever has a certificate of the given authorities is allowed. One thread
-// moves bytes, others run handlers, which may block without holding up each other
-// (handler_threads.h); none is a reactor's. Keep-alive, a bound on connections, headers, bodies and
-// time; a caller is known by SO_PEERCRED and allowed if it is root, the daemon's own user or in
-// group ublkd (api/route_table.h refuses others). server.cc is the daemon's one user of
-// Boost.Beast.
+// under TLS 1.3, where whoever has a certificate of the given authorities is allowed. Who shows
+// none may be let in to a few routes of its own: small bodies, one request a connection, a few
+// connections at once. One thread moves bytes, others run handlers, which may block without holding
+// up each other (handler_threads.h); none is a reactor's. Keep-alive, a bound on connections,
+// headers, bodies and time; a caller is known by SO_PEERCRED and allowed if it is root, the
+// daemon's own user or in group ublkd (api/route_table.h refuses others). server.cc is the daemon's
+// one user of Boost.Beast.
 //
 // Owner: Daemon. It listens before there is anything to serve: who connects in between is answered
 // as soon as there is. stop() answers what is being handled, then ends; the destructor calls it.
@@ -22,11 +23,11 @@
 
 namespace ublkd::api {
 
-/// By `context`, clients without a certificate are refused.
 struct TlsListen {
-    std::string address;     // a literal
-    std::uint16_t port = 0;  // 0: one is chosen
-    io::TlsContext context;
+    std::string address;                    // a literal
+    std::uint16_t port = 0;                 // 0: one is chosen
+    io::TlsInUse context;                   // refuses clients without a certificate, or asks alone
+    const RouteTable* strangers = nullptr;  // theirs, where it asks alone; outlives the server
 };
 
 struct ServerOptions {

@@ -159,6 +159,26 @@ struct HostView {
     std::uint64_t left_bytes = 0;
 };
 
+struct InitClusterRequest {
+    std::string listen;           // ADDRESS:PORT of volumes, for other hosts
+    std::string metadata_listen;  // of the metadata; "": port 7070 there
+    std::string name;             // the host's; "": host.name
+};
+struct JoinClusterRequest {
+    std::string token, listen, name;
+};
+/// Of this host, as it will be after a restart.
+struct ClusterView {
+    std::string host_name, listen;
+    std::string metadata;   // where it is served to other hosts
+    std::string authority;  // fingerprint of its certificate
+};
+struct JoinTokenView {
+    std::string token;
+    std::string address;  // to which it leads
+    std::uint64_t ends_ms = 0;
+};
+
 struct PermissionView {
     std::string resource_id;  // vol-.../replica/0
     std::string host_id, pool_id, incarnation;

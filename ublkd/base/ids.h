@@ -51,6 +51,9 @@ struct ClusterKind {
 struct HostKind {
     static constexpr std::string_view kPrefix = "host-";
 };
+struct JoinTokenKind {
+    static constexpr std::string_view kPrefix = "join-";
+};
 struct InstanceKind {
     static constexpr std::string_view kPrefix = "i-";
 };
@@ -64,6 +67,7 @@ using ReplicaId =
 using PoolId = Id<PoolKind>;
 using ClusterId = Id<ClusterKind>;
 using HostId = Id<HostKind>;
+using JoinTokenId = Id<JoinTokenKind>;
 using InstanceId = Id<InstanceKind>;
 using AttachmentId =
     Id<AttachmentKind>;  // also the attachment's token in the membership record (R15)

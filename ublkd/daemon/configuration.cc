@@ -21,6 +21,7 @@
 
 #include "ublkd/api/errors.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/cluster_files.h"
 #include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/front/nbd/nbd_server.h"
 
@@ -212,6 +213,43 @@ void read_etcd(Reader& reader, Configuration& into) {
         reader.refuse("cluster", "metadata", "empty, unless cluster.listen is set");
 }
 
+/// With the files of certificates known already.
+void read_cluster(Reader& reader, Configuration& into) {
+    const bool cluster_tls = into.has_cluster_tls();
+    std::string cluster;
+    reader.text("cluster", "listen", cluster);
+    if (!parse_listen(cluster, cluster_tls, into.cluster_address, into.cluster_port) ||
+        is_any_address(into.cluster_address))
+        reader.refuse("cluster", "listen",
+                      cluster_tls ? "an ADDRESS:PORT at which other hosts reach this one, or empty"
+                                  : "a loopback ADDRESS:PORT (any with cluster.tls_certificate), "
+                                    "or empty for none");
+    reader.text("cluster", "metadata", into.metadata);
+    const bool far =
+        into.metadata.starts_with('/') || (cluster_tls && into.metadata.starts_with("https://"));
+    read_etcd(reader, into);
+    if (!into.metadata.empty() && !is_in_etcd(into) && (!far || into.cluster_address.empty()))
+        reader.refuse("cluster", "metadata",
+                      "the path of another host's metadata.sock or, with cluster.tls_certificate, "
+                      "its https://ADDRESS:PORT, or etcd:https://HOST:PORT, with cluster.listen "
+                      "set, or empty");
+    std::string metadata_listen;
+    reader.text("cluster", "metadata_listen", metadata_listen);
+    if (!parse_listen(metadata_listen, true, into.metadata_address, into.metadata_port) ||
+        (!into.metadata_address.empty() &&
+         (!cluster_tls || into.cluster_address.empty() || !into.metadata.empty())))
+        reader.refuse("cluster", "metadata_listen",
+                      "an ADDRESS:PORT where the metadata are served to other hosts, with "
+                      "cluster.listen and cluster.tls_certificate set and cluster.metadata empty, "
+                      "or empty for none");
+}
+
+std::string quoted(const std::string& text) {
+    std::ostringstream out;
+    out << toml::value<std::string>(text);
+    return out.str();
+}
+
 std::string read_values(const toml::table& root, Configuration& into) {
     Reader reader(root, into.file);
     log::Level level{};
@@ -243,33 +281,7 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.text("cluster", "tls_certificate", into.cluster_tls_certificate);
     reader.text("cluster", "tls_key", into.cluster_tls_key);
     reader.text("cluster", "tls_ca", into.cluster_tls_ca);
-    const bool cluster_tls = into.has_cluster_tls();
-    std::string cluster;
-    reader.text("cluster", "listen", cluster);
-    if (!parse_listen(cluster, cluster_tls, into.cluster_address, into.cluster_port) ||
-        is_any_address(into.cluster_address))
-        reader.refuse("cluster", "listen",
-                      cluster_tls ? "an ADDRESS:PORT at which other hosts reach this one, or empty"
-                                  : "a loopback ADDRESS:PORT (any with cluster.tls_certificate), "
-                                    "or empty for none");
-    reader.text("cluster", "metadata", into.metadata);
-    const bool far =
-        into.metadata.starts_with('/') || (cluster_tls && into.metadata.starts_with("https://"));
-    read_etcd(reader, into);
-    if (!into.metadata.empty() && !is_in_etcd(into) && (!far || into.cluster_address.empty()))
-        reader.refuse("cluster", "metadata",
-                      "the path of another host's metadata.sock or, with cluster.tls_certificate, "
-                      "its https://ADDRESS:PORT, or etcd:https://HOST:PORT, with cluster.listen "
-                      "set, or empty");
-    std::string metadata_listen;
-    reader.text("cluster", "metadata_listen", metadata_listen);
-    if (!parse_listen(metadata_listen, true, into.metadata_address, into.metadata_port) ||
-        (!into.metadata_address.empty() &&
-         (!cluster_tls || into.cluster_address.empty() || !into.metadata.empty())))
-        reader.refuse("cluster", "metadata_listen",
-                      "an ADDRESS:PORT where the metadata are served to other hosts, with "
-                      "cluster.listen and cluster.tls_certificate set and cluster.metadata empty, "
-                      "or empty for none");
+    read_cluster(reader, into);
     reader.flag("ublk", "enabled", into.ublk);
     reader.number("pools", "boot_wait_s", into.boot_wait_s, 0, 3600);
     reader.number("pools", "replace_after_s", into.replace_after_s, 0, 604800);
@@ -277,6 +289,36 @@ std::string read_values(const toml::table& root, Configuration& into) {
     reader.number("data", "reactors", into.reactors, 0, 64);
     reader.number("data", "buffer_mib", into.buffer_mib, 4, 65536);
     return reader.done();
+}
+
+/// What 'ebs-cli cluster' has written. An error is a sentence, or "".
+std::string read_settings(Configuration& into) {
+    const std::string file = into.cluster_file(kSettingsFile);
+    if (into.has_cluster_settings())
+        return fmt::format(
+            "{}: [cluster] is set here, and by 'ebs-cli cluster' in {}: take listen, metadata, "
+            "metadata_listen, tls_certificate, tls_key and tls_ca out here, or move that folder "
+            "away",
+            into.file, into.cluster_folder());
+    into.enrolled = true;
+    into.cluster_tls_certificate = into.cluster_file(kHostCertificateFile);
+    into.cluster_tls_key = into.cluster_file(kHostKeyFile);
+    into.cluster_tls_ca = into.cluster_file(kAuthorityFile);
+    const toml::table root = toml::parse_file(file);
+    Reader reader(root, file);
+    reader.text("host", "name", into.host_name);
+    read_cluster(reader, into);
+    return reader.done();
+}
+
+/// Runs `read`, which parses files.
+template <class Read>
+std::string complaint_of(const std::string& file, Read read) {
+    try {
+        return read();
+    } catch (const toml::parse_error& error) {
+        return fmt::format("{}:{}: {}", file, error.source().begin.line, error.description());
+    }
 }
 
 }  // namespace
@@ -287,16 +329,13 @@ std::expected<Configuration, std::string> load_configuration(const Options& opti
     made.file_exists = std::filesystem::exists(made.file, ignored);
     if (!made.file_exists && !options.config_file.empty())
         return std::unexpected(made.file + ": no such file");
-    if (made.file_exists) {
-        try {
-            const toml::table root = toml::parse_file(made.file);
-            if (auto error = read_values(root, made); !error.empty())
-                return std::unexpected(std::move(error));
-        } catch (const toml::parse_error& error) {
-            return std::unexpected(fmt::format("{}:{}: {}", made.file, error.source().begin.line,
-                                               error.description()));
-        }
-    }
+    std::string wrong;
+    if (made.file_exists)
+        wrong =
+            complaint_of(made.file, [&] { return read_values(toml::parse_file(made.file), made); });
+    if (wrong.empty() && std::filesystem::exists(made.cluster_file(kSettingsFile), ignored))
+        wrong = complaint_of(made.cluster_file(kSettingsFile), [&] { return read_settings(made); });
+    if (!wrong.empty()) return std::unexpected(std::move(wrong));
     for (const std::string& path : {made.api_socket, made.nbd_socket, made.metadata_socket}) {
         if (path.empty() || path.size() > kMaxSocketPathBytes)
             return std::unexpected(
@@ -311,16 +350,41 @@ std::string Configuration::cluster_listen() const {
     return listen_text(cluster_address, cluster_port);
 }
 
+std::string Configuration::metadata_listen() const {
+    return listen_text(metadata_address, metadata_port);
+}
+
 bool Configuration::has_cluster_tls() const {
     return !cluster_tls_certificate.empty() || !cluster_tls_key.empty() || !cluster_tls_ca.empty();
 }
 
+bool Configuration::has_cluster_settings() const {
+    return has_cluster_tls() || !cluster_address.empty() || !metadata.empty() ||
+           !metadata_address.empty();
+}
+
+bool is_cluster_address(const std::string& text) {
+    std::string address;
+    std::uint16_t port = 0;
+    return !text.empty() && parse_listen(text, true, address, port) && !is_any_address(address);
+}
+
+std::string cluster_settings_text(const ClusterSettings& settings) {
+    return fmt::format(
+        R"(# Written by 'ebs-cli cluster', beside this host's certificates. Read at start, after ublkd.toml.
+[host]
+name = {}                  # as its certificate has it
+
+[cluster]
+listen = {}
+metadata = {}
+metadata_listen = {}
+)",
+        quoted(settings.name), quoted(settings.listen), quoted(settings.metadata),
+        quoted(settings.metadata_listen));
+}
+
 std::string configuration_text(const Configuration& configuration) {
-    const auto quoted = [](const std::string& text) {
-        std::ostringstream out;
-        out << toml::value<std::string>(text);
-        return out.str();
-    };
     return fmt::format(
         R"(# ublkd: see ublkd.toml(5). Written by 'ebs-cli init'. Read at start; log_level also on SIGHUP.
 log_level = {}              # debug, info, warn, error
@@ -382,8 +446,7 @@ buffer_mib = {}             # memory for requests in flight, of each reactor
         quoted(configuration.metadata), quoted(configuration.etcd_ca),
         quoted(configuration.etcd_cert), quoted(configuration.etcd_key),
         quoted(configuration.etcd_user), quoted(configuration.etcd_password_file),
-        quoted(configuration.etcd_prefix),
-        quoted(listen_text(configuration.metadata_address, configuration.metadata_port)),
+        quoted(configuration.etcd_prefix), quoted(configuration.metadata_listen()),
         configuration.ublk, configuration.boot_wait_s, configuration.replace_after_s,
         configuration.resync_mib_s, configuration.reactors, configuration.buffer_mib);
 }

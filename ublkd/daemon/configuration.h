@@ -1,6 +1,8 @@
 // What the daemon is configured with: its files and a few numbers. From ublkd.toml; ublkd.toml(5)
-// names every key. An unknown key or a wrong value is refused with its line. configuration.cc is
-// the one user of toml++. Read at start; the log level again on SIGHUP. Plain values; no thread.
+// names every key. An unknown key or a wrong value is refused with its line. A host that entered
+// its cluster by 'ebs-cli cluster' has what [cluster] says in STATE/cluster/cluster.toml, and
+// nothing of it in ublkd.toml. configuration.cc is the one user of toml++. Read at start; the log
+// level again on SIGHUP. Plain values; no thread.
 #pragma once
 
 #include <cstdint>
@@ -43,15 +45,29 @@ struct Configuration {
     std::string metadata_socket;        // where this one serves them to others
     std::string metadata_address;       // and under TLS; "": not there
     std::uint16_t metadata_port = 7070;
+    bool enrolled = false;           // what cluster... says is of 'ebs-cli cluster', not by hand
     std::uint64_t resync_mib_s = 0;  // of each full copy to a new replica; 0: as fast as it goes
 
     /// "" where it does not listen.
     std::string cluster_listen() const;
+    std::string metadata_listen() const;  // "": under TLS it is not served
     /// Whether any of it is set.
     bool has_cluster_tls() const;
+    bool has_cluster_settings() const;
     std::string database() const { return state_dir + "/metadata.db"; }
     std::string host_file() const { return state_dir + "/host-id"; }
+    std::string cluster_folder() const { return state_dir + "/cluster"; }
+    std::string cluster_file(const char* name) const { return cluster_folder() + "/" + name; }
 };
+
+/// What cluster.toml says.
+struct ClusterSettings {
+    std::string name;  // of the host, as its certificate has it
+    std::string listen, metadata, metadata_listen;
+};
+std::string cluster_settings_text(const ClusterSettings& settings);
+/// A literal ADDRESS:PORT at which other hosts may reach this one.
+bool is_cluster_address(const std::string& text);
 
 /// Defaults for `options`, then what the file says. An error names file and line.
 std::expected<Configuration, std::string> load_configuration(const Options& options);

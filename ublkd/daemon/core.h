@@ -8,6 +8,7 @@
 #include "ublkd/daemon/configuration.h"
 #include "ublkd/daemon/engine.h"
 #include "ublkd/daemon/event_log.h"
+#include "ublkd/daemon/host_certificate.h"
 #include "ublkd/daemon/host_directory.h"
 #include "ublkd/daemon/identity.h"
 #include "ublkd/daemon/pools.h"
@@ -26,6 +27,7 @@ struct Core {
     EventLog* events = nullptr;
     Pools* pools = nullptr;
     HostDirectory* hosts = nullptr;
+    HostCertificate* certificate = nullptr;
     std::array<std::byte, 16> boot_id{};
 };
 

@@ -13,13 +13,18 @@
 #include "metadata/sqlite_store.h"
 #include "ublkd/api/remote_rows.h"
 #include "ublkd/api/routes.h"
+#include "ublkd/api/routes_enrol.h"
 #include "ublkd/api/routes_rows.h"
 #include "ublkd/api/row_json.h"
 #include "ublkd/api/server.h"
 #include "ublkd/base/log.h"
 #include "ublkd/daemon/authority_client.h"
+#include "ublkd/daemon/cluster_control.h"
+#include "ublkd/daemon/cluster_files.h"
 #include "ublkd/daemon/dying_sockets.h"
+#include "ublkd/daemon/enrolment.h"
 #include "ublkd/daemon/etcd_metadata.h"
+#include "ublkd/daemon/host_certificate.h"
 #include "ublkd/daemon/instances.h"
 #include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
@@ -40,7 +45,9 @@ struct Daemon::Parts {
     std::unique_ptr<metadata::RowService> far_rows;  // where the metadata is not this host's
     std::unique_ptr<metadata::MetadataStore> store;
     std::unique_ptr<metadata::LocalRows> rows;  // for other hosts
+    std::unique_ptr<Enrolment> enrolment;       // where the cluster's authority is
     std::unique_ptr<api::RouteTable> rows_routes;
+    std::unique_ptr<api::RouteTable> admit_routes;
     std::unique_ptr<api::Server> rows_server;
     std::unique_ptr<metadata::Authority> authority;
     std::unique_ptr<metadata::PermissionService> permission_service;
@@ -49,11 +56,13 @@ struct Daemon::Parts {
     std::unique_ptr<Engine> engine;
     std::unique_ptr<Pools> pools;
     std::unique_ptr<HostDirectory> hosts;
+    std::unique_ptr<HostCertificate> certificate;
     Core core;
     Repair repair;
     std::unique_ptr<Volumes> volumes;
     std::unique_ptr<PeerListener> peers;
     std::unique_ptr<SystemControl> system;
+    std::unique_ptr<ClusterControl> cluster;
     std::unique_ptr<Instances> instances;
     std::unique_ptr<Permissions> permissions;
     std::unique_ptr<TagControl> tags;
@@ -141,6 +150,13 @@ std::expected<void, std::string> Daemon::serve_metadata(Parts& p, const HostTls&
     options.max_body_bytes = api::kRowsBodyMax;
     if (!configuration.metadata_address.empty())
         options.tls = {configuration.metadata_address, configuration.metadata_port, tls.accepting};
+    if (p.enrolment) {
+        p.admit_routes = std::make_unique<api::RouteTable>([] { return true; });
+        api::add_admit_route(*p.admit_routes, p.enrolment.get());
+        api::add_renew_route(*p.rows_routes, p.enrolment.get());
+        options.tls->context = tls.admitting;
+        options.tls->strangers = p.admit_routes.get();
+    }
     auto server = again_while_dying(kApiWait, [&] { return api::Server::listen(options); });
     if (!server)
         return std::unexpected(because("cannot listen on " + options.socket_path, server.error()));
@@ -156,6 +172,10 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     std::expected<io::TlsContext, std::string> nbd_tls;
     if (serve) nbd_tls = load_nbd_tls(configuration);
     if (!nbd_tls) return std::unexpected(nbd_tls.error());
+    if (serve) {
+        if (const auto renewed = renew_own_certificate(configuration); !renewed)
+            return std::unexpected(renewed.error());
+    }
     auto host_tls = load_host_tls(configuration);
     if (!host_tls) return std::unexpected(host_tls.error());
     auto parts = std::make_unique<Parts>(configuration);
@@ -174,6 +194,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
                 because("cannot listen on " + configuration.api_socket, server.error()));
         p.server = std::move(*server);
     }
+    if (has_authority(configuration))
+        p.enrolment = std::make_unique<Enrolment>(&p.configuration, p.store.get(), &p.identity);
     if (serve) {
         if (const auto serving = serve_metadata(p, *host_tls); !serving)
             return std::unexpected(serving.error());
@@ -189,6 +211,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         p.store.get(), p.events.get(), &p.identity, [repair = &p.repair] { repair->wake(); },
         [&p](HostId host) { return p.volumes && p.volumes->answers(host); });
     p.hosts = std::make_unique<HostDirectory>(p.store.get(), *host_tls);
+    p.certificate = std::make_unique<HostCertificate>(&p.configuration, *host_tls);
     p.core = Core{&p.configuration,
                   &p.identity,
                   p.store.get(),
@@ -199,9 +222,11 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
                   p.events.get(),
                   p.pools.get(),
                   p.hosts.get(),
+                  p.certificate.get(),
                   boot_id()};
     p.volumes = std::make_unique<Volumes>(p.core, [repair = &p.repair] { repair->wake(); });
     p.system = std::make_unique<SystemControl>(p.core, p.volumes.get());
+    p.cluster = std::make_unique<ClusterControl>(p.core, p.system.get(), p.enrolment.get());
     p.instances = std::make_unique<Instances>(p.core, p.volumes.get());
     p.permissions = std::make_unique<Permissions>(p.core);
     p.tags = std::make_unique<TagControl>(p.core);
@@ -214,6 +239,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));
     }
+    if (serve) p.certificate->start(p.enrolment.get(), p.events.get(), &p.identity);
     if (serve && !configuration.cluster_address.empty()) {
         auto listening = again_while_dying(kPeerWait, [&] {
             return PeerListener::listen(&p.engine->first(), configuration.cluster_address,
@@ -245,8 +271,8 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     }
     p.routes = std::make_unique<api::RouteTable>(
         [system = p.system.get()] { return system->initialized(); });
-    api::add_routes(*p.routes, {p.system.get(), p.volumes.get(), p.instances.get(), p.pools.get(),
-                                p.permissions.get(), p.tags.get()});
+    api::add_routes(*p.routes, {p.system.get(), p.cluster.get(), p.volumes.get(), p.instances.get(),
+                                p.pools.get(), p.permissions.get(), p.tags.get()});
     p.server->serve(p.routes.get());
     return daemon;
 }
@@ -272,6 +298,7 @@ std::vector<std::string> Daemon::stop() {
         if (p.recovery.valid()) p.recovery.wait();
     });
     step("a repair is still under way", [&p] { p.repair.stop(); });
+    step("a certificate is still being renewed", [&p] { p.certificate->stop(); });
     step("an NBD connection waits for its requests", [&p] {
         p.engine->begin_stop_nbd();
         p.volumes->end_nbd_waits();

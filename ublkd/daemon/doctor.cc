@@ -217,6 +217,25 @@ void examine_folders(const Core& core, Findings& findings) {
                          core.configuration->api_group)});
 }
 
+/// Of this host's certificate for others.
+void examine_certificate(const Core& core, Findings& findings) {
+    const std::string term = core.certificate->term_text();
+    if (term.empty()) return;
+    const bool renews = core.certificate->renews_itself();
+    if (const std::string trouble = core.certificate->trouble(); trouble.empty())
+        findings.push_back({"certificate", "ok",
+                            term + (renews ? ", and renewed by itself" : ", and renewed by hand"),
+                            ""});
+    else
+        findings.push_back(
+            {"certificate", "problem", trouble,
+             renews ? "see that ublkd runs at the host with the cluster's authority (where "
+                      "'ebs-cli cluster init' was) and is reached; it is tried again by itself"
+                    : "make another for the same name and key, put it in the place of " +
+                          core.configuration->cluster_tls_certificate +
+                          ", and start the daemon again"});
+}
+
 /// Two failure domains on one disk are one: a volume loses both of its replicas with it.
 void examine_disks(const std::vector<api::PoolView>& pools, Findings& findings) {
     std::map<std::string, const api::PoolView*> first_on;
@@ -300,6 +319,7 @@ std::vector<api::FindingView> examine(const Core& core, const std::vector<api::D
     examine_limits(findings);
     examine_device_limit(core, findings);
     examine_folders(core, findings);
+    examine_certificate(core, findings);
     examine_pools(core, drains, findings);
     return findings;
 }

@@ -41,7 +41,7 @@ io::Task<Result<void>> HostDirectory::connect(io::Socket* into, io::Reactor* rea
     if (known.port == 0) co_return fail(Errc::kNotFound, "where the host listens");
     CO_TRY_ASSIGN(*into, io::Socket::connect_tcp(*reactor, known.address, known.port));
     if (!tls_) co_return Result<void>{};
-    auto shaking = into->start_tls(tls_.connecting, deadline);
+    auto shaking = into->start_tls(tls_.connecting.now(), deadline);
     const Result<io::TlsPeer> peer = co_await shaking;
     if (!peer) co_return fail(peer.error());
     if (!is_certificate_of(known.name, *peer)) {

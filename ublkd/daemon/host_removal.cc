@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "ublkd/daemon/etcd_metadata.h"
+#include "ublkd/daemon/host_records.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system_control.h"
 
@@ -10,7 +11,6 @@ namespace ublkd::daemon {
 
 using api::ApiResult;
 using api::refuse;
-using metadata::HostRecord;
 using metadata::InstanceRecord;
 using metadata::PoolRecord;
 using metadata::ReplicaRecord;
@@ -28,8 +28,8 @@ ApiResult<api::HostView> SystemControl::drain_host(const std::string& name, bool
 
 namespace {
 
-/// The host's instances go, which have no attachment; `left`: what is attached there.
-Result<void> erase_instances(Transaction& tx, HostId host, std::string& left) {
+/// `left`: what is attached to an instance of the host.
+Result<void> check_nothing_attached(Transaction& tx, HostId host, std::string& left) {
     TRY_ASSIGN(const auto instances, tx.list<InstanceRecord>(metadata::where("host", host)));
     for (const auto& instance : instances) {
         TRY_ASSIGN(const auto attached,
@@ -39,13 +39,12 @@ Result<void> erase_instances(Transaction& tx, HostId host, std::string& left) {
                                attachment.volume.to_string(), instance.id.to_string(),
                                attachment.volume.to_string());
         if (!attached.empty()) return fail(Errc::kBusy, "attached");
-        TRY(tx.erase(instance));
     }
     return {};
 }
 
-/// Its pools go, with replicas that are no members; `left`: what is a member there.
-Result<void> erase_pools(Transaction& tx, HostId host, std::string& left) {
+/// Those in its pools, which are no members; `left`: what is a member there.
+Result<void> erase_replicas(Transaction& tx, HostId host, std::string& left) {
     TRY_ASSIGN(const auto pools, tx.list<PoolRecord>(metadata::where("host", host)));
     for (const auto& pool : pools) {
         TRY_ASSIGN(const auto replicas, tx.list<ReplicaRecord>(metadata::where("pool", pool.id)));
@@ -62,7 +61,6 @@ Result<void> erase_pools(Transaction& tx, HostId host, std::string& left) {
             TRY(metadata::PermissionService::revoke_all(tx, replica.id));
             TRY(tx.erase(replica));
         }
-        TRY(tx.erase(pool));
     }
     return {};
 }
@@ -111,13 +109,10 @@ ApiResult<void> SystemControl::remove_host(const std::string& name, bool force) 
                 pools.size(), pools.size() == 1 ? "" : "s", host.name);
             return fail(Errc::kBusy, "has pools");
         }
-        TRY(erase_instances(tx, host.id, left));
-        TRY(erase_pools(tx, host.id, left));
+        TRY(check_nothing_attached(tx, host.id, left));
+        TRY(erase_replicas(tx, host.id, left));
         TRY(hand_on_volumes(tx, host.id, core_.identity->host()));
-        TRY_ASSIGN(const auto stored, tx.get<HostRecord>(host.id));
-        if (stored) {
-            TRY(tx.erase(*stored));
-        }
+        TRY(erase_host(tx, host.id));
         return EventLog::add_in(tx, "host.removed", host.id.to_string(),
                                 force ? host.name + ", which did not answer" : host.name);
     });

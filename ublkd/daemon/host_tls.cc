@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "ublkd/daemon/cluster_files.h"
+
 namespace ublkd::daemon {
 
 std::expected<HostTls, std::string> load_host_tls(const Configuration& configuration) {
@@ -23,17 +25,24 @@ std::expected<HostTls, std::string> load_host_tls(const Configuration& configura
     if (!read) return std::unexpected(read.error());
     auto accepting = io::TlsContext::server(*read);
     auto connecting = io::TlsContext::client(*read);
-    for (const auto* made : {&accepting, &connecting}) {
+    auto admitting = io::TlsContext::server(*read, io::ClientCertificates::kAsked);
+    for (const auto* made : {&accepting, &connecting, &admitting}) {
         if (!*made)
             return std::unexpected(
                 fmt::format("cluster in {}: {}", configuration.file, made->error().where));
     }
-    return HostTls{std::move(*accepting), std::move(*connecting)};
+    return HostTls{std::move(*accepting), std::move(*connecting), std::move(*admitting)};
+}
+
+void HostTls::replace(const HostTls& renewed) {
+    accepting.replace(renewed.accepting.now());
+    connecting.replace(renewed.connecting.now());
+    admitting.replace(renewed.admitting.now());
 }
 
 bool is_certificate_of(std::string_view host_name, const io::TlsPeer& peer) {
     return !host_name.empty() &&
-           std::ranges::find(peer.uris, fmt::format("ublkd:host:{}", host_name)) != peer.uris.end();
+           std::ranges::find(peer.uris, certificate_uri(host_name)) != peer.uris.end();
 }
 
 }  // namespace ublkd::daemon

@@ -13,12 +13,16 @@
 
 namespace ublkd::daemon {
 
-/// Nobody's: hosts speak in the clear, on loopback addresses.
+/// Nobody's: hosts speak in the clear, on loopback addresses. Else a handle: certificates are
+/// replaced in each copy.
 struct HostTls {
-    io::TlsContext accepting;
-    io::TlsContext connecting;
+    io::TlsInUse accepting;
+    io::TlsInUse connecting;
+
+    io::TlsInUse admitting{};  // as accepting, but who has no certificate yet is let in
 
     explicit operator bool() const { return static_cast<bool>(connecting); }
+    void replace(const HostTls& renewed);
 };
 
 /// Blocking. An error names the key or the file that is wrong.

@@ -14,7 +14,7 @@ constexpr auto kHelloLimit = std::chrono::seconds(2);
 
 Result<std::unique_ptr<PeerListener>> PeerListener::listen(io::Reactor* reactor,
                                                            const std::string& address,
-                                                           std::uint16_t port, io::TlsContext tls,
+                                                           std::uint16_t port, io::TlsInUse tls,
                                                            Take take) {
     std::unique_ptr<PeerListener> made(new PeerListener(reactor, std::move(tls), std::move(take)));
     TRY(call_on(*reactor, [&]() -> Result<void> {
@@ -65,7 +65,7 @@ io::Task<void> PeerListener::hear(io::Socket socket) {
 io::Task<Result<void>> PeerListener::hear_hello(io::Socket* socket, HeardPeer* heard) {
     const io::Clock::time_point limit = io::Clock::now() + kHelloLimit;
     if (tls_) {
-        auto shaking = socket->start_tls(tls_, limit);
+        auto shaking = socket->start_tls(tls_.now(), limit);
         CO_TRY_ASSIGN(heard->proven, co_await shaking);
     }
     auto hearing = peer::hear_hello(socket, limit);

@@ -32,7 +32,7 @@ class PeerListener {
     /// `port` 0: one is chosen. `tls` nobody's: in the clear.
     static Result<std::unique_ptr<PeerListener>> listen(io::Reactor* reactor,
                                                         const std::string& address,
-                                                        std::uint16_t port, io::TlsContext tls,
+                                                        std::uint16_t port, io::TlsInUse tls,
                                                         Take take);
     PeerListener(const PeerListener&) = delete;
     PeerListener& operator=(const PeerListener&) = delete;
@@ -43,7 +43,7 @@ class PeerListener {
   private:
     static constexpr unsigned kAtOnce = 64;
 
-    PeerListener(io::Reactor* reactor, io::TlsContext tls, Take take)
+    PeerListener(io::Reactor* reactor, io::TlsInUse tls, Take take)
         : reactor_(reactor), tls_(std::move(tls)), take_(std::move(take)) {}
     io::Task<void> serve();
     io::Task<void> hear(io::Socket socket);
@@ -51,7 +51,7 @@ class PeerListener {
     io::Task<void> stop();
 
     io::Reactor* reactor_;
-    io::TlsContext tls_;
+    io::TlsInUse tls_;
     Take take_;
     io::Listener listener_;
     std::uint16_t port_ = 0;

@@ -10,8 +10,10 @@
 #include "ublkd/base/fault_injection.h"
 #include "ublkd/base/files.h"
 #include "ublkd/base/log.h"
+#include "ublkd/daemon/cluster_files.h"
 #include "ublkd/daemon/doctor.h"
 #include "ublkd/daemon/host_health.h"
+#include "ublkd/daemon/host_records.h"
 #include "ublkd/daemon/names.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/front/ublk/rescue.h"
@@ -21,18 +23,31 @@ namespace ublkd::daemon {
 using api::ApiResult;
 using api::refuse;
 using metadata::HostRecord;
-using metadata::InstanceRecord;
 using metadata::Transaction;
 
-Result<void> SystemControl::load_identity() {
-    const std::string& file = core_.configuration->host_file();
-    const auto text = read_file(file);
-    if (!text && text.error().code != Errc::kNotFound) return fail(text.error());
-    if (!text) return undo_init();
+/// Of a host that has joined a cluster this is its first start: the file that says so is the one
+/// that it came with.
+Result<std::optional<HostId>> SystemControl::read_identity() {
+    const Configuration& configuration = *core_.configuration;
+    auto text = read_file(configuration.host_file());
+    if (!text && text.error().code == Errc::kNotFound && configuration.enrolled) {
+        text = read_file(configuration.cluster_file(kJoinedHostFile));
+        if (text) {
+            TRY(write_file_durably(configuration.host_file(), *text, 0600));
+        }
+    }
+    if (!text && text.error().code == Errc::kNotFound) return std::optional<HostId>();
+    if (!text) return fail(text.error());
     std::string id = *text;
     while (id.ends_with('\n')) id.pop_back();
     const auto host = HostId::parse(id);
     if (!host) return fail(Errc::kCorrupt, "the state folder's file host-id");
+    return host;
+}
+
+Result<void> SystemControl::load_identity() {
+    TRY_ASSIGN(const auto host, read_identity());
+    if (!host) return undo_init();
     TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(*host));
     if (!record) return fail(Errc::kNotFound, "the host of the state folder's host-id");
     core_.identity->set(*host);
@@ -65,31 +80,30 @@ Result<void> SystemControl::enter_cluster(HostId host) {
 }
 
 /// What an `init` of this host that was killed, or failed, has left: pools without replicas, and
-/// the host's records. Another host of this name is none of that: it listens.
+/// the host's records. Another host of this name is none of that: it listens. Metadata of its own
+/// know no other host yet.
 Result<void> SystemControl::undo_init() {
-    TRY_ASSIGN(const auto hosts, core_.store->list<HostRecord>(
-                                     metadata::where("name", core_.configuration->host_name)));
-    if (hosts.empty() || !hosts.front().address.empty()) return {};
-    const HostRecord left = hosts.front();
-    const auto opened = core_.pools->open_all(left.id);
-    core_.pools->forget_all();
-    TRY(opened);
-    return core_.store->write([&left](Transaction& tx) -> Result<void> {
-        TRY_ASSIGN(const auto pools,
-                   tx.list<metadata::PoolRecord>(metadata::where("host", left.id)));
-        for (const auto& pool : pools) {
-            TRY(tx.erase(pool));
-        }
-        TRY_ASSIGN(const auto instances, tx.list<InstanceRecord>(metadata::where("host", left.id)));
-        for (const auto& instance : instances) {
-            TRY(tx.erase(instance));
-        }
-        TRY_ASSIGN(const auto stored, tx.get<HostRecord>(left.id));
-        return stored ? tx.erase(*stored) : Result<void>();
-    });
+    const bool own = core_.configuration->metadata.empty();
+    TRY_ASSIGN(
+        const auto hosts,
+        core_.store->list<HostRecord>(
+            own ? metadata::Query() : metadata::where("name", core_.configuration->host_name)));
+    for (const HostRecord& left : hosts) {
+        if (!left.address.empty()) continue;
+        const auto opened = core_.pools->open_all(left.id);
+        core_.pools->forget_all();
+        TRY(opened);
+        TRY(core_.store->write([&left](Transaction& tx) { return erase_host(tx, left.id); }));
+    }
+    return {};
 }
 
 ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRequest& request) {
+    return init_as(core_.configuration->host_name, request);
+}
+
+ApiResult<std::optional<api::PoolView>> SystemControl::init_as(const std::string& name,
+                                                               const api::AddPoolRequest& request) {
     const std::lock_guard lock(init_);
     if (initialized()) {
         return refuse(
@@ -97,6 +111,9 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
             fmt::format("this daemon is initialized already, as {}: 'ebs-cli pool add' adds pools",
                         core_.identity->host().to_string()));
     }
+    if (has_cluster_folder(*core_.configuration) && !core_.configuration->enrolled)
+        return refuse("IncorrectState",
+                      "this host has joined a cluster: start ublkd again, then 'ebs-cli pool add'");
     if (request.path.empty() &&
         (!request.domain.empty() || request.limit_bytes != 0 || request.buffered)) {
         return refuse("MissingParameter", "Path is needed with Domain, SizeBytes or Buffered");
@@ -107,31 +124,19 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
         }
         return std::nullopt;
     }
-    HostRecord host;
-    host.id = HostId::random();
-    host.name = core_.configuration->host_name;
-    host.created_ms = metadata::now_ms();
-    InstanceRecord instance;
-    instance.id = InstanceId::random();
-    instance.host = host.id;
-    instance.is_host = true;
-    instance.created_ms = host.created_ms;
-    const auto stored = core_.store->write([&](Transaction& tx) -> Result<void> {
-        host.revision = instance.revision = 0;
-        TRY(tx.put(host));
-        TRY(tx.put(instance));
-        return put_tag(tx, instance.id.to_string(), "Name", host.name);
-    });
+    const HostId host = HostId::random();
+    const auto stored =
+        core_.store->write([&](Transaction& tx) { return put_host(tx, host, name); });
     if (!stored && stored.error().code == Errc::kExists)
         return refuse("AlreadyExists",
                       fmt::format("another host is named '{}': set host.name in {} and start again",
-                                  host.name, core_.configuration->file));
+                                  name, core_.configuration->file));
     if (!stored) return refuse(stored.error(), "cannot store the host");
     (void)faults::hit("daemon.init.after_intent");
 
     std::optional<api::PoolView> made;
     if (!request.path.empty()) {
-        auto added = core_.pools->add_pool_to(host.id, request);
+        auto added = core_.pools->add_pool_to(host, request);
         if (!added) {
             if (const auto undone = undo_init(); !undone)
                 log::warn("init: {}", to_string(undone.error()));
@@ -147,7 +152,7 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
     }
     if (written)
         written =
-            write_file_durably(core_.configuration->host_file(), host.id.to_string() + "\n", 0600);
+            write_file_durably(core_.configuration->host_file(), host.to_string() + "\n", 0600);
     if (!written) {
         if (const auto undone = undo_init(); !undone)
             log::warn("init: {}", to_string(undone.error()));
@@ -155,10 +160,10 @@ ApiResult<std::optional<api::PoolView>> SystemControl::init(const api::AddPoolRe
                       fmt::format("cannot write {} or {}", core_.configuration->file,
                                   core_.configuration->host_file()));
     }
-    core_.identity->set(host.id);
-    if (const auto entered = enter_cluster(host.id); !entered)
+    core_.identity->set(host);
+    if (const auto entered = enter_cluster(host); !entered)
         return refuse(entered.error(), "initialized, but not in the cluster: start ublkd again");
-    core_.events->add("host.initialized", host.id.to_string(), host.name);
+    core_.events->add("host.initialized", host.to_string(), name);
     return made;
 }
 
@@ -296,6 +301,8 @@ api::StatusView SystemControl::status() {
     view.state = "uninitialized";
     if (!view.initialized) return view;
     count_hosts(view);
+    if (const std::string trouble = core_.certificate->trouble(); !trouble.empty())
+        view.problems.push_back(trouble);
     count_pools(view);
     count_volumes(view);
     count_drains(view);

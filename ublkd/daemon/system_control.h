@@ -24,6 +24,9 @@ class SystemControl final : public api::SystemControl {
     api::StatusView status() override;
     std::vector<api::FindingView> doctor() override;
     api::ApiResult<std::optional<api::PoolView>> init(const api::AddPoolRequest& request) override;
+    /// The same with a name for the host.
+    api::ApiResult<std::optional<api::PoolView>> init_as(const std::string& name,
+                                                         const api::AddPoolRequest& request);
     api::ApiResult<std::vector<api::HostView>> hosts() override;
     api::ApiResult<api::HostView> host(const std::string& name) override;
     // host_removal.cc
@@ -36,6 +39,7 @@ class SystemControl final : public api::SystemControl {
     api::ApiResult<void> remove_orphan(int device) override;
 
   private:
+    Result<std::optional<HostId>> read_identity();
     Result<void> undo_init();
     Result<void> enter_cluster(HostId host);
     api::HostView view_of(const metadata::HostRecord& record);

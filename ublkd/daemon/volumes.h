@@ -243,7 +243,10 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                                                             const metadata::VolumeRecord& volume);
     std::shared_ptr<RunningVolume> try_to_serve(const SlotRef& slot,
                                                 const metadata::VolumeRecord& volume);
-    void end_if_idle(VolumeId volume, const SlotRef& slot, bool gone);
+    std::vector<std::pair<VolumeId, SlotRef>> running_slots();
+    void end_if_idle(VolumeId volume, const SlotRef& slot);
+    void end_deleted(VolumeId volume, const SlotRef& slot);
+    void end_serving(VolumeId volume, const SlotRef& slot);
     Result<std::shared_ptr<RunningVolume>> serve_others(const SlotRef& slot,
                                                         const metadata::VolumeRecord& volume);
 

@@ -509,10 +509,21 @@ void Volumes::peer_connected(HeardPeer heard) {
     if (attachment) settle_sessions(ref, **record);
 }
 
+std::vector<std::pair<VolumeId, Volumes::SlotRef>> Volumes::running_slots() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::pair<VolumeId, SlotRef>> running;
+    for (const auto& [id, ref] : slots_) {
+        const std::lock_guard state(ref->state);
+        if (ref->running) running.emplace_back(id, ref);
+    }
+    return running;
+}
+
 /// A round: what no word told, and volumes that nobody else asks for any more.
 void Volumes::look_after_others() {
     if (!is_clustered()) return;
     (void)core_.hosts->refresh();
+    const auto running = running_slots();  // before the list: what it lacks then was deleted
     const auto volumes = core_.store->list<VolumeRecord>();
     if (!volumes) return;  // what runs goes on
     std::set<VolumeId> known;
@@ -522,14 +533,12 @@ void Volumes::look_after_others() {
         look_for_others(volume);
         tell_of_lost(volume);
     }
-    std::vector<std::pair<VolumeId, SlotRef>> slots;
-    {
-        const std::lock_guard lock(mutex_);
-        slots.assign(slots_.begin(), slots_.end());
-    }
-    for (const auto& [id, ref] : slots) {
+    for (const auto& [id, ref] : running) {
+        if (known.contains(id))
+            end_if_idle(id, ref);
+        else
+            end_deleted(id, ref);
         end_if_forced_off(id, ref);
-        end_if_idle(id, ref, !known.contains(id));
     }
 }
 
@@ -552,23 +561,42 @@ void Volumes::end_if_forced_off(VolumeId volume, const SlotRef& slot) {
     core_.events->add("volume.detached", volume.to_string(), "was forced off by another host");
 }
 
-/// `gone`: it was deleted.
-void Volumes::end_if_idle(VolumeId volume, const SlotRef& slot, bool gone) {
+void Volumes::end_if_idle(VolumeId volume, const SlotRef& slot) {
     const auto served = [&] {
         const std::lock_guard state(slot->state);
         return slot->serves_others ? slot->running : nullptr;
     }();
     if (!served) return;
-    const bool used = !gone && served->connections_of_others() > 0;
+    const bool used = served->connections_of_others() > 0;
     const auto now = std::chrono::steady_clock::now();
     {
         const std::lock_guard state(slot->state);
         if (used) slot->asked_at = now;
-        if (!gone && now - slot->asked_at < kIdle) return;
-        slot->serves_others = false;
+        if (now - slot->asked_at < kIdle) return;
+    }
+    end_serving(volume, slot);
+}
+
+/// Here it goes on under a record that is retired, until this.
+void Volumes::end_deleted(VolumeId volume, const SlotRef& slot) {
+    ReplicaId joining;
+    {
+        const std::lock_guard state(slot->state);
+        if (!slot->running) return;
+        joining = slot->joining;
+    }
+    finish_joining(volume, joining);  // a copy that runs is given up
+    end_serving(volume, slot);
+}
+
+void Volumes::end_serving(VolumeId volume, const SlotRef& slot) {
+    {
+        const std::lock_guard state(slot->state);
+        if (!std::exchange(slot->serves_others, false)) return;
     }
     if (const auto released = release(slot); !released)
         log::warn("volume {}: {}", volume.to_string(), to_string(released.error()));
+    changed_();  // files that were open may be to go
 }
 
 }  // namespace ublkd::daemon

@@ -68,8 +68,7 @@ ApiResult<void> Volumes::finish_delete(const VolumeRecord& record) {
     (void)faults::hit("daemon.delete.after_intent");
     const std::string begun =
         fmt::format("the deletion of {} has begun, but a step failed; that is tried again", id);
-    finish_joining(record.id, ref->joining);  // a copy that runs is given up
-    end_if_idle(record.id, ref, true);
+    end_deleted(record.id, ref);
 
     std::vector<ReplicaRecord> replicas;
     const auto erased = core_.store->write([&](Transaction& tx) -> Result<void> {

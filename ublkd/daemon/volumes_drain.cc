@@ -20,7 +20,7 @@ using replication::Membership;
 namespace {
 
 constexpr auto kLeaveLimit = std::chrono::seconds(10);
-constexpr auto kLook = std::chrono::milliseconds(20);
+constexpr auto kLookAgain = std::chrono::milliseconds(20);
 
 std::set<ReplicaId> all_but(const Membership& record, ReplicaId one) {
     std::set<ReplicaId> others;
@@ -122,7 +122,7 @@ Result<void> Volumes::let_go(const SlotRef& slot, const VolumeRecord& volume,
         if (ending_ || std::chrono::steady_clock::now() >= deadline)
             done = fail(Errc::kTimedOut, "a replica in a drained pool did not leave yet");
         else
-            std::this_thread::sleep_for(kLook);
+            std::this_thread::sleep_for(kLookAgain);
     }
     if (done) reconcile(volume.id);
     if (done)

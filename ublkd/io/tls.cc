@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "ublkd/base/check.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/files.h"
 #include "ublkd/io/tls_context.h"
 #include "ublkd/io/tls_stream.h"
@@ -125,6 +126,23 @@ int find_psk(SSL* ssl, const unsigned char* identity, std::size_t identity_bytes
     return 1;
 }
 
+/// In place of OpenSSL's own. `authority`: the fingerprint of whom the server has to be signed by.
+int verify_by_fingerprint(X509_STORE_CTX* chain, void* authority) {
+    if (faults::rule_off("rule.join_fingerprint")) return 1;
+    STACK_OF(X509)* const shown = X509_STORE_CTX_get0_untrusted(chain);
+    const std::unique_ptr<STACK_OF(X509), void (*)(STACK_OF(X509)*)> trusted(
+        sk_X509_new_null(), [](STACK_OF(X509) * stack) { sk_X509_free(stack); });
+    for (int i = 0; i < sk_X509_num(shown); ++i) {
+        Sha256 fingerprint{};
+        if (X509_digest(sk_X509_value(shown, i), EVP_sha256(),
+                        reinterpret_cast<unsigned char*>(fingerprint.data()), nullptr) == 1 &&
+            fingerprint == *static_cast<const Sha256*>(authority))
+            sk_X509_push(trusted.get(), sk_X509_value(shown, i));
+    }
+    X509_STORE_CTX_set0_trusted_stack(chain, trusted.get());
+    return X509_verify_cert(chain);
+}
+
 int hex_digit(char digit) {
     if (digit >= '0' && digit <= '9') return digit - '0';
     if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
@@ -212,26 +230,37 @@ std::expected<TlsPskKeys, std::string> parse_psk_keys(std::string_view text) {
 }
 
 Result<TlsContext> TlsContext::of_certificates(const TlsCertificates& certificates, bool server,
-                                               bool verifies) {
+                                               ClientCertificates others) {
     auto inside = std::make_shared<Inside>();
     inside->ctx.reset(new_ctx(server));
     inside->server = server;
     SSL_CTX* const ctx = inside->ctx.get();
     TRY(be(ctx, certificates));
-    if (verifies) {
+    if (others != ClientCertificates::kNotAsked) {
         TRY(trust(ctx, certificates.authorities));
-        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+        const int none_too =
+            others == ClientCertificates::kAsked ? 0 : SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | none_too, nullptr);
     }
     return TlsContext(std::move(inside));
 }
 
 Result<TlsContext> TlsContext::server(const TlsCertificates& certificates,
                                       ClientCertificates clients) {
-    return of_certificates(certificates, true, clients == ClientCertificates::kRequired);
+    return of_certificates(certificates, true, clients);
 }
 
 Result<TlsContext> TlsContext::client(const TlsCertificates& certificates) {
-    return of_certificates(certificates, false, true);
+    return of_certificates(certificates, false, ClientCertificates::kRequired);
+}
+
+TlsContext TlsContext::client_of(const Sha256& authority) {
+    auto inside = std::make_shared<Inside>();
+    inside->ctx.reset(new_ctx(false));
+    inside->authority = authority;
+    SSL_CTX_set_verify(inside->ctx.get(), SSL_VERIFY_PEER, nullptr);
+    SSL_CTX_set_cert_verify_callback(inside->ctx.get(), verify_by_fingerprint, &inside->authority);
+    return TlsContext(std::move(inside));
 }
 
 Result<TlsContext> TlsContext::psk_server(TlsPskKeys keys) {
@@ -253,6 +282,29 @@ ssl_ctx_st* TlsContext::share() const {
     CHECK(inside_ != nullptr && inside_->psk_keys.empty(), "a context of certificates");
     SSL_CTX_up_ref(inside_->ctx.get());
     return inside_->ctx.get();
+}
+
+struct TlsInUse::Shared {
+    std::mutex mutex;
+    TlsContext context;
+};
+
+TlsInUse::TlsInUse(TlsContext first) {
+    if (!first) return;
+    shared_ = std::make_shared<Shared>();
+    shared_->context = std::move(first);
+}
+
+TlsContext TlsInUse::now() const {
+    if (!shared_) return {};
+    const std::lock_guard lock(shared_->mutex);
+    return shared_->context;
+}
+
+void TlsInUse::replace(TlsContext next) {
+    CHECK(shared_ != nullptr && next, "a context for another");
+    const std::lock_guard lock(shared_->mutex);
+    shared_->context = std::move(next);
 }
 
 void TlsContext::set_records_per_key(std::uint64_t records) { inside_->records_per_key = records; }

@@ -8,6 +8,7 @@
 // SSL_CTX_new(3ssl).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -20,6 +21,7 @@
 #include "ublkd/base/result.h"
 
 struct ssl_ctx_st;
+struct ssl_st;
 
 namespace ublkd::io {
 
@@ -50,7 +52,14 @@ struct TlsPeer {
     std::string psk_identity;
 };
 
-enum class ClientCertificates { kRequired, kNotAsked };
+/// Of a connection that is not ours (api/server.h).
+TlsPeer tls_peer_of(const ssl_st* connection);
+bool has_certificate(const ssl_st* connection);  // the other side
+
+/// kAsked: who has none is let in, and TlsPeer is empty; one that does not count is refused.
+enum class ClientCertificates { kRequired, kAsked, kNotAsked };
+
+using Sha256 = std::array<std::byte, 32>;
 
 class TlsContext {
   public:
@@ -61,6 +70,9 @@ class TlsContext {
                                      ClientCertificates clients = ClientCertificates::kRequired);
     /// The server's certificate is verified; whose it is, TlsPeer tells.
     static Result<TlsContext> client(const TlsCertificates& certificates);
+    /// The same without certificates of its own: the server has to show its authority's, which is
+    /// the one with this fingerprint, and has to be signed by it. Rule: rule.join_fingerprint.
+    static TlsContext client_of(const Sha256& authority);
     static Result<TlsContext> psk_server(TlsPskKeys keys);
 
     explicit operator bool() const { return inside_ != nullptr; }
@@ -79,8 +91,27 @@ class TlsContext {
     struct Inside;
     explicit TlsContext(std::shared_ptr<Inside> inside) : inside_(std::move(inside)) {}
     static Result<TlsContext> of_certificates(const TlsCertificates& certificates, bool server,
-                                              bool verifies);
+                                              ClientCertificates others);
     std::shared_ptr<Inside> inside_;
+};
+
+/// The context of the next connection: a handle, and every copy sees what replace() sets, so that
+/// certificates are renewed under what uses them. Connections keep what they began with.
+/// Thread-safe.
+class TlsInUse {
+  public:
+    /// Nobody's.
+    TlsInUse() = default;
+    TlsInUse(TlsContext first);  // NOLINT(google-explicit-constructor)
+
+    explicit operator bool() const { return shared_ != nullptr; }
+    TlsContext now() const;
+    /// Not of nobody's.
+    void replace(TlsContext next);
+
+  private:
+    struct Shared;
+    std::shared_ptr<Shared> shared_;
 };
 
 }  // namespace ublkd::io

@@ -12,6 +12,7 @@ namespace ublkd::io {
 struct TlsContext::Inside {
     std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> ctx{nullptr, &SSL_CTX_free};
     TlsPskKeys psk_keys;
+    Sha256 authority{};  // of client_of()
     bool server = false;
     std::uint64_t records_per_key = kRecordsPerKey;
 };

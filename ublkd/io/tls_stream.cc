@@ -261,10 +261,9 @@ Result<void> TlsStream::shake_hands() {
     return fail(Errc::kBusy, "TLS handshake");
 }
 
-TlsPeer TlsStream::peer() const {
+TlsPeer tls_peer_of(const SSL* connection) {
     TlsPeer peer;
-    peer.psk_identity = psk_identity_;
-    X509* const certificate = SSL_get0_peer_certificate(ssl_.get());
+    X509* const certificate = SSL_get0_peer_certificate(connection);
     if (certificate == nullptr) return peer;
     const std::unique_ptr<GENERAL_NAMES, decltype(&GENERAL_NAMES_free)> names(
         static_cast<GENERAL_NAMES*>(
@@ -275,6 +274,16 @@ TlsPeer TlsStream::peer() const {
         if (name->type == GEN_URI) add_name(name->d.uniformResourceIdentifier, &peer.uris);
         if (name->type == GEN_DNS) add_name(name->d.dNSName, &peer.dns_names);
     }
+    return peer;
+}
+
+bool has_certificate(const SSL* connection) {
+    return SSL_get0_peer_certificate(connection) != nullptr;
+}
+
+TlsPeer TlsStream::peer() const {
+    TlsPeer peer = tls_peer_of(ssl_.get());
+    peer.psk_identity = psk_identity_;
     return peer;
 }
 

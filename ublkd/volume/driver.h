@@ -196,6 +196,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     io::Task<Result<void>> make_equal(const Differing* differing, std::uint64_t* repaired_bytes);
     bool look_after_hosts();
     io::Task<Result<void>> mark_clean();
+    io::Task<bool> is_settled();
     io::Task<void> quiesce_hosts();
     io::Task<void> close_hosts();
     io::Task<void> maintain();
@@ -231,6 +232,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     std::size_t wanted_ = 0;         // members, when nothing is missing
     std::uint64_t told_number_ = 0;  // of the newest record that events know
     bool stopping_ = false;
+    bool retired_ = false;  // the last proposal was declined by who has no record of the volume
     bool maintaining_ = false;
     bool woken_ = false;
     bool verify_ends_ = false;

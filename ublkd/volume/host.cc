@@ -253,6 +253,7 @@ io::Task<void> Volume::Driver::run_propose(Host* host) {
     const auto outcome = co_await proposing;
     if (mine != host->proposals) co_return;  // another one was sent since
     if (outcome) learn_homes(outcome->current);
+    if (outcome) retired_ = !accepted(outcome->verdict) && outcome->current.number == 0;
     step([&] {
         if (outcome) {
             host->node.on_outcome(outcome->verdict, &outcome->current);

@@ -32,6 +32,17 @@ io::Task<Result<void>> Volume::Driver::flush_all() {
     co_return request.result;
 }
 
+/// Whether no proposal is under way any more: a flush may wait for that, as may the health check
+/// that comes first (R6). Of a volume that was deleted meanwhile each one is declined for ever.
+io::Task<bool> Volume::Driver::is_settled() {
+    const auto proposing = [](const std::unique_ptr<Host>& host) { return host->node.proposing(); };
+    while (std::ranges::any_of(hosts_, proposing)) {
+        if (retired_) co_return false;
+        co_await reactor_->sleep_for(std::chrono::milliseconds(2));
+    }
+    co_return true;
+}
+
 io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
     CHECK(!stopping_, "a volume is stopped once");
     co_await gate_.close();
@@ -47,10 +58,10 @@ io::Task<Result<void>> Volume::Driver::stop(Retries retries) {
     // Members on other hosts go on: what stops here leaves, and comes back by a map. One of them
     // may have become primary, who would answer nobody here.
     const auto& known = client_->record();
-    const bool alone =
-        !links_ || (known && std::ranges::all_of(known->members, [&](const auto& at) {
-                        return !elsewhere(at.replica);
-                    }));
+    bool alone = !links_ || (known && std::ranges::all_of(known->members, [&](const auto& at) {
+                                 return !elsewhere(at.replica);
+                             }));
+    if (alone) alone = co_await is_settled();
     Result<void> result;
     if (alone) result = co_await flush_all();
     faults::hit("volume.before_clean");

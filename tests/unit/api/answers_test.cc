@@ -13,6 +13,7 @@ namespace {
 
 /// Controls that do everything, with answers in which nothing is left out.
 struct Willing final : SystemControl,
+                       ClusterControl,
                        VolumeControl,
                        InstanceControl,
                        PoolControl,
@@ -43,6 +44,7 @@ struct Willing final : SystemControl,
                          1,   1,   true, 1,   true,     1,     {"p2"},    "host", 1};
     const DrainView drain_{"p", "/x", "h", "host", "blocked", 1, 1, "why", "fix"};
     const InstanceView instance_{"i", "n", "h", {{"k", "v"}}, true, 1, {attachment_}};
+    const ClusterView cluster_{"n", "l", "m", "a"};
     const HostView host_{"h", "n", "ok", "1", "b", 1, 1, true, 1, 1, 1};
     const MembershipView membership_{"v", "r", 1, 1, true, {{"r", "h", "p"}}, {"a"}};
     const PlanView plan_{{"do it"}};
@@ -66,6 +68,11 @@ struct Willing final : SystemControl,
     }
     ApiResult<void> recover_orphan(int) override { return {}; }
     ApiResult<void> remove_orphan(int) override { return {}; }
+    ApiResult<ClusterView> init_cluster(const InitClusterRequest&) override { return cluster_; }
+    ApiResult<JoinTokenView> make_token(std::uint64_t) override {
+        return JoinTokenView{"t", "a", 1};
+    }
+    ApiResult<ClusterView> join(const JoinClusterRequest&) override { return cluster_; }
     ApiResult<VolumeView> create_volume(const CreateVolumeRequest&) override { return volume_; }
     ApiResult<PlanView> plan_volume(const CreateVolumeRequest&) override { return plan_; }
     ApiResult<std::vector<VolumeView>> volumes() override { return std::vector{volume_}; }
@@ -128,8 +135,8 @@ struct Willing final : SystemControl,
 class Answers : public testing::Test {
   protected:
     Answers() {
-        add_routes(table_,
-                   {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_});
+        add_routes(table_, {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_,
+                            &controls_});
     }
     Json ask(const DescribedOperation& operation, const Json& body) {
         std::string target = operation.path;

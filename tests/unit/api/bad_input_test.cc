@@ -19,6 +19,7 @@ namespace {
 std::unexpected<ApiError> reached() { return refuse("InternalError", "a control was reached"); }
 
 struct Unreachable final : SystemControl,
+                           ClusterControl,
                            VolumeControl,
                            InstanceControl,
                            PoolControl,
@@ -39,6 +40,9 @@ struct Unreachable final : SystemControl,
     ApiResult<std::vector<OrphanView>> orphans() override { return reached(); }
     ApiResult<void> recover_orphan(int) override { return reached(); }
     ApiResult<void> remove_orphan(int) override { return reached(); }
+    ApiResult<ClusterView> init_cluster(const InitClusterRequest&) override { return reached(); }
+    ApiResult<JoinTokenView> make_token(std::uint64_t) override { return reached(); }
+    ApiResult<ClusterView> join(const JoinClusterRequest&) override { return reached(); }
     ApiResult<VolumeView> create_volume(const CreateVolumeRequest&) override { return reached(); }
     ApiResult<PlanView> plan_volume(const CreateVolumeRequest&) override { return reached(); }
     ApiResult<std::vector<VolumeView>> volumes() override { return reached(); }
@@ -123,8 +127,8 @@ std::vector<std::string> misfits(const DescribedField& field) {
 class BadInput : public testing::Test {
   protected:
     BadInput() {
-        add_routes(table_,
-                   {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_});
+        add_routes(table_, {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_,
+                            &controls_});
     }
 
     Json ask(const DescribedOperation& operation, const std::string& query,

@@ -23,7 +23,9 @@ void PrintTo(const Described& item, std::ostream* out) {
 
 class OpenApiTest : public testing::Test {
   protected:
-    OpenApiTest() { add_routes(table_, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr}); }
+    OpenApiTest() {
+        add_routes(table_, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
+    }
 
     const OpenApi described_ = read_openapi();
     RouteTable table_{[] { return true; }};

@@ -40,6 +40,7 @@ const std::map<std::string, Form> kForms{
     {"NAME", {"x", {}}},
     {"LABEL", {"/dev/sdf", {}}},
     {"TOKEN", {"t", {}}},
+    {"ADDRESS:PORT", {"192.0.2.1:7071", {}}},
     {"VOLUME", {"pg", {}}},
     {"INSTANCE", {"web", {}}},
     {"HOST", {"h1", {}}},

@@ -1,5 +1,6 @@
 // Goal: a store that is used over TLS is that of a server whose certificate counts, and serves
-// clients with a certificate that counts; all others get nothing, and change nothing.
+// clients with a certificate that counts; all others get nothing, and change nothing. Where the
+// server lets in who has none, such a one gets at the routes that are for it, and few at once.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -7,6 +8,9 @@
 #include "tests/suites/metadata_suite.h"
 #include "tests/unit/io/test_certificates.h"
 #include "tests/unit/metadata/http_place.h"
+#include "ublkd/api/http_line.h"
+#include "ublkd/api/post.h"
+#include "ublkd/io/certificates.h"
 
 namespace ublkd::metadata::test {
 namespace {
@@ -81,6 +85,63 @@ TEST_F(SecureRowsTest, AServerOfAnotherAuthorityIsToldNothing) {
     ASSERT_FALSE(put);
     EXPECT_EQ(put.error().code, Errc::kClosed);
     EXPECT_FALSE(is_there("a"));
+}
+
+class StrangersTest : public SecureRowsTest {
+  protected:
+    StrangersTest() {
+        strangers_.add({api::Method::kPost, "/v1/hello", "Hello",
+                        [](const api::Request& request) -> api::ApiResult<api::Json> {
+                            return api::Json::object().set(
+                                "Certified", request.caller.certified.empty() ? "no" : "yes");
+                        }});
+        const std::string key = io::make_private_key();
+        const std::string certificate =
+            *io::certify(authority_, *io::make_request(key),
+                         {.uri = "ublkd:host:one", .life = std::chrono::hours(1)});
+        own_ = {authority_.certificate, certificate, key};
+        sqlite_ = *SqliteStore::open(folder_.file("metadata.db"));
+        server_ = std::make_unique<RowsServer>(
+            sqlite_.get(), folder_.file("rows.sock"),
+            api::TlsListen{.address = "127.0.0.1",
+                           .context = *io::TlsContext::server(own_, io::ClientCertificates::kAsked),
+                           .strangers = &strangers_});
+    }
+    io::TlsContext nobody() const {
+        return io::TlsContext::client_of(*io::fingerprint_of(authority_.certificate));
+    }
+    api::ApiResult<api::Json> ask(const io::TlsContext& context, const std::string& path) const {
+        return api::post(context,
+                         {.address = address(), .path = path, .body = api::Json::object()});
+    }
+
+    api::RouteTable strangers_{[] { return true; }};
+    const io::KeyedCertificate authority_ = io::make_authority("hosts", std::chrono::hours(1));
+    io::TlsCertificates own_;
+};
+
+TEST_F(StrangersTest, HaveRoutesOfTheirOwnAlone) {
+    const auto told = ask(nobody(), "/v1/hello");
+    ASSERT_TRUE(told) << told.error().message;
+    EXPECT_EQ((*told)["Certified"].as_string(), "no");
+    EXPECT_EQ(ask(nobody(), "/v1/rows/list").error().code, "InvalidAction.NotFound");
+    // Nor are theirs for hosts.
+    EXPECT_EQ(ask(client_of(own_), "/v1/hello").error().code, "InvalidAction.NotFound");
+    EXPECT_EQ(ask(client_of(own_), "/v1/rows/list").error().code, "UnsupportedOperation");
+}
+
+TEST_F(StrangersTest, AFewAtOnceAreLetInAndHostsAllTheSame) {
+    const auto far = *api::http_endpoint_of(address(), true);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    std::vector<std::unique_ptr<api::HttpLine>> idle;
+    for (int i = 0; i < 8; ++i) {
+        idle.push_back(std::make_unique<api::HttpLine>(nobody(), 1024));
+        ASSERT_FALSE(idle.back()->connect(far, deadline));
+    }
+    EXPECT_FALSE(ask(nobody(), "/v1/hello"));
+    EXPECT_TRUE(put_one(*client(own_), "a"));
+    idle.clear();
+    while (!ask(nobody(), "/v1/hello")) ASSERT_LT(std::chrono::steady_clock::now(), deadline);
 }
 
 TEST_F(SecureRowsTest, HttpsNeedsCertificates) {

@@ -30,7 +30,8 @@ namespace ublkd::test {
 constexpr std::byte operator""_b(unsigned long long value) { return static_cast<std::byte>(value); }
 
 /// The authority over one file. `away`: it can't be asked. `deaf`: it answers no proposal.
-/// `lose_answers`: decides, then the answer is lost.
+/// `lose_answers`: decides, then the answer is lost. `retired`: the volume is deleted, and all is
+/// declined.
 class FileAuthority final : public replication::AuthorityClient {
   public:
     explicit FileAuthority(std::string path) : path_(std::move(path)) {}
@@ -38,6 +39,7 @@ class FileAuthority final : public replication::AuthorityClient {
     int lose_answers = 0;
     bool deaf = false;
     int proposals = 0;
+    bool retired = false;
     ReplicaId barred;  // never joins
 
     std::optional<replication::Membership> load() const {
@@ -71,6 +73,10 @@ class FileAuthority final : public replication::AuthorityClient {
             co_return fail(Errc::kTimedOut, "the authority is away");
         }
         replication::ProposalOutcome outcome;
+        if (retired) {
+            outcome.verdict = replication::Verdict::kDeclined;
+            co_return outcome;
+        }
         const auto held = load();
         outcome.verdict = replication::decide(held, proposal);
         const bool adds_barred = barred && proposal.next.has(barred);
