@@ -56,6 +56,7 @@ KEY(Replicas);
 KEY(StateMessage);
 KEY(Buffered);
 KEY(HostId);
+KEY(HostName);
 KEY(Version);
 KEY(Pools);
 KEY(BootId);
@@ -106,6 +107,27 @@ std::string tags_text(const Json& item) {
         made += (made.empty() ? "" : ",") + tag["Key"].as_string() + "=" + tag["Value"].as_string();
     }
     return made;
+}
+
+/// Of another host's pool it is not known.
+template <const char* kKey>
+std::string known_size(const Json& item) {
+    return item[kKey].is_null() ? "-" : short_size(item[kKey].u64());
+}
+
+/// "ok, draining (2 replicas, 32M left)".
+std::string state_text(const Json& item, std::uint64_t left) {
+    std::string state = item["State"].as_string();
+    if (item["LeftBytes"].is_null()) return state;
+    if (left == 0) return state + ", drained";
+    return fmt::format("{}, draining ({} replica{}, {} left)", state, left, left == 1 ? "" : "s",
+                       short_size(item["LeftBytes"].u64()));
+}
+
+std::string pool_state_text(const Json& pool) { return state_text(pool, pool["Replicas"].u64()); }
+
+std::string host_state_text(const Json& host) {
+    return state_text(host, host["LeftReplicas"].u64());
 }
 
 std::string limit_text(const Json& pool) {
@@ -189,25 +211,22 @@ const View& attachment_view() {
     return view;
 }
 
-std::string pool_state_text(const Json& pool) {
-    return pool["State"].as_string() + (pool["Draining"].is_null() ? "" : ", draining");
-}
-
 const View& pool_view() {
     static const View view{"Pools",
                            "PoolId",
                            {{"ID", text<kPoolId>},
                             {"PATH", text<kPath>},
                             {"DOMAIN", text<kDomain>},
+                            {"HOST", text<kHostName>},
                             {"STATE", pool_state_text},
                             {"REPLICAS", number<kReplicas>},
-                            {"USED", size<kUsedBytes>},
-                            {"FREE", size<kFreeBytes>},
+                            {"USED", known_size<kUsedBytes>},
+                            {"FREE", known_size<kFreeBytes>},
                             {"LIMIT", limit_text},
-                            {"TOTAL", size<kTotalBytes>, true},
+                            {"TOTAL", known_size<kTotalBytes>, true},
                             {"SHARES-WITH", shares_text, true},
                             {"BUFFERED", flag<kBuffered>, true},
-                            {"HOST", text<kHostId>, true},
+                            {"HOST-ID", text<kHostId>, true},
                             {"CREATED", text<kCreateTime>, true},
                             {"MESSAGE", text<kStateMessage>, true}}};
     return view;
@@ -218,7 +237,7 @@ const View& host_view() {
                            "HostId",
                            {{"NAME", text<kName>},
                             {"ID", text<kHostId>},
-                            {"STATE", text<kState>},
+                            {"STATE", host_state_text},
                             {"VERSION", text<kVersion>},
                             {"POOLS", number<kPools>},
                             {"REPLICAS", number<kReplicas>},

@@ -1,13 +1,18 @@
 #include "cli/client.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <cerrno>
 #include <optional>
 #include <thread>
+
+#include "ublkd/base/fd.h"
 
 namespace ublkd::cli {
 namespace {
@@ -29,14 +34,22 @@ Failure unreachable(const std::string& socket, const std::string& cause) {
 }
 
 constexpr auto kMeanwhile = std::chrono::milliseconds(500);
-// `ublkd &` and the next command are started side by side: for so long it may not listen yet. From
-// then on it takes who connects, and answers when it is up.
+// `ublkd &` and the next command are started side by side: for so long there may be no sign of it
+// yet. Then it says that it is on its way, and from when it listens it takes who connects, and
+// answers when it is up.
 constexpr auto kAppearsWithin = std::chrono::milliseconds(500);
+constexpr auto kListensWithin = std::chrono::seconds(30);
 constexpr auto kLookAgain = std::chrono::milliseconds(10);
 
 bool nobody_listens(const beast::error_code& error) {
     return error == asio::error::connection_refused ||
            error == beast::errc::no_such_file_or_directory;
+}
+
+/// Whether a daemon holds the mark of its start (ublkd/daemon/start_mark.h).
+bool is_starting(const std::string& socket) {
+    const Fd mark(::open((socket + ".starting").c_str(), O_RDONLY | O_CLOEXEC));
+    return mark && flock(mark.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
 }
 
 /// One connection, one request. The stream's time limit needs the asynchronous calls.
@@ -102,13 +115,17 @@ Outcome<api::Json> Client::call(const std::string& method, const std::string& pa
     request.prepare_payload();
     if (socket_.size() >= sizeof(sockaddr_un::sun_path))
         return std::unexpected(unreachable(socket_, "its path is too long for a socket"));
-    const auto give_up = std::chrono::steady_clock::now() + kAppearsWithin;
+    const auto begun = std::chrono::steady_clock::now();
+    auto seen = begun;  // the last sign of a daemon
     std::optional<Exchange> exchange;
     beast::error_code result;
     for (;;) {
         exchange.emplace(request);
         result = exchange->run(Protocol::endpoint(socket_), timeout, meanwhile);
-        if (!nobody_listens(result) || std::chrono::steady_clock::now() >= give_up) break;
+        if (!nobody_listens(result)) break;
+        const auto now = std::chrono::steady_clock::now();
+        if (now < begun + kListensWithin && is_starting(socket_)) seen = now;
+        if (now >= seen + kAppearsWithin) break;
         std::this_thread::sleep_for(kLookAgain);
     }
     if (result == beast::error::timeout) {

@@ -2,7 +2,7 @@
 
 #include "cli/cells.h"
 #include "cli/command.h"
-#include "cli/pool_request.h"
+#include "cli/drain.h"
 #include "cli/tags.h"
 #include "cli/values.h"
 
@@ -70,12 +70,7 @@ Outcome<int> show_host(Context& context) {
 std::string host_path(const std::string& host) { return "/v1/hosts/" + percent_encoded(host); }
 
 Outcome<int> drain_host(Context& context) {
-    CLI_TRY_ASSIGN(const auto answer,
-                   context.client().call("POST", host_path(context.positional("HOST")) + "/drain",
-                                         drain_request(context)));
-    if (!context.for_person()) return context.print_item(host_view(), answer);
-    return context.print_done(answer, answer["Name"].as_string(),
-                              context.has("cancel") ? "drained no more" : "draining");
+    return drain(context, {host_path(context.positional("HOST")), "Name", "HostId", host_view});
 }
 
 Outcome<int> remove_host(Context& context) {
@@ -144,8 +139,8 @@ std::vector<Command> instance_commands() {
          "Move the replicas in all of a host's pools to other pools",
          "As 'pool drain' of each.",
          {{"HOST", "id, a unique beginning of it, or name", Names::kHost}},
-         {{"--cancel", "", "drain it no more; what has moved stays where it is"}},
-         "ebs-cli host drain h3",
+         drain_options(),
+         "ebs-cli host drain h3 --wait",
          drain_host,
          item_of(host_view)},
         {"host remove",

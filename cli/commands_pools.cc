@@ -4,6 +4,7 @@
 
 #include "cli/cells.h"
 #include "cli/command.h"
+#include "cli/drain.h"
 #include "cli/pool_request.h"
 #include "cli/values.h"
 
@@ -105,28 +106,11 @@ Outcome<int> remove_pool(Context& context) {
 }
 
 Outcome<int> drain_pool(Context& context) {
-    CLI_TRY_ASSIGN(
-        const auto answer,
-        context.client().call("POST", pool_path(named(context.positional("POOL"))) + "/drain",
-                              drain_request(context)));
-    if (!context.for_person()) return context.print_item(pool_view(), answer);
-    context.print(fmt::format("{}  {}\n", answer["PoolId"].as_string(),
-                              context.has("cancel") ? "drained no more" : "draining"));
-    if (!context.has("cancel"))
-        context.note(fmt::format(
-            "note: its replicas ({} now) move to other pools as space and failure domains "
-            "allow; 'ebs-cli pool show' tells how many are left",
-            answer["Replicas"].u64()));
-    return 0;
+    return drain(context,
+                 {pool_path(named(context.positional("POOL"))), "Path", "PoolId", pool_view});
 }
 
 }  // namespace
-
-Json drain_request(const Context& context) {
-    Json body = Json::object();
-    if (context.has("cancel")) body.set("Cancel", true);
-    return body;
-}
 
 std::vector<Command> pool_commands() {
     const std::vector<Positional> pool{
@@ -143,7 +127,7 @@ std::vector<Command> pool_commands() {
          add,
          item_of(pool_view)},
         {"pool list",
-         "List pools",
+         "List the pools of all hosts, this one's first",
          "",
          {},
          {},
@@ -158,17 +142,12 @@ std::vector<Command> pool_commands() {
          "ebs-cli pool show /srv/disk2/ebs",
          show_pool,
          item_of(pool_view)},
-        {"pool drain",
-         "Move a pool's replicas to other pools",
-         "Its volumes go on serving: for each replica another one is made in a free failure "
-         "domain, "
-         "and the one in this pool leaves when that is in sync. The pool gets no new ones. A "
-         "volume "
-         "of three replicas has two meanwhile.",
-         pool,
-         {{"--cancel", "", "drain it no more; what has moved stays where it is"}},
-         "ebs-cli pool drain /srv/disk2/ebs",
-         drain_pool,
+        {"pool drain", "Move a pool's replicas to other pools",
+         "Of any host. Its volumes go on serving: for each replica another one is made in a free "
+         "failure domain, and the one in this pool leaves when that is in sync. The pool gets no "
+         "new ones. A volume of three replicas has two meanwhile. 'pool show' and 'host show' tell "
+         "how much is left, 'status', 'doctor' and 'why' what blocks it.",
+         pool, drain_options(), "ebs-cli pool drain /srv/disk2/ebs --wait", drain_pool,
          item_of(pool_view)},
         {"pool remove",
          "Remove a pool without replicas, with its folder",

@@ -57,13 +57,19 @@ std::string status_text(const Json& status) {
     const auto total = status["TotalBytes"].u64();
     const auto pools = status["Pools"].u64();
     const auto pools_ok = status["PoolsOk"].u64();
+    const bool alone = status["Hosts"].u64() <= 1;
+    std::string space;
+    if (total != 0 || alone)  // of other hosts it is not known
+        space = fmt::format("  space {}% of {}{}",
+                            total == 0 ? 0 : status["UsedBytes"].u64() * 100 / total,
+                            long_size(total), alone ? "" : " here");
     std::string text =
-        fmt::format("{}  hosts {}  pools {}{}  volumes {}  space {}% of {}\n", head,
+        fmt::format("{}  hosts {}  pools {}{}  volumes {}{}\n", head,
                     ok_of(status["HostsOk"].u64(), status["Hosts"].u64()), ok_of(pools_ok, pools),
-                    pools == pools_ok ? " ok" : "", volumes,
-                    total == 0 ? 0 : status["UsedBytes"].u64() * 100 / total, long_size(total));
+                    pools == pools_ok ? " ok" : "", volumes, space);
     for (const Json& problem : status["Problems"].items())
         text += "! " + problem.as_string() + "\n";
+    for (const Json& note : status["Notes"].items()) text += "- " + note.as_string() + "\n";
     return text;
 }
 

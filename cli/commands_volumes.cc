@@ -25,6 +25,23 @@ std::string created_line(const Json& volume) {
                        volume["Health"]["Wanted"].u64(), fmt::join(domains, ", "));
 }
 
+/// Pools that are drained count for nothing; where that is why, it is said.
+void note_one_replica(Context& context) {
+    const auto drains = context.client().call("GET", "/v1/drains", {}, 5s);
+    if (!drains || (*drains)["Drains"].items().empty()) {
+        context.note(
+            "note: one replica, since all pools are in one failure domain; 'ebs-cli pool add "
+            "DIR --domain NAME' on another disk gives new volumes two");
+        return;
+    }
+    const Json& drain = (*drains)["Drains"].items().front();
+    context.note(fmt::format(
+        "note: one replica, since pools that are draining take none ({} of host {}), and all "
+        "others are in one failure domain; 'ebs-cli pool add DIR --domain NAME', or 'ebs-cli pool "
+        "drain {} --cancel', gives new volumes two",
+        drain["Path"].as_string(), drain["HostName"].as_string(), drain["PoolId"].as_string()));
+}
+
 Outcome<int> create_volume(Context& context) {
     Json body = Json::object();
     const auto size = parse_size(context.option("size"));
@@ -68,9 +85,7 @@ Outcome<int> create_volume(Context& context) {
         }
         context.print(created_line(answer));
         if (i == 0 && !context.has("replicas") && answer["Health"]["Wanted"].u64() < 2) {
-            context.note(
-                "note: one replica, since all pools are in one failure domain; 'ebs-cli pool add "
-                "DIR --domain NAME' on another disk gives new volumes two");
+            note_one_replica(context);
         }
     }
     return 0;
@@ -117,6 +132,11 @@ std::string story_of(const Json& replica) {
     if (!replica["Cause"].is_null()) made += "  " + replica["Cause"].as_string();
     if (!replica["WaitsFor"].is_null())
         made += "  returns; waits: " + replica["WaitsFor"].as_string();
+    if (replica["Leaving"].as_bool())
+        made += "  leaves, since its pool is draining" +
+                (replica["LeavingWaitsFor"].is_null()
+                     ? ""
+                     : "; waits: " + replica["LeavingWaitsFor"].as_string());
     if (!replica["DifferingBytes"].is_null())
         made += fmt::format("  {} of {} copied", short_size(replica["CopiedBytes"].u64()),
                             short_size(replica["DifferingBytes"].u64()));

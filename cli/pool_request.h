@@ -14,7 +14,4 @@ std::string pool_line(const api::Json& pool);
 /// On stderr what the daemon warns of, say how the pool is mounted.
 void note_pool(const Context& context, const api::Json& pool);
 
-/// What "pool drain" and "host drain" send.
-api::Json drain_request(const Context& context);
-
 }  // namespace ublkd::cli

@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "ublkd/daemon/configuration.h"
 #include "ublkd/daemon/daemon.h"
 #include "ublkd/daemon/options.h"
+#include "ublkd/daemon/start_mark.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/front/ublk/process_guard.h"
 
@@ -21,6 +23,7 @@ namespace {
 
 using ublkd::daemon::Configuration;
 using ublkd::daemon::Daemon;
+using ublkd::daemon::StartMark;
 
 int fail_start(const std::string& text) {
     fmt::print(stderr, "ublkd: {}\n", text);
@@ -88,6 +91,9 @@ int run(int argc, char** argv) {
     if (!ublkd::front::ublk::check_not_on_ublk(configuration->state_dir))
         return fail_start(configuration->state_dir +
                           " is on a ublk device: the daemon could wait for itself");
+    std::optional<StartMark> mark;
+    if (!options->detach_all) mark.emplace(*configuration);
+    (void)ublkd::faults::hit("daemon.start.before_listen");
     for (const auto& warning : ublkd::front::ublk::guard_process()) ublkd::log::info("{}", warning);
     auto daemon = Daemon::start(*configuration, !options->detach_all);
     if (!daemon) return fail_start(daemon.error());
@@ -96,6 +102,7 @@ int run(int argc, char** argv) {
         for (const auto& line : left) fmt::print(stderr, "ublkd: {}\n", line);
         return left.empty() ? 0 : 1;
     }
+    mark.reset();
     ublkd::log::info("ublkd {} serves on {}", UBLKD_VERSION, configuration->api_socket);
     ublkd::daemon::notify_service_manager("READY=1");
     wait_for_end(signals, *options);

@@ -129,7 +129,13 @@ network() {    # COMMAND...: of relay.py
 }
 apart() { network cut "$1" "$2" ${3:-}; network cut "$2" "$1" ${3:-}; }    # HOST HOST [KIND]: both ways
 # Of each host's pool the others know: a volume can have so many replicas.
-all_pools_are_known() { on "$first" volume create --size 1M --replicas $(($1 > 3 ? 3 : $1)) --dry-run > /dev/null 2>&1; }
+all_pools_are_known() {
+  local host
+  for host in "${!pid[@]}"; do
+    [[ $host != relay && $host != etcd ]] || continue
+    on "$host" volume create --size 1M --replicas $(($1 > 3 ? 3 : $1)) --dry-run > /dev/null 2>&1 || return 1
+  done
+}
 uri_on() { echo "nbd+unix:///$2?socket=$work/$1/nbd.sock"; }    # HOST VOLUME
 health_on() { on "$1" volume show "$2" -o json | jq -r '.Volumes[0] // . | "\(.Health.State) \(.Health.InSync)/\(.Health.Wanted)"'; }
 is_healthy() { [ "$(health_on "$1" "$2")" = "$3" ]; }    # HOST VOLUME "ok 2/2"

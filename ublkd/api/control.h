@@ -70,6 +70,11 @@ class VolumeControl {
     virtual ApiResult<PlanView> plan_detach(const std::string& volume, const std::string& instance,
                                             bool force) = 0;
     virtual ApiResult<std::vector<AttachmentView>> attachments() = 0;
+    /// The pools that are drained, of all hosts, and how far each is.
+    virtual ApiResult<std::vector<DrainView>> drains() = 0;
+    /// Where each replica would move.
+    virtual ApiResult<PlanView> plan_pool_drain(const std::string& pool) = 0;
+    virtual ApiResult<PlanView> plan_host_drain(const std::string& host) = 0;
     virtual ApiResult<MembershipView> membership(const std::string& volume) = 0;
     virtual ApiResult<ProposalAnswer> propose(const ProposalRequest& request) = 0;
 };

@@ -10,6 +10,7 @@ void add_routes(RouteTable& table, const Controls& controls) {
     add_membership_routes(table, controls.volumes);
     add_instance_routes(table, controls.instances);
     add_pool_routes(table, controls.pools);
+    add_drain_routes(table, controls);
     add_permission_routes(table, controls.permissions);
     add_tag_routes(table, controls.tags);
 }

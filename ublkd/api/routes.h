@@ -11,6 +11,7 @@ namespace ublkd::api {
 void add_routes(RouteTable& table, const Controls& controls);
 
 void add_system_routes(RouteTable& table, SystemControl* system);
+void add_drain_routes(RouteTable& table, const Controls& controls);
 void add_cluster_routes(RouteTable& table, ClusterControl* cluster);
 void add_volume_routes(RouteTable& table, VolumeControl* volumes);
 void add_attachment_routes(RouteTable& table, VolumeControl* volumes);
@@ -22,6 +23,7 @@ void add_tag_routes(RouteTable& table, TagControl* tags);
 
 Json attachment_json(const AttachmentView& view);
 Json pool_json(const PoolView& view);
+Json host_json(const HostView& view);
 Json plan_json(const PlanView& view);
 Json finding_json(const FindingView& view);
 /// {key: [item, ...]} by `make`.
@@ -41,7 +43,5 @@ ApiResult<Json> answer(const ApiResult<T>& result, Json (*make)(const T&)) {
 Json done_json();
 /// What the request for a pool says (init and pool add).
 ApiResult<AddPoolRequest> read_pool_request(const Json& body, bool path_needed);
-/// {"Cancel": true}: no draining any more.
-ApiResult<bool> read_drain(const Json& body);
 
 }  // namespace ublkd::api

@@ -12,16 +12,18 @@ Json pool_json(const PoolView& view) {
     Json json = Json::object();
     json.set("PoolId", view.id)
         .set("HostId", view.host_id)
+        .set("HostName", view.host_name)
         .set("Path", view.path)
         .set("Domain", view.domain);
     json.set("State", view.state);
     if (!view.message.empty()) json.set("StateMessage", view.message);
     if (!view.warning.empty()) json.set("Warning", view.warning);
-    if (view.draining) json.set("Draining", true);
+    if (view.draining) json.set("Draining", true).set("LeftBytes", view.left_bytes);
     if (view.limit_bytes != 0) json.set("LimitBytes", view.limit_bytes);
-    json.set("UsedBytes", view.used_bytes)
-        .set("FreeBytes", view.free_bytes)
-        .set("TotalBytes", view.total_bytes);
+    if (view.measured)
+        json.set("UsedBytes", view.used_bytes)
+            .set("FreeBytes", view.free_bytes)
+            .set("TotalBytes", view.total_bytes);
     Json others = Json::array();
     for (const auto& other : view.shares_space_with) others.push(other);
     json.set("SharesSpaceWith", std::move(others));
@@ -49,13 +51,6 @@ ApiResult<AddPoolRequest> read_pool_request(const Json& body, bool path_needed) 
     return made;
 }
 
-ApiResult<bool> read_drain(const Json& body) {
-    Fields fields(body);
-    const bool cancel = fields.flag("Cancel");
-    API_TRY(fields.done());
-    return !cancel;
-}
-
 void add_pool_routes(RouteTable& table, PoolControl* pools) {
     table.add(
         {Method::kPost, "/v1/pools", "AddPool", [=](const Request& request) -> ApiResult<Json> {
@@ -70,11 +65,6 @@ void add_pool_routes(RouteTable& table, PoolControl* pools) {
     table.add({Method::kGet, "/v1/pools/{pool}", "DescribePool",
                [=](const Request& request) -> ApiResult<Json> {
                    return answer(pools->pool(request.at("pool")), pool_json);
-               }});
-    table.add({Method::kPost, "/v1/pools/{pool}/drain", "DrainPool",
-               [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const bool drain, read_drain(request.body));
-                   return answer(pools->drain_pool(request.at("pool"), drain), pool_json);
                }});
     table.add({Method::kDelete,
                "/v1/pools/{pool}",

@@ -6,6 +6,24 @@
 #include "ublkd/api/routes.h"
 
 namespace ublkd::api {
+
+Json host_json(const HostView& view) {
+    Json json = Json::object();
+    json.set("HostId", view.id)
+        .set("Name", view.name)
+        .set("State", view.state)
+        .set("Version", view.version);
+    json.set("BootId", view.boot_id)
+        .set("Pools", view.pools)
+        .set("Replicas", view.replicas)
+        .set("Self", view.self);
+    if (view.draining_pools != 0)
+        json.set("DrainingPools", view.draining_pools)
+            .set("LeftReplicas", view.left_replicas)
+            .set("LeftBytes", view.left_bytes);
+    return json;
+}
+
 namespace {
 
 Json version_json(const VersionView& view) {
@@ -27,19 +45,9 @@ Json status_json(const StatusView& view) {
     json.set("UsedBytes", view.used_bytes).set("TotalBytes", view.total_bytes);
     Json problems = Json::array();
     for (const auto& problem : view.problems) problems.push(problem);
-    return json.set("Problems", std::move(problems));
-}
-
-Json host_json(const HostView& view) {
-    Json json = Json::object();
-    json.set("HostId", view.id)
-        .set("Name", view.name)
-        .set("State", view.state)
-        .set("Version", view.version);
-    return json.set("BootId", view.boot_id)
-        .set("Pools", view.pools)
-        .set("Replicas", view.replicas)
-        .set("Self", view.self);
+    Json notes = Json::array();
+    for (const auto& note : view.notes) notes.push(note);
+    return json.set("Problems", std::move(problems)).set("Notes", std::move(notes));
 }
 
 Json event_json(const EventView& view) {
@@ -134,11 +142,6 @@ void add_system_routes(RouteTable& table, SystemControl* system) {
     table.add({Method::kGet, "/v1/hosts/{host}", "DescribeHost",
                [=](const Request& request) -> ApiResult<Json> {
                    return answer(system->host(request.at("host")), host_json);
-               }});
-    table.add({Method::kPost, "/v1/hosts/{host}/drain", "DrainHost",
-               [=](const Request& request) -> ApiResult<Json> {
-                   API_TRY_ASSIGN(const bool drain, read_drain(request.body));
-                   return answer(system->drain_host(request.at("host"), drain), host_json);
                }});
     table.add({Method::kDelete,
                "/v1/hosts/{host}",

@@ -15,6 +15,8 @@ Json replica_json(const ReplicaView& view) {
     json.set("Domain", view.domain).set("Role", view.role);
     if (!view.cause.empty()) json.set("Cause", view.cause);
     if (!view.waits_for.empty()) json.set("WaitsFor", view.waits_for);
+    if (view.leaving) json.set("Leaving", true);
+    if (!view.leaving_waits_for.empty()) json.set("LeavingWaitsFor", view.leaving_waits_for);
     if (view.role == "returning")
         json.set("DifferingBytes", view.differing_bytes).set("CopiedBytes", view.copied_bytes);
     return json;

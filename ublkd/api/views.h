@@ -34,6 +34,8 @@ struct ReplicaView {
     std::string cause;        // why it was lost
     std::string waits_for{};  // lost: until when it does not return; "": it is gone for good
     std::uint64_t differing_bytes = 0, copied_bytes = 0;  // returning
+    bool leaving = false;                                 // its pool is drained
+    std::string leaving_waits_for{};                      // why it cannot now; "": it moves
 
     bool is_copied_to() const { return role == "joining" || role == "returning"; }
 };
@@ -116,7 +118,7 @@ struct InstanceView {
 
 struct PoolView {
     std::string id, host_id, path, domain;
-    std::string state;  // ok failed missing unknown
+    std::string state;  // ok failed missing; away: its host does not answer
     std::string message;
     std::string warning;            // of how it is mounted
     std::uint64_t limit_bytes = 0;  // --size; 0: none
@@ -127,6 +129,18 @@ struct PoolView {
     bool draining = false;
     unsigned lost_replicas = 0;  // of them: no members now, and back when the pool is
     std::vector<std::string> shares_space_with;  // pools on the same file system
+    std::string host_name{};
+    std::uint64_t left_bytes = 0;  // draining: the sizes of the volumes that have replicas there
+    bool measured = true;          // its space is known: it is this host's
+};
+
+/// How far a pool is that is drained.
+struct DrainView {
+    std::string pool_id, path, host_id, host_name;
+    std::string state;  // moving blocked drained
+    unsigned replicas = 0;
+    std::uint64_t left_bytes = 0;
+    std::string message, fix;
 };
 
 struct AddPoolRequest {
@@ -141,6 +155,8 @@ struct HostView {
     std::string id, name, state, version, boot_id;
     unsigned pools = 0, replicas = 0;
     bool self = false;
+    unsigned draining_pools = 0, left_replicas = 0;  // in those pools
+    std::uint64_t left_bytes = 0;
 };
 
 struct InitClusterRequest {
@@ -232,6 +248,7 @@ struct StatusView {
     unsigned volumes = 0, volumes_syncing = 0, volumes_degraded = 0;
     std::uint64_t used_bytes = 0, total_bytes = 0;
     std::vector<std::string> problems;  // one line each
+    std::vector<std::string> notes{};   // what is under way, and is no problem
 };
 
 struct VersionView {

@@ -91,6 +91,16 @@ std::string because(const std::string& what, const Error& error) {
     return fmt::format("{}: {}", what, to_string(error));
 }
 
+/// Of a daemon that does not learn who its host is.
+std::string why_unknown(const Configuration& configuration, const Error& error) {
+    if (error.code != Errc::kNotFound) return because("cannot read who this host is", error);
+    return fmt::format(
+        "the metadata does not know this host (of {}) any more: it was removed ('ebs-cli event "
+        "list' at another host says when), or these are other metadata than before. To join as a "
+        "new host delete all of {} but ublkd.toml, and the folders of its pools",
+        configuration.host_file(), configuration.state_dir);
+}
+
 std::expected<std::unique_ptr<metadata::RowService>, std::string> open_far_rows(
     const Configuration& configuration, const HostTls& tls) {
     if (is_in_etcd(configuration)) return open_etcd(configuration);
@@ -197,8 +207,9 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     auto engine = Engine::start(p.configuration, std::move(*nbd_tls));
     if (!engine) return std::unexpected(because("cannot start the data path", engine.error()));
     p.engine = std::move(*engine);
-    p.pools = std::make_unique<Pools>(p.store.get(), p.events.get(), &p.identity,
-                                      [repair = &p.repair] { repair->wake(); });
+    p.pools = std::make_unique<Pools>(
+        p.store.get(), p.events.get(), &p.identity, [repair = &p.repair] { repair->wake(); },
+        [&p](HostId host) { return p.volumes && p.volumes->answers(host); });
     p.hosts = std::make_unique<HostDirectory>(p.store.get(), *host_tls);
     p.certificate = std::make_unique<HostCertificate>(&p.configuration, *host_tls);
     p.core = Core{&p.configuration,
@@ -223,7 +234,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
         new Daemon(std::move(parts)));  // from here on its destructor stops what was started
 
     if (const auto known = p.system->load_identity(); !known)
-        return std::unexpected(because("cannot read who this host is", known.error()));
+        return std::unexpected(why_unknown(configuration, known.error()));
     if (p.identity.initialized()) {
         if (const auto opened = p.pools->open_all(p.identity.host()); !opened)
             return std::unexpected(because("cannot read the pools", opened.error()));

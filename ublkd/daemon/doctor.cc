@@ -6,14 +6,15 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <set>
 
 #include "ublkd/api/peer.h"
 #include "ublkd/daemon/host_health.h"
+#include "ublkd/daemon/placement.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/front/ublk/device_files.h"
 
@@ -252,46 +253,64 @@ void examine_disks(const std::vector<api::PoolView>& pools, Findings& findings) 
     }
 }
 
-void examine_pools(const Core& core, Findings& findings) {
-    if (!core.identity->initialized()) {
-        findings.push_back(
-            {"configuration", "warning", "not initialized", "ebs-cli init --dir DIR"});
-        return;
-    }
-    const auto pools = core.pools->pools();
-    std::size_t usable = 0;
-    for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
-        if (pool.state == "ok") {
-            ++usable;
-            if (!pool.warning.empty())
-                findings.push_back({"pool", "warning",
-                                    fmt::format("{} is {}", pool.path, pool.warning),
-                                    "mount it so, or make pools on XFS"});
-            continue;
-        }
+void examine_own_pools(const std::vector<api::PoolView>& pools, Findings& findings) {
+    for (const auto& pool : pools) {
+        if (pool.state == "ok" && !pool.warning.empty())
+            findings.push_back({"pool", "warning", fmt::format("{} is {}", pool.path, pool.warning),
+                                "mount it so, or make pools on XFS"});
+        if (pool.state == "ok") continue;
         findings.push_back({"pool", "problem",
                             fmt::format("{} is {}: {}", pool.path, pool.state, pool.message),
                             "mount or replace its disk; or 'ebs-cli pool add' another and 'ebs-cli "
                             "pool remove' this one"});
     }
-    if (usable == 0)
-        findings.push_back({"pools", "problem", "no usable pool: no volume can be created",
-                            "ebs-cli pool add DIR --domain NAME"});
-    else
-        findings.push_back({"pools", "ok", fmt::format("{} in service", usable), ""});
-    if (pools) examine_disks(*pools, findings);
-    const auto domains = core.pools->usable();
-    std::set<std::string> names;
-    for (const auto& pool : domains) names.insert(pool.domain);
-    if (usable > 0 && names.size() < 2)
-        findings.push_back({"failure domains", "warning",
-                            "all pools are in one: volumes have one replica",
-                            "ebs-cli pool add DIR --domain NAME on another disk"});
+}
+
+/// Whether there is where new replicas can be. Pools that are drained take none.
+void examine_room(const Core& core, bool drained, Findings& findings) {
+    const auto usable = core.pools->usable();
+    const auto here = static_cast<std::size_t>(
+        std::ranges::count(usable, core.identity->host(), &UsablePool::host));
+    const std::string but = drained ? " but those that are drained" : "";
+    const std::string or_cancel = drained ? ", or 'ebs-cli pool drain POOL --cancel'" : "";
+    if (usable.empty()) {
+        findings.push_back({"pools", "problem",
+                            fmt::format("no usable pool{}: no volume can be created", but),
+                            "ebs-cli pool add DIR --domain NAME" + or_cancel});
+        return;
+    }
+    const auto elsewhere = usable.size() - here;
+    findings.push_back({"pools", "ok",
+                        elsewhere == 0
+                            ? fmt::format("{} in service", here)
+                            : fmt::format("{} in service here, {} of other hosts", here, elsewhere),
+                        ""});
+    if (domains_of(usable).size() < 2)
+        findings.push_back(
+            {"failure domains", "warning",
+             fmt::format("all pools{} are in one: new volumes have one replica", but),
+             "ebs-cli pool add DIR --domain NAME on another disk" + or_cancel});
+}
+
+void examine_pools(const Core& core, const std::vector<api::DrainView>& drains,
+                   Findings& findings) {
+    if (!core.identity->initialized()) {
+        findings.push_back(
+            {"configuration", "warning", "not initialized", "ebs-cli init --dir DIR"});
+        return;
+    }
+    const auto pools = core.pools->own_pools();
+    examine_own_pools(pools, findings);
+    examine_room(core, !drains.empty(), findings);
+    examine_disks(pools, findings);
+    for (const auto& drain : drains)
+        findings.push_back(
+            {"drain", drain.state == "blocked" ? "warning" : "ok", drain.message, drain.fix});
 }
 
 }  // namespace
 
-std::vector<api::FindingView> examine(const Core& core) {
+std::vector<api::FindingView> examine(const Core& core, const std::vector<api::DrainView>& drains) {
     Findings findings;
     examine_kernel(core, findings);
     examine_names(core, findings);
@@ -301,7 +320,7 @@ std::vector<api::FindingView> examine(const Core& core) {
     examine_device_limit(core, findings);
     examine_folders(core, findings);
     examine_certificate(core, findings);
-    examine_pools(core, findings);
+    examine_pools(core, drains, findings);
     return findings;
 }
 

@@ -9,6 +9,7 @@
 
 namespace ublkd::daemon {
 
-std::vector<api::FindingView> examine(const Core& core);
+/// `drains`: of all hosts' pools.
+std::vector<api::FindingView> examine(const Core& core, const std::vector<api::DrainView>& drains);
 
 }  // namespace ublkd::daemon

@@ -283,6 +283,11 @@ void Pools::learn(HostId self) {
     draining_ = std::move(draining);
 }
 
+std::set<PoolId> Pools::draining() {
+    const std::lock_guard lock(mutex_);
+    return draining_;
+}
+
 bool Pools::is_draining(PoolId pool) {
     const std::lock_guard lock(mutex_);
     return draining_.contains(pool);
@@ -298,7 +303,11 @@ std::optional<volume::ReplicaPlace> Pools::place(PoolId pool, ReplicaId replica)
     const auto entry = find(pool);
     volume::ReplicaPlace place;
     if (!entry) {
-        const auto other = find_other(pool);
+        auto other = find_other(pool);
+        if (!other) {  // another host may have made it just now
+            learn(identity_->host());
+            other = find_other(pool);
+        }
         if (!other) return std::nullopt;
         place.member = {replica, other->host, pool};
         return place;
@@ -445,18 +454,24 @@ api::PoolView Pools::view_of(const EntryRef& entry) {
     return view;
 }
 
-/// Of another host's pool: what the metadata tell.
-api::PoolView Pools::view_of_other(const PoolRecord& record) {
+/// Of another host's pool: what that has stored, as far as it answers.
+api::PoolView Pools::view_of_other(const PoolRecord& record, bool answers) {
     api::PoolView view = view_of_record(record);
-    view.state = "unknown";
-    view.message = "it is another host's";
+    view.measured = false;
+    view.state = !answers ? "away" : record.state == PoolState::kFailed ? "failed" : "ok";
+    if (!answers)
+        view.message = fmt::format("host {} does not answer", view.host_name);
+    else if (record.state == PoolState::kFailed)
+        view.message = fmt::format("'ebs-cli pool list' at host {} says why", view.host_name);
     return view;
 }
 
 api::PoolView Pools::view_of_record(const PoolRecord& record) {
     const auto replicas = store_->list<metadata::ReplicaRecord>(metadata::where("pool", record.id));
+    const auto host = store_->get<metadata::HostRecord>(record.host);
     using enum metadata::ReplicaState;
     api::PoolView view;
+    if (host && *host) view.host_name = (*host)->name;
     view.id = record.id.to_string();
     view.host_id = record.host.to_string();
     view.path = record.path;
@@ -472,23 +487,54 @@ api::PoolView Pools::view_of_record(const PoolRecord& record) {
             }));
     }
     view.draining = is_draining(record.id);
+    if (view.draining && replicas) view.left_bytes = volumes_bytes(*replicas);
     return view;
 }
 
-ApiResult<std::vector<api::PoolView>> Pools::pools() {
+/// The sizes of the volumes whose replicas these are: the same at each host.
+std::uint64_t Pools::volumes_bytes(const std::vector<metadata::ReplicaRecord>& replicas) {
+    std::uint64_t bytes = 0;
+    for (const auto& replica : replicas) {
+        const auto volume = store_->get<metadata::VolumeRecord>(replica.volume);
+        if (volume && *volume) bytes += (*volume)->size_bytes;
+    }
+    return bytes;
+}
+
+std::vector<api::PoolView> Pools::own_pools() {
     std::vector<api::PoolView> views;
     for (const EntryRef& entry : all()) views.push_back(view_of(entry));
     api::sort_by_age(views);
     return views;
 }
 
+ApiResult<std::vector<api::PoolView>> Pools::pools() {
+    const auto records = store_->list<PoolRecord>();
+    if (!records) return refuse(records.error(), "cannot list the pools");
+    learn(identity_->host());
+    std::map<HostId, bool> answer;
+    std::vector<api::PoolView> others;
+    for (const PoolRecord& record : *records) {
+        if (record.host == identity_->host()) continue;
+        if (!answer.contains(record.host)) answer[record.host] = answers_(record.host);
+        others.push_back(view_of_other(record, answer[record.host]));
+    }
+    std::ranges::sort(others, {}, [](const api::PoolView& view) {
+        return std::tuple(view.host_name, view.create_time_ms, view.id);
+    });
+    auto views = own_pools();
+    views.insert(views.end(), others.begin(), others.end());
+    return views;
+}
+
 ApiResult<api::PoolView> Pools::pool(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_pool(store_, name));
+    learn(identity_->host());
     const auto entry = find(record.id);
     if (entry) return view_of(entry);
     if (record.host == identity_->host())
         return refuse("IncorrectState", fmt::format("pool {} is being added or removed", name));
-    return view_of_other(record);
+    return view_of_other(record, answers_(record.host));
 }
 
 }  // namespace ublkd::daemon

@@ -52,10 +52,15 @@ struct ReplicaLook {
 
 class Pools final : public api::PoolControl {
   public:
-    /// `came_back`: called when a request has put a pool back; probe() tells of it then.
+    /// `came_back`: called when a request has put a pool back; probe() tells of it then. `answers`:
+    /// whether another host does.
     Pools(metadata::MetadataStore* store, EventLog* events, Identity* identity,
-          std::function<void()> came_back)
-        : store_(store), events_(events), identity_(identity), came_back_(std::move(came_back)) {}
+          std::function<void()> came_back, std::function<bool(HostId)> answers)
+        : store_(store),
+          events_(events),
+          identity_(identity),
+          came_back_(std::move(came_back)),
+          answers_(std::move(answers)) {}
 
     /// Opens all pools of `host`; finishes what a crash left, where that takes no time.
     Result<void> open_all(HostId host);
@@ -75,8 +80,10 @@ class Pools final : public api::PoolControl {
     std::vector<UsablePool> usable();
     /// Its replicas are to move elsewhere.
     bool is_draining(PoolId pool);
+    /// Those of all hosts that are drained.
+    std::set<PoolId> draining();
     /// Where the replica lives or would live, in a missing pool too (it cannot be opened then).
-    /// nullopt: no such pool.
+    /// nullopt: no such pool. Blocks on the metadata, so not within a transaction.
     std::optional<volume::ReplicaPlace> place(PoolId pool, ReplicaId replica);
     std::string domain_of_pool(PoolId pool);
     /// None: no such pool.
@@ -100,7 +107,9 @@ class Pools final : public api::PoolControl {
     /// The same while this host is not initialized yet.
     api::ApiResult<api::PoolView> add_pool_to(HostId host, const api::AddPoolRequest& request);
     api::ApiResult<api::PlanView> plan_pool(const api::AddPoolRequest& request) override;
+    /// This host's first, then the others'.
     api::ApiResult<std::vector<api::PoolView>> pools() override;
+    std::vector<api::PoolView> own_pools();
     api::ApiResult<api::PoolView> pool(const std::string& name) override;
     api::ApiResult<void> remove_pool(const std::string& name) override;
     api::ApiResult<api::PlanView> plan_pool_removal(const std::string& name) override;
@@ -148,8 +157,9 @@ class Pools final : public api::PoolControl {
     static std::optional<store::PoolSpace> space_of(const EntryRef& entry);
     std::vector<std::string> others_on_its_file_system(const EntryRef& entry);
     api::PoolView view_of(const EntryRef& entry);
-    api::PoolView view_of_other(const metadata::PoolRecord& record);
+    api::PoolView view_of_other(const metadata::PoolRecord& record, bool answers);
     api::PoolView view_of_record(const metadata::PoolRecord& record);
+    std::uint64_t volumes_bytes(const std::vector<metadata::ReplicaRecord>& replicas);
     EntryRef find(PoolId pool);
     std::optional<metadata::PoolRecord> find_other(PoolId pool);
     std::vector<EntryRef> all();
@@ -181,6 +191,7 @@ class Pools final : public api::PoolControl {
     EventLog* events_;
     Identity* identity_;
     std::function<void()> came_back_;
+    std::function<bool(HostId)> answers_;
     std::atomic<bool> put_back_ = false;   // since probe() told of it
     std::mutex mutex_;                     // of what follows; never held over a disk's call
     std::map<PoolId, EntryRef> entries_;   // in service

@@ -49,8 +49,7 @@ Result<void> SystemControl::load_identity() {
     TRY_ASSIGN(const auto host, read_identity());
     if (!host) return undo_init();
     TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(*host));
-    if (!record)
-        return fail(Errc::kCorrupt, "host-id names a host that the metadata does not know");
+    if (!record) return fail(Errc::kNotFound, "the host of the state folder's host-id");
     core_.identity->set(*host);
     return enter_cluster(*host);
 }
@@ -242,6 +241,55 @@ std::uint64_t total_of(const std::vector<api::PoolView>& pools) {
 
 }  // namespace
 
+void SystemControl::count_hosts(api::StatusView& view) {
+    const auto found = hosts();
+    if (!found) {  // the metadata are away: this one is left to be told of
+        view.hosts = 1;
+        const std::string trouble = state_trouble(core_);
+        view.problems.push_back(trouble.empty() ? found.error().message : trouble);
+        return;
+    }
+    for (const auto& host : *found) {
+        ++view.hosts;
+        const std::string trouble =
+            host.self            ? state_trouble(core_)
+            : host.state == "ok" ? ""
+            : host.state == "away"
+                ? fmt::format("host {} does not answer", host.name)
+                : fmt::format("host {} has not said where it listens", host.name);
+        if (trouble.empty())
+            ++view.hosts_ok;
+        else
+            view.problems.push_back(trouble);
+    }
+}
+
+void SystemControl::count_pools(api::StatusView& view) {
+    const auto all = core_.pools->pools();
+    const auto pools = all ? *all : core_.pools->own_pools();
+    for (const auto& pool : pools) {
+        ++view.pools;
+        view.used_bytes += pool.used_bytes;
+        if (pool.state == "ok")
+            ++view.pools_ok;
+        else if (pool.state != "away")  // its host was told of
+            view.problems.push_back(fmt::format("pool {}{} is {}: {}", pool.path,
+                                                pool.measured ? "" : " of host " + pool.host_name,
+                                                pool.state, pool.message));
+    }
+    view.total_bytes = total_of(pools);
+}
+
+void SystemControl::count_drains(api::StatusView& view) {
+    const auto drains = volumes_->drains();
+    if (!drains) return;  // that the metadata are away was told by now
+    for (const auto& drain : *drains) {
+        auto& lines = drain.state == "blocked" ? view.problems : view.notes;
+        lines.push_back(drain.fix.empty() ? drain.message
+                                          : fmt::format("{}; next: {}", drain.message, drain.fix));
+    }
+}
+
 api::StatusView SystemControl::status() {
     api::StatusView view;
     view.version = UBLKD_VERSION;
@@ -252,30 +300,21 @@ api::StatusView SystemControl::status() {
     view.initialized = initialized();
     view.state = "uninitialized";
     if (!view.initialized) return view;
-    view.hosts = 1;  // this one
-    if (const std::string trouble = state_trouble(core_); trouble.empty())
-        view.hosts_ok = 1;
-    else
-        view.problems.push_back(trouble);
+    count_hosts(view);
     if (const std::string trouble = core_.certificate->trouble(); !trouble.empty())
         view.problems.push_back(trouble);
-    const auto pools = core_.pools->pools();
-    for (const auto& pool : pools ? *pools : std::vector<api::PoolView>()) {
-        ++view.pools;
-        view.used_bytes += pool.used_bytes;
-        if (pool.state == "ok")
-            ++view.pools_ok;
-        else
-            view.problems.push_back(
-                fmt::format("pool {} is {}: {}", pool.path, pool.state, pool.message));
-    }
-    view.total_bytes = pools ? total_of(*pools) : 0;
+    count_pools(view);
     count_volumes(view);
+    count_drains(view);
     view.state = view.problems.empty() ? "ok" : "degraded";
     return view;
 }
 
-std::vector<api::FindingView> SystemControl::doctor() { return examine(core_); }
+std::vector<api::FindingView> SystemControl::doctor() {
+    const auto drains =
+        initialized() ? volumes_->drains() : ApiResult<std::vector<api::DrainView>>();
+    return examine(core_, drains ? *drains : std::vector<api::DrainView>());
+}
 
 /// What is not measured here is not shown: of another host version and boot are its own to tell.
 api::HostView SystemControl::view_of(const HostRecord& record) {
@@ -296,11 +335,19 @@ api::HostView SystemControl::view_of(const HostRecord& record) {
         TRY_ASSIGN(const auto pools,
                    tx.list<metadata::PoolRecord>(metadata::where("host", record.id)));
         view.pools = static_cast<unsigned>(pools.size());
-        view.replicas = 0;
+        view.replicas = view.draining_pools = view.left_replicas = 0;
+        view.left_bytes = 0;
         for (const auto& pool : pools) {
             TRY_ASSIGN(const auto replicas,
                        tx.list<metadata::ReplicaRecord>(metadata::where("pool", pool.id)));
             view.replicas += static_cast<unsigned>(replicas.size());
+            if (!pool.draining) continue;
+            ++view.draining_pools;
+            view.left_replicas += static_cast<unsigned>(replicas.size());
+            for (const auto& replica : replicas) {
+                TRY_ASSIGN(const auto volume, tx.get<metadata::VolumeRecord>(replica.volume));
+                if (volume) view.left_bytes += volume->size_bytes;
+            }
         }
         return {};
     });

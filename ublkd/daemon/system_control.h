@@ -44,7 +44,10 @@ class SystemControl final : public api::SystemControl {
     Result<void> enter_cluster(HostId host);
     api::HostView view_of(const metadata::HostRecord& record);
     std::string what_comes(const api::VolumeView& volume);
+    void count_hosts(api::StatusView& view);
+    void count_pools(api::StatusView& view);
     void count_volumes(api::StatusView& view);
+    void count_drains(api::StatusView& view);
 
     Core core_;
     Volumes* volumes_;

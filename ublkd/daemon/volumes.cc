@@ -286,14 +286,18 @@ void Volumes::membership_changed(VolumeId volume, const replication::Membership&
     worker_->submit([this, volume, record] {
         const auto ref = slot(volume);
         std::string text;
+        bool is_new = false;
         {
             const std::lock_guard state(ref->state);
+            is_new = !ref->membership || ref->membership->number < record.number;
             text = what_changed(ref->membership, record, ref->loss_causes);
             ref->membership = record;
             std::erase_if(ref->loss_causes,
                           [&](const auto& lost) { return !record.has(lost.first); });
         }
-        core_.events->add("membership.changed", volume.to_string(), text);
+        // Each host that has the volume hears of it; the primary's proposed it, and knows why.
+        if (is_new && has_primary_here(record))
+            core_.events->add("membership.changed", volume.to_string(), text);
         reconcile(volume);
     });
 }
@@ -317,11 +321,16 @@ void Volumes::try_disks_of_others(const SlotRef& but, PoolId pool) {
     }
 }
 
-void Volumes::member_lost(VolumeId volume, const replication::Member& member, const Error& cause) {
-    core_.events->post("member.lost", volume.to_string(),
-                       fmt::format("{} in {}: {}", member.replica.to_string(),
-                                   member.pool.to_string(), to_string(cause)));
-    worker_->submit([this, volume, member, cause] {
+void Volumes::member_lost(VolumeId volume, const replication::Member& given, const Error& cause) {
+    worker_->submit([this, volume, given, cause] {
+        replication::Member member = given;
+        if (!member.pool) {  // of another host, and never a member: the core does not know it
+            const auto record = core_.store->get<metadata::ReplicaRecord>(member.replica);
+            if (record && *record) member.pool = (*record)->pool;
+        }
+        core_.events->post("member.lost", volume.to_string(),
+                           fmt::format("{} in {}: {}", member.replica.to_string(),
+                                       member.pool.to_string(), to_string(cause)));
         const auto ref = slot(volume);
         if (is_of_its_disk(cause)) {
             core_.pools->mark_failed(member.pool, cause);
@@ -332,8 +341,10 @@ void Volumes::member_lost(VolumeId volume, const replication::Member& member, co
             ref->loss_causes[member.replica] = to_string(cause);
             if (ref->joining == member.replica) {
                 ref->repair.failed();  // the next copy may fail as well
-                if (is_of_its_disk(cause) || cause.code == Errc::kNoSpace)
+                if (is_of_its_disk(cause) || cause.code == Errc::kNoSpace) {
                     ref->failed_target = member.pool;
+                    ref->failed_copy = to_string(cause);
+                }
                 if (is_of_its_disk(cause) && ref->returning) ++ref->failed_returns[member.replica];
             }
         }
@@ -351,6 +362,7 @@ void Volumes::sync_finished(VolumeId volume, ReplicaId replica, std::uint64_t co
             returned = ref->returning && ref->joining == replica;
             ref->repair.reset();
             ref->failed_target = PoolId();
+            ref->failed_copy.clear();
             ref->failed_returns.erase(replica);
         }
         core_.events->add(returned ? "member.returned" : "member.joined", volume.to_string(),

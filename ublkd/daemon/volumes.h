@@ -131,6 +131,10 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     api::ApiResult<api::PlanView> plan_detach(const std::string& volume,
                                               const std::string& instance, bool force) override;
     api::ApiResult<std::vector<api::AttachmentView>> attachments() override;
+    // volumes_drain_view.cc
+    api::ApiResult<std::vector<api::DrainView>> drains() override;
+    api::ApiResult<api::PlanView> plan_pool_drain(const std::string& pool) override;
+    api::ApiResult<api::PlanView> plan_host_drain(const std::string& host) override;
     api::ApiResult<api::MembershipView> membership(const std::string& volume) override;
     api::ApiResult<api::ProposalAnswer> propose(const api::ProposalRequest& request) override;
 
@@ -154,8 +158,9 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
         ReplicaId joining;       // being copied to; holds a use
         bool returning = false;  // it was a member before
         std::map<ReplicaId, unsigned> failed_returns;
-        ReplicaId busy_return;  // could not begin in the last round: others have the next one
-        PoolId failed_target;   // where the last copy failed by the disk that it went to
+        ReplicaId busy_return;    // could not begin in the last round: others have the next one
+        PoolId failed_target;     // where the last copy failed by the disk that it went to
+        std::string failed_copy;  // why that was
         bool deleting = false;
         std::string trouble;                                   // why the attachment is not served
         bool reactor_told = false;                             // that it does not answer
@@ -221,6 +226,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
                            const replication::Membership& record);
     void seal_members_here(const SlotRef& slot, const replication::Membership& record);
     bool is_away(HostId host);
+    std::string name_of_host(HostId host);
     bool has_lasted(const SlotRef& slot, bool lost);
     bool waits_for_a_host(const SlotRef& slot, VolumeId volume);
     void replace_away_primary(const SlotRef& slot, const metadata::VolumeRecord& volume);
@@ -364,6 +370,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::optional<replication::Member> leaving_member(const metadata::VolumeRecord& volume,
                                                       const replication::Membership& record);
     std::vector<replication::Member> staying_members(const replication::Membership& record);
+    std::uint64_t used_bytes(const replication::Membership& record);
+    std::vector<UsablePool> with_room(std::vector<UsablePool> pools, std::uint64_t used_bytes);
     bool may_leave(const metadata::VolumeRecord& volume, const replication::Membership& record);
     bool move_replica(const SlotRef& slot, const metadata::VolumeRecord& volume,
                       const replication::Membership& record, const replication::Member& leaving,
@@ -371,6 +379,29 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     Result<void> let_go(const SlotRef& slot, const metadata::VolumeRecord& volume,
                         const replication::Membership& record, const replication::Member& leaving);
     void take_over_from_drained(const SlotRef& slot, const metadata::VolumeRecord& volume);
+
+    // volumes_drain_view.cc
+    struct DrainLook {
+        std::set<PoolId> drained;
+        std::vector<UsablePool> usable;  // of hosts that answer, and not drained
+        std::map<HostId, bool> away;     // those that were asked
+    };
+    /// Where a replica may go; or what it waits for, and the next command.
+    struct Move {
+        std::vector<UsablePool> to;
+        std::string waits_for, next;
+    };
+    DrainLook look_for_drains(std::set<PoolId> drained);
+    bool is_away(DrainLook& look, HostId host);
+    std::string places_text(const std::vector<UsablePool>& pools);
+    Move move_of(DrainLook& look, const metadata::VolumeRecord& volume,
+                 const replication::Membership& record);
+    Move move_of(DrainLook& look, const metadata::ReplicaRecord& replica);
+    api::DrainView drain_view(DrainLook& look, const metadata::PoolRecord& pool);
+    void add_drains(const metadata::VolumeRecord& volume, api::VolumeView& view);
+    api::FindingView drain_finding(const api::ReplicaView& replica);
+    std::string drained_text();
+    api::ApiResult<api::PlanView> plan_drain(const std::vector<metadata::PoolRecord>& pools);
 
     // volumes_return.cc
     /// Of a replica that is no member: what the records say of it from now on.

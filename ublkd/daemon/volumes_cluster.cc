@@ -96,10 +96,9 @@ bool Volumes::is_mine(const AttachmentRecord& attachment) {
 ApiResult<void> Volumes::check_here(const metadata::InstanceRecord& instance,
                                     const std::string& what) {
     if (instance.host == core_.identity->host()) return {};
-    const std::string host = core_.hosts->name_of(instance.host);
     return refuse("IncorrectState",
                   fmt::format("instance {} is on host {}: {} there", instance.id.to_string(),
-                              host.empty() ? instance.host.to_string() : host, what));
+                              name_of_host(instance.host), what));
 }
 
 ApiResult<void> Volumes::check_here(const AttachmentRecord& attachment, const std::string& what) {
@@ -125,6 +124,14 @@ Result<void> Volumes::tell_host(HostId host, VolumeId volume) {
     Lane& lane = core_.engine->lane_of(volume);
     return io::run_on(lane.reactor(),
                       [&] { return say_word(core_.hosts, &lane.reactor(), host, &word); });
+}
+
+/// Its id where it has none that is known.
+std::string Volumes::name_of_host(HostId host) {
+    if (host == core_.identity->host()) return core_.configuration->host_name;
+    (void)core_.hosts->knows(host);  // one that came just now
+    const std::string name = core_.hosts->name_of(host);
+    return name.empty() ? host.to_string() : name;
 }
 
 /// By a word about a volume that is none: that is refused, by who is there.

@@ -68,22 +68,24 @@ ApiResult<unsigned> Volumes::decide_replicas(const CreateVolumeRequest& request,
                                              const std::vector<UsablePool>& usable) {
     if (usable.empty()) {
         return refuse("InsufficientStorage",
-                      "there is no usable pool: 'ebs-cli pool list' shows why, 'ebs-cli pool add "
-                      "DIR' adds one");
+                      fmt::format("there is no usable pool{}: 'ebs-cli pool list' shows why, "
+                                  "'ebs-cli pool add DIR' adds one",
+                                  drained_text()));
     }
     const auto domains = static_cast<unsigned>(domains_of(usable).size());
     const unsigned wanted = request.replicas.value_or(std::min(domains, 2u));
     if (wanted > domains) {
         return refuse("InvalidParameterValue",
-                      fmt::format("Replicas is {}, but usable pools are in {} failure domain{}: "
+                      fmt::format("Replicas is {}, but usable pools are in {} failure domain{}{}: "
                                   "add a pool with another --domain, or take fewer replicas",
-                                  wanted, domains, domains == 1 ? "" : "s"));
+                                  wanted, domains, domains == 1 ? "" : "s", drained_text()));
     }
     return wanted;
 }
 
 ApiResult<api::PlanView> Volumes::plan_volume(const CreateVolumeRequest& request) {
     API_TRY(check_create(request));
+    core_.pools->learn(core_.identity->host());  // which are drained now
     const auto usable = usable_pools();
     API_TRY_ASSIGN(const unsigned wanted, decide_replicas(request, usable));
     const auto free = core_.store->read_for<bool>([&](Transaction& tx) -> Result<bool> {
@@ -237,6 +239,7 @@ ApiResult<api::VolumeView> Volumes::create_volume(const CreateVolumeRequest& req
 ApiResult<api::VolumeView> Volumes::create_one(VolumeId volume,
                                                const CreateVolumeRequest& request) {
     if (is_clustered()) core_.pools->learn(core_.identity->host());
+    core_.pools->learn(core_.identity->host());  // which are drained now
     const auto usable = usable_pools();
     VolumeRecord record;
     API_TRY_ASSIGN(record.replica_count, decide_replicas(request, usable));

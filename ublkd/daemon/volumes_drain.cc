@@ -56,11 +56,32 @@ std::vector<Member> Volumes::staying_members(const Membership& record) {
     return members;
 }
 
+/// What the volume takes, as far as members here tell; 0: not known.
+std::uint64_t Volumes::used_bytes(const Membership& record) {
+    std::uint64_t used = 0;
+    for (const Member& member : record.members) {
+        if (member.host != core_.identity->host()) continue;
+        if (const auto look = core_.pools->look(member.pool, member.replica))
+            used = std::max(used, look->allocated_bytes);
+    }
+    return used;
+}
+
+/// Without those that are known to have no room for a copy; of other hosts' it is not known.
+std::vector<UsablePool> Volumes::with_room(std::vector<UsablePool> pools,
+                                           std::uint64_t used_bytes) {
+    std::erase_if(pools, [&](const UsablePool& pool) {
+        return pool.host == core_.identity->host() && pool.available_bytes < used_bytes;
+    });
+    return pools;
+}
+
 /// Whether a member may leave before another one comes.
 bool Volumes::may_leave(const VolumeRecord& volume, const Membership& record) {
     if (record.members.size() > volume.replica_count) return true;
-    return record.members.size() == replication::kMaxMembers &&
-           !targets(volume.id, domains_of_members(staying_members(record)), PoolId()).empty();
+    if (record.members.size() < replication::kMaxMembers) return false;
+    const auto pools = targets(volume.id, domains_of_members(staying_members(record)), PoolId());
+    return !with_room(pools, used_bytes(record)).empty();
 }
 
 bool Volumes::move_replica(const SlotRef& slot, const VolumeRecord& volume,

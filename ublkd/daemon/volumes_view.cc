@@ -58,7 +58,7 @@ api::AttachmentView Volumes::attachment_view(const AttachmentRecord& record) {
         const auto instance = core_.store->get<metadata::InstanceRecord>(record.instance);
         if (instance && *instance && (*instance)->host != host) {
             host = (*instance)->host;
-            view.host_name = core_.hosts->name_of(host);
+            view.host_name = name_of_host(host);
         }
     }
     view.host_id = host.to_string();
@@ -224,6 +224,10 @@ ApiResult<api::VolumeView> Volumes::view_of(const VolumeRecord& record) {
     view.on_full = metadata::name_of(record.on_full);
     view.multi_attach = record.multi_attach;
     add_health(record, view);
+    for (auto& replica : view.replicas) {
+        const auto pool = PoolId::parse(replica.pool_id);
+        replica.leaving = pool && core_.pools->is_draining(*pool);
+    }
     for (const auto& attachment : attachments) {
         view.attachments.push_back(attachment_view(attachment));
         add_health_of_attachment(attachment, view.attachments.back(), view);
@@ -246,7 +250,10 @@ ApiResult<std::vector<api::VolumeView>> Volumes::volumes() {
 
 ApiResult<api::VolumeView> Volumes::volume(const std::string& name) {
     API_TRY_ASSIGN(const auto record, find_volume(core_.store, name));
-    return view_of(record);
+    core_.pools->learn(core_.identity->host());  // whether its pools are drained now
+    API_TRY_ASSIGN(auto view, view_of(record));
+    add_drains(record, view);
+    return view;
 }
 
 ApiResult<std::vector<api::AttachmentView>> Volumes::attachments() {

@@ -69,8 +69,13 @@ FindingView attachment_finding(const VolumeView& volume) {
     if (volume.attachments.empty())
         return {"attachment", "ok", "not attached", "ebs-cli attach " + volume.id};
     const auto& attachment = volume.attachments.front();
+    // The device of an NBD client is known to its host alone.
     const std::string where =
-        fmt::format("{} to {} as {}", attachment.state, attachment.instance_id, attachment.device);
+        attachment.device.empty()
+            ? fmt::format("{} to {} over {} at host {}", attachment.state, attachment.instance_id,
+                          attachment.frontend, attachment.host_name)
+            : fmt::format("{} to {} as {}", attachment.state, attachment.instance_id,
+                          attachment.device);
     if (attachment.message.empty()) return {"attachment", "ok", where, ""};
     return {"attachment", "warning", where + ": " + attachment.message, ""};
 }
@@ -118,6 +123,7 @@ ApiResult<std::vector<FindingView>> Volumes::why(const std::string& name) {
     for (const auto& replica : view.replicas) {
         const bool member = replica.role == "primary" || replica.role == "secondary";
         if (!member || !replica.cause.empty()) findings.push_back(replica_finding(replica));
+        if (replica.leaving) findings.push_back(drain_finding(replica));
     }
     findings.push_back(attachment_finding(view));
     findings.push_back(data_finding(view));

@@ -21,36 +21,38 @@ struct Willing final : SystemControl,
                        TagControl {
     const AttachmentView attachment_{"a",   "v",    "i", "h",  "n",  "attached", "d",  "l",
                                      "sdf", "ublk", 1,   true, true, true,       "why"};
-    const VolumeView volume_{"v",
-                             "n",
-                             {{"k", "v"}},
-                             "in-use",
-                             1,
-                             1,
-                             1,
-                             512,
-                             "flush",
-                             "write",
-                             "wait",
-                             true,
-                             1,
-                             1,
-                             true,
-                             {"blocked", 1, 2, 1, 2, "R7", "why", 1},
-                             {{"r", "p", "h", "d", "returning", "why", "its pool", 1, 1}},
-                             {attachment_}};
-    const PoolView pool_{"p", "h", "/x", "d",  "failed", "why", "warning", 1,     1,
-                         1,   1,   1,    true, 1,        true,  1,         {"p2"}};
+    const VolumeView volume_{
+        "v",
+        "n",
+        {{"k", "v"}},
+        "in-use",
+        1,
+        1,
+        1,
+        512,
+        "flush",
+        "write",
+        "wait",
+        true,
+        1,
+        1,
+        true,
+        {"blocked", 1, 2, 1, 2, "R7", "why", 1},
+        {{"r", "p", "h", "d", "returning", "why", "its pool", 1, 1, true, "why"}},
+        {attachment_}};
+    const PoolView pool_{"p", "h", "/x", "d", "failed", "why", "warning", 1,      1, 1,
+                         1,   1,   true, 1,   true,     1,     {"p2"},    "host", 1};
+    const DrainView drain_{"p", "/x", "h", "host", "blocked", 1, 1, "why", "fix"};
     const InstanceView instance_{"i", "n", "h", {{"k", "v"}}, true, 1, {attachment_}};
     const ClusterView cluster_{"n", "l", "m", "a"};
-    const HostView host_{"h", "n", "ok", "1", "b", 1, 1, true};
+    const HostView host_{"h", "n", "ok", "1", "b", 1, 1, true, 1, 1, 1};
     const MembershipView membership_{"v", "r", 1, 1, true, {{"r", "h", "p"}}, {"a"}};
     const PlanView plan_{{"do it"}};
 
     bool initialized() const override { return true; }
     VersionView version() override { return {"1", "v1", true, 1, "b"}; }
     StatusView status() override {
-        return {true, "1", "degraded", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, {"why"}};
+        return {true, "1", "degraded", 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, {"why"}, {"note"}};
     }
     std::vector<FindingView> doctor() override { return {{"c", "problem", "m", "fix"}}; }
     ApiResult<std::optional<PoolView>> init(const AddPoolRequest&) override { return pool_; }
@@ -94,6 +96,9 @@ struct Willing final : SystemControl,
     ApiResult<std::vector<AttachmentView>> attachments() override {
         return std::vector{attachment_};
     }
+    ApiResult<std::vector<DrainView>> drains() override { return std::vector{drain_}; }
+    ApiResult<PlanView> plan_pool_drain(const std::string&) override { return plan_; }
+    ApiResult<PlanView> plan_host_drain(const std::string&) override { return plan_; }
     ApiResult<MembershipView> membership(const std::string&) override { return membership_; }
     ApiResult<ProposalAnswer> propose(const ProposalRequest&) override {
         return ProposalAnswer{"declined", membership_};
@@ -202,7 +207,7 @@ TEST_F(Answers, OfADryRunAreAPlan) {
                          ask(operation, least_good_body(operation.body).set("DryRun", true)),
                          operation.operation);
     }
-    EXPECT_EQ(plans, 5U);
+    EXPECT_EQ(plans, 7U);
 }
 
 }  // namespace

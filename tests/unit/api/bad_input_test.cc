@@ -62,6 +62,9 @@ struct Unreachable final : SystemControl,
         return reached();
     }
     ApiResult<std::vector<AttachmentView>> attachments() override { return reached(); }
+    ApiResult<std::vector<DrainView>> drains() override { return reached(); }
+    ApiResult<PlanView> plan_pool_drain(const std::string&) override { return reached(); }
+    ApiResult<PlanView> plan_host_drain(const std::string&) override { return reached(); }
     ApiResult<MembershipView> membership(const std::string&) override { return reached(); }
     ApiResult<ProposalAnswer> propose(const ProposalRequest&) override { return reached(); }
     ApiResult<InstanceView> create_instance(const std::string&, const Tags&) override {

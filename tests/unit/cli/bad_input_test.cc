@@ -89,6 +89,8 @@ Words good_line(const Command& command, const std::string& with = "") {
         if (option.name == with) continue;
         const bool needed = option.required || option.name == "--yes" ||
                             (command.path == "volume show" && option.name == "--wait") ||
+                            (command.path.ends_with(" drain") && option.name == "--wait" &&
+                             (with == "--timeout" || with == "--progress")) ||
                             (command.path == "init" && option.name == "--dir") ||
                             (command.path == "volume modify" && option.name == "--on-full") ||
                             (command.path == "create-volume" && option.name == "--size");
