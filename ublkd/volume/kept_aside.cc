@@ -13,6 +13,8 @@ namespace {
 
 constexpr const char* kName = "/ids";
 constexpr io::OpenOptions kBuffered{.direct = false};
+// docs/format-replica.md
+static_assert(sizeof(replication::AppliedIds::Table) == 921'344);
 using Checksum = std::array<std::byte, sizeof(std::uint32_t)>;
 
 }  // namespace
