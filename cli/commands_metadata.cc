@@ -91,6 +91,26 @@ Outcome<int> restore(Context& context) {
     return 0;
 }
 
+Outcome<int> rebuild(Context& context) {
+    Json paths = Json::array();
+    for (const std::string& given : context.positionals("DIR")) {
+        CLI_TRY_ASSIGN(std::string path, absolute_path(given));
+        while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+        paths.push(path);
+    }
+    Json body = Json::object().set("Paths", std::move(paths));
+    if (context.has("dry-run")) body.set("DryRun", true);
+    CLI_TRY_ASSIGN(const auto answer, context.client().call("POST", "/v1/metadata/rebuild", body));
+    if (context.has("dry-run")) return context.print_plan(answer);
+    if (!context.for_person()) return context.print_answer(answer);
+    context.print(fmt::format("rebuilt  {}  {} volumes in {} pools\n", answer["HostId"].as_string(),
+                              answer["Volumes"].u64(), answer["Pools"].u64()));
+    context.note(
+        "next: the same at each other host; then each volume waits until all hosts of its "
+        "replicas have told what they know, and 'ebs-cli why VOL' tells for which");
+    return 0;
+}
+
 Outcome<int> thaw(Context& context) {
     const std::string volume = context.positional("VOLUME");
     CLI_TRY(context.confirm(
@@ -124,6 +144,17 @@ std::vector<Command> metadata_commands() {
           kDryRun},
          "ebs-cli cluster restore /backup/metadata.ublkd",
          restore},
+        {"cluster rebuild-metadata",
+         "Make metadata that are lost anew, from what is in a host's pools",
+         "At a daemon that is not initialized, for each host with its own pools; the first one "
+         "keeps "
+         "the metadata. Volumes, their sizes and members are there again; names, tags, "
+         "attachments, "
+         "4096-byte blocks and policies are not.",
+         {{"DIR", "the folder of a pool", Names::kFile, true, true}},
+         {kDryRun},
+         "ebs-cli cluster rebuild-metadata /srv/ebs --dry-run",
+         rebuild},
         {"cluster thaw",
          "Let a volume go on after a restore without a host that has not told what it knows",
          "For a host, a pool or a replica that is gone for good: 'ebs-cli why VOLUME' names it. "

@@ -122,6 +122,11 @@ class MetadataControl {
     /// IncorrectState (there are metadata, and not `force`; another host keeps them).
     virtual ApiResult<BackupView> restore(const RestoreRequest& request) = 0;
     virtual ApiResult<PlanView> plan_restore(const RestoreRequest& request) = 0;
+    /// Makes the metadata of this host, which has none, from what is in its pools. Errors:
+    /// IncorrectState (it is initialized), AlreadyExists (another host has its name), what opening
+    /// a pool gives.
+    virtual ApiResult<RebuildView> rebuild(const RebuildRequest& request) = 0;
+    virtual ApiResult<PlanView> plan_rebuild(const RebuildRequest& request) = 0;
     /// A volume goes on after a restore by what those hosts have told that could (R16).
     /// IncorrectState: it waits for nobody, or nobody has told anything.
     virtual ApiResult<void> thaw(const std::string& volume) = 0;

@@ -30,6 +30,30 @@ ApiResult<RestoreRequest> read_restore(const Json& body) {
     return made;
 }
 
+Json rebuilt_json(const RebuildView& view) {
+    return Json::object()
+        .set("HostId", view.host_id)
+        .set("Pools", view.pools)
+        .set("Volumes", view.volumes);
+}
+
+ApiResult<RebuildRequest> read_rebuild(const Json& body) {
+    Fields fields(body);
+    RebuildRequest made;
+    made.pools = fields.texts("Paths");
+    if (made.pools.empty())
+        fields.refuse_field("MissingParameter",
+                            "Paths is needed: the folders of this host's pools");
+    for (const std::string& path : made.pools) {
+        if (path.empty() || path[0] != '/')
+            fields.refuse_field("InvalidParameterValue",
+                                fmt::format("Paths must be absolute; '{}' was given", path));
+    }
+    made.dry_run = fields.flag("DryRun");
+    API_TRY(fields.done());
+    return made;
+}
+
 }  // namespace
 
 void add_metadata_routes(RouteTable& table, MetadataControl* metadata) {
@@ -44,6 +68,16 @@ void add_metadata_routes(RouteTable& table, MetadataControl* metadata) {
                    API_TRY_ASSIGN(const auto wanted, read_restore(request.body));
                    if (wanted.dry_run) return answer(metadata->plan_restore(wanted), plan_json);
                    return answer(metadata->restore(wanted), restored_json);
+               },
+               {},
+               true});
+    table.add({Method::kPost,
+               "/v1/metadata/rebuild",
+               "RebuildMetadata",
+               [=](const Request& request) -> ApiResult<Json> {
+                   API_TRY_ASSIGN(const auto wanted, read_rebuild(request.body));
+                   if (wanted.dry_run) return answer(metadata->plan_rebuild(wanted), plan_json);
+                   return answer(metadata->rebuild(wanted), rebuilt_json);
                },
                {},
                true});

@@ -120,6 +120,16 @@ struct RestoreRequest {
     bool dry_run = false;
 };
 
+struct RebuildRequest {
+    std::vector<std::string> pools;  // folders
+    bool dry_run = false;
+};
+/// What was made of it.
+struct RebuildView {
+    std::string host_id;
+    unsigned pools = 0, volumes = 0;
+};
+
 struct InstanceView {
     std::string id, name, host_id;
     Tags tags;

@@ -228,7 +228,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.instances = std::make_unique<Instances>(p.core, p.volumes.get());
     p.permissions = std::make_unique<Permissions>(p.core);
     p.tags = std::make_unique<TagControl>(p.core);
-    p.metadata = std::make_unique<MetadataControl>(p.core);
+    p.metadata = std::make_unique<MetadataControl>(p.core, p.system.get());
     std::unique_ptr<Daemon> daemon(
         new Daemon(std::move(parts)));  // from here on its destructor stops what was started
 

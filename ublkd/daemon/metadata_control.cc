@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "metadata/restored.h"
+#include "ublkd/base/fault_injection.h"
 #include "ublkd/base/files.h"
 #include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/daemon/names.h"
@@ -104,6 +105,66 @@ ApiResult<api::BackupView> MetadataControl::restore(const api::RestoreRequest& r
     if (written) written = write_file_durably(file, text, 0600);
     if (!written) return refuse(written.error(), fmt::format("cannot write {} or {}", kept, file));
     return view;
+}
+
+ApiResult<FoundHost> MetadataControl::find_lost(const api::RebuildRequest& request) {
+    if (core_.identity->initialized())
+        return refuse("IncorrectState",
+                      "this host has metadata: what it lacks is in no pool, or in a backup");
+    return look_in_pools(request.pools);
+}
+
+ApiResult<api::PlanView> MetadataControl::plan_rebuild(const api::RebuildRequest& request) {
+    const std::lock_guard lock(rebuild_);
+    API_TRY_ASSIGN(const auto found, find_lost(request));
+    api::PlanView plan;
+    for (const auto& pool : found.pools)
+        plan.steps.push_back(fmt::format("take the pool {} in {}, with {} replicas",
+                                         pool.record.id.to_string(), pool.record.path,
+                                         pool.replicas.size()));
+    for (const auto& volume : found.volumes)
+        plan.steps.push_back(fmt::format(
+            "make {} of {} bytes, as number {} says: {} members, replicas of it here: {}",
+            volume.newest.volume.to_string(), volume.size_bytes, volume.newest.number,
+            volume.newest.members.size(), volume.replicas));
+    return plan;
+}
+
+/// As an init, but that the pools are there. Killed before its records are stored nothing was done;
+/// after that the next start ends it (SystemControl::load_identity).
+ApiResult<api::RebuildView> MetadataControl::rebuild(const api::RebuildRequest& request) {
+    const std::lock_guard lock(rebuild_);
+    API_TRY_ASSIGN(const auto found, find_lost(request));
+    const Configuration& configuration = *core_.configuration;
+    metadata::HostRecord host;
+    host.id = found.id ? found.id : HostId::random();
+    host.name = configuration.host_name;
+    host.created_ms = metadata::now_ms();
+    const std::string id = host.id.to_string() + "\n";
+    if (const auto begun = write_file_durably(configuration.rebuild_file(), id, 0600); !begun)
+        return refuse(begun.error(), "cannot write " + configuration.rebuild_file());
+    const auto stored = core_.store->write(
+        [&](metadata::Transaction& tx) { return make_records(tx, found, host); });
+    if (!stored && stored.error().code == Errc::kExists)
+        return refuse("AlreadyExists",
+                      fmt::format("another host is named '{}', or has one of these pools",
+                                  configuration.host_name));
+    if (!stored) return refuse(stored.error(), "cannot store what was found");
+    (void)faults::hit("daemon.rebuild.after_records");
+    Result<void> done;
+    if (!configuration.file_exists)
+        done = write_file_durably(configuration.file, configuration_text(configuration), 0644);
+    if (done) done = write_file_durably(configuration.host_file(), id, 0600);
+    if (done) done = remove_file_durably(configuration.rebuild_file());
+    if (done) done = core_.pools->open_all(host.id);
+    if (done) done = system_->load_identity();
+    if (!done)
+        return refuse(done.error(), "the metadata are made, but cannot be used: start ublkd again");
+    core_.events->add(
+        "metadata.rebuilt", host.id.to_string(),
+        fmt::format("{} volumes from {} pools", found.volumes.size(), found.pools.size()));
+    return api::RebuildView{host.id.to_string(), static_cast<unsigned>(found.pools.size()),
+                            static_cast<unsigned>(found.volumes.size())};
 }
 
 ApiResult<void> MetadataControl::thaw(const std::string& volume) {

@@ -122,6 +122,10 @@ struct Willing final : SystemControl,
     ApiResult<BackupView> backup() override { return BackupView{"h", 1, 1, 1, 1, "t"}; }
     ApiResult<BackupView> restore(const RestoreRequest&) override { return backup(); }
     ApiResult<PlanView> plan_restore(const RestoreRequest&) override { return plan_; }
+    ApiResult<RebuildView> rebuild(const RebuildRequest&) override {
+        return RebuildView{"h", 1, 1};
+    }
+    ApiResult<PlanView> plan_rebuild(const RebuildRequest&) override { return plan_; }
     ApiResult<void> thaw(const std::string&) override { return {}; }
     ApiResult<std::vector<TagView>> tags(const std::string&) override {
         return std::vector<TagView>{{"r", "k", "v"}};

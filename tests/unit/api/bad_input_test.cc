@@ -86,6 +86,8 @@ struct Unreachable final : SystemControl,
     ApiResult<BackupView> backup() override { return reached(); }
     ApiResult<BackupView> restore(const RestoreRequest&) override { return reached(); }
     ApiResult<PlanView> plan_restore(const RestoreRequest&) override { return reached(); }
+    ApiResult<RebuildView> rebuild(const RebuildRequest&) override { return reached(); }
+    ApiResult<PlanView> plan_rebuild(const RebuildRequest&) override { return reached(); }
     ApiResult<void> thaw(const std::string&) override { return reached(); }
     ApiResult<std::vector<TagView>> tags(const std::string&) override { return reached(); }
     ApiResult<void> add_tags(const std::string&, const Tags&) override { return reached(); }
