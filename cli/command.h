@@ -96,6 +96,7 @@ std::vector<Command> permission_commands();
 std::vector<Command> event_commands();
 std::vector<Command> rescue_commands();
 std::vector<Command> tag_commands();
+std::vector<Command> metadata_commands();
 /// Aliases of them.
 std::vector<Command> aws_commands(const std::vector<Command>& targets);
 

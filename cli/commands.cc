@@ -48,7 +48,7 @@ const std::vector<Command>& commands() {
         std::vector<Command> made;
         for (auto part : {system_commands, cluster_commands, volume_commands, attachment_commands,
                           pool_commands, instance_commands, permission_commands, event_commands,
-                          rescue_commands, tag_commands}) {
+                          rescue_commands, tag_commands, metadata_commands}) {
             for (Command& command : part()) made.push_back(std::move(command));
         }
         for (Command& command : aws_commands(made)) made.push_back(std::move(command));

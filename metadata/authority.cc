@@ -63,6 +63,8 @@ Result<std::optional<Membership>> Authority::current(VolumeId volume) {
     auto stored = store_->get<MembershipRecord>(volume);
     if (!stored) return fail(stored.error());
     if (!*stored || (*stored)->retired) return std::optional<Membership>();
+    if ((*stored)->frozen && !faults::rule_off("rule.restored_is_frozen"))
+        return fail(Errc::kStale, kFrozen);
     return (*stored)->membership;
 }
 
@@ -75,6 +77,8 @@ Result<ProposalResult> Authority::propose(const Proposal& proposal) {
             if (!found) return fail(found.error());
             MembershipRecord stored =
                 found->value_or(MembershipRecord{.volume = proposal.next.volume});
+            if (stored.frozen && !faults::rule_off("rule.restored_is_frozen"))
+                return fail(Errc::kStale, kFrozen);
             TRY_ASSIGN(const Verdict verdict, judge(tx, stored, proposal));
             if (verdict != Verdict::kAuthorized) {
                 if (stored.retired) return ProposalResult{verdict, std::nullopt};
@@ -105,6 +109,7 @@ Result<void> Authority::retire(Transaction& tx, VolumeId volume) {
     if (!found) return fail(found.error());
     MembershipRecord stored = found->value_or(MembershipRecord{.volume = volume});
     if (stored.retired) return {};
+    if (stored.frozen) return fail(Errc::kStale, kFrozen);
     stored.retired = true;
     return tx.put(stored);
 }

@@ -26,6 +26,8 @@ class Authority {
     explicit Authority(MetadataStore* store) : store_(store) {}
 
     /// The volume's record; nullopt where nothing was authorized yet, or the volume was deleted.
+    /// kStale, here and of the others: the store was restored, and its hosts have not confirmed the
+    /// record yet (restored.h).
     Result<std::optional<replication::Membership>> current(VolumeId volume);
 
     /// Decides and stores. kAuthorized and kAlreadyYours: `current` is proposal.next. On an error

@@ -91,8 +91,18 @@ Result<void> end_holding(Transaction& tx, PermissionRecord& record, PermissionSt
     return tx.put(record);
 }
 
+/// Whether it may be a member in truth: what is stored was restored, and may be behind (R16).
+Result<bool> is_of_a_frozen_volume(Transaction& tx, ReplicaId incarnation) {
+    TRY_ASSIGN(const auto replica, tx.get<ReplicaRecord>(incarnation));
+    if (!replica) return false;
+    TRY_ASSIGN(const auto stored, tx.get<MembershipRecord>(replica->volume));
+    return stored && stored->frozen;
+}
+
 /// A member keeps its permission: a record without it comes first (R5).
 Result<void> check_fenced(Transaction& tx, ReplicaId incarnation) {
+    TRY_ASSIGN(const bool frozen, is_of_a_frozen_volume(tx, incarnation));
+    if (frozen) return fail(Errc::kBusy, kFrozen);
     TRY_ASSIGN(const bool member, is_member_somewhere(tx, incarnation));
     if (member && !faults::rule_off("rule.permission_revoke_fenced"))
         return fail(Errc::kBusy, "revoke permission: its holder is a member");
@@ -176,6 +186,23 @@ Result<void> PermissionService::revoke_all(Transaction& tx, ReplicaId incarnatio
         TRY(end_holding(tx, record, PermissionState::kRevoked));
     }
     return {};
+}
+
+Result<void> PermissionService::hand_over(Transaction& tx, const std::string& resource,
+                                          const Holder& holder) {
+    TRY_ASSIGN(const auto found, tx.get<PermissionRecord>(resource));
+    if (found && found->state == PermissionState::kGranted) {
+        PermissionRecord record = *found;
+        TRY(check_fenced(tx, record.incarnation));
+        TRY(end_holding(tx, record, PermissionState::kRevoked));
+    }
+    TRY_ASSIGN(const auto now, tx.get<PermissionRecord>(resource));
+    PermissionRecord record = now.value_or(PermissionRecord{.resource = resource});
+    record.state = PermissionState::kGranted;
+    record.host = holder.host;
+    record.incarnation = holder.incarnation;
+    record.changed_ms = now_ms();
+    return tx.put(record);
 }
 
 Result<void> PermissionService::delete_resource(Transaction& tx, const std::string& resource) {

@@ -72,6 +72,11 @@ class PermissionService {
     /// transaction.
     static Result<void> revoke_all(Transaction& tx, ReplicaId incarnation);
 
+    /// Gives it to `holder`, who has it in truth: the records were restored, and are behind (R16).
+    /// Part of the caller's transaction, in which another holder is no member any more.
+    static Result<void> hand_over(Transaction& tx, const std::string& resource,
+                                  const Holder& holder);
+
     /// Denies the resource for ever, also where nobody ever asked for it; its holder becomes a past
     /// one. Part of the caller's transaction (a volume's deletion).
     static Result<void> delete_resource(Transaction& tx, const std::string& resource);

@@ -55,6 +55,8 @@ Result<bool> has_place_to_move(Transaction& tx, const VolumeRecord& volume) {
 Result<bool> is_candidate(Transaction& tx, const Place& place, const Holder& asker) {
     TRY_ASSIGN(const auto volume, tx.get<VolumeRecord>(place.volume));
     if (!volume || place.index >= place_limit(*volume)) return false;
+    TRY_ASSIGN(const auto stored, tx.get<MembershipRecord>(place.volume));
+    if (stored && stored->frozen) return false;  // who has it in truth is not known yet
     if (place.index >= volume->replica_count) {
         TRY_ASSIGN(const bool moves, has_place_to_move(tx, *volume));
         if (!moves) return false;

@@ -199,6 +199,10 @@ struct ReplicaRecord {
     }
 };
 
+/// What is refused by a frozen one.
+inline constexpr const char* kFrozen =
+    "the metadata were restored: what the volume's hosts know of it comes first (R16)";
+
 /// Written by Authority alone (authority.h). Outlives its volume, so that no number is ever
 /// authorized twice.
 struct MembershipRecord {
@@ -208,7 +212,8 @@ struct MembershipRecord {
     std::uint64_t greatest_number = 0;  // ever authorized
     bool retired = false;               // the volume was deleted: nothing is authorized any more
     std::optional<replication::Membership> membership =
-        {};  // none where the volume was retired before its first
+        {};               // none where the volume was retired before its first
+    bool frozen = false;  // R16: restored; nothing is decided by it (restored.h)
     std::uint64_t revision = 0;
 
     template <class Self, class Visit>
@@ -217,6 +222,24 @@ struct MembershipRecord {
         visit("greatest_number", self.greatest_number);
         visit("retired", self.retired);
         visit("membership", self.membership);
+        visit("frozen", self.frozen);
+    }
+};
+
+/// R16: what a host knows of a volume whose membership is frozen (restored.h has its form).
+struct HostReportRecord {
+    static constexpr const char* kTable = "host_reports";
+    static constexpr std::size_t kKeyColumns = 2;
+    VolumeId volume = {};
+    HostId host = {};
+    Bytes report = {};
+    std::uint64_t revision = 0;
+
+    template <class Self, class Visit>
+    static void fields(Self& self, Visit&& visit) {
+        visit("volume", self.volume);
+        visit("host", self.host);
+        visit("report", self.report);
     }
 };
 

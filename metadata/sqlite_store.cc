@@ -199,6 +199,13 @@ Result<void> SqliteStore::write(const Work& work) {
     return impl_->checkpoint_when_long();
 }
 
+Result<void> SqliteStore::skip_states(std::uint64_t to) {
+    const std::lock_guard guard(impl_->writer_mutex);
+    TRY(impl_->usable());
+    return impl_->writer.run("UPDATE store SET revision = max(revision, ?)",
+                             std::vector<Value>{Value(static_cast<std::int64_t>(to))});
+}
+
 Result<void> SqliteStore::read(const Work& work) {
     const Inside inside(this);
     const std::lock_guard guard(impl_->reader_mutex);

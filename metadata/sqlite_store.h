@@ -25,6 +25,10 @@ class SqliteStore : public MetadataStore {
     SqliteStore& operator=(const SqliteStore&) = delete;
     ~SqliteStore() override;
 
+    /// States and revisions have at least this number from now on: of a store that takes the place
+    /// of another one, so that nothing has a number that others have seen there.
+    Result<void> skip_states(std::uint64_t to);
+
     Result<void> write(const Work& work) override;
     Result<void> read(const Work& work) override;
 

@@ -97,7 +97,8 @@ class Transaction {
     }
 
   private:
-    friend class LocalRows;  // gives rows to other hosts (row_service.h)
+    friend class LocalRows;   // gives rows to other hosts (row_service.h)
+    friend class WholeStore;  // copies all rows (whole_store.h)
     virtual Result<std::optional<Row>> get_row(const Table& table, std::span<const Value> key) = 0;
     virtual Result<std::vector<Row>> list_rows(const Table& table, const Query& query) = 0;
     /// The record's new revision: greater than any that this key ever had.

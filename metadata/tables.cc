@@ -12,7 +12,7 @@ std::span<const Table* const> all_tables() {
                                     &table_of<PastHolderRecord>(), &table_of<AttachmentRecord>(),
                                     &table_of<TagRecord>(),        &table_of<ClientTokenRecord>(),
                                     &table_of<JoinTokenRecord>(),  &table_of<EventRecord>(),
-                                    &table_of<CounterRecord>()};
+                                    &table_of<CounterRecord>(),    &table_of<HostReportRecord>()};
     return kTables;
 }
 

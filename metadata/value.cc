@@ -19,6 +19,12 @@ bool from_value(const Value& value, bool& flag) {
     return true;
 }
 
+bool from_value(const Value& value, Bytes& bytes) {
+    const auto* stored = std::get_if<Bytes>(&value);
+    if (stored != nullptr) bytes = *stored;
+    return stored != nullptr;
+}
+
 bool from_value(const Value& value, replication::Membership& membership) {
     const auto* stored = std::get_if<Bytes>(&value);
     if (stored == nullptr) return false;

@@ -76,6 +76,7 @@ template <NamedEnum E>
 Value to_value(E value) {
     return std::string(name_of(value));
 }
+inline Value to_value(const Bytes& bytes) { return bytes; }
 Value to_value(const replication::Membership& membership);
 /// Integers above 2^63-1 have no form: they become null, which encode() refuses.
 template <class T>
@@ -92,6 +93,7 @@ Value to_value(const std::optional<T>& item) {
 /// The way back; false where `value` is not of that form.
 bool from_value(const Value& value, std::string& text);
 bool from_value(const Value& value, bool& flag);
+bool from_value(const Value& value, Bytes& bytes);
 bool from_value(const Value& value, replication::Membership& membership);
 template <class Kind>
 bool from_value(const Value& value, Id<Kind>& id) {

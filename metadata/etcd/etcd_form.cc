@@ -11,6 +11,8 @@ namespace {
 
 using api::Json;
 
+constexpr std::uint64_t kFilling = 0;  // a Format
+
 const Table* table_named(std::string_view name) {
     for (const Table* table : all_tables()) {
         if (name == table->name) return table;
@@ -61,26 +63,36 @@ const Table* EtcdKeys::table_of_key(std::string_view key) const {
 }
 
 std::string row_text(const Table& table, const Row& row) {
-    Json json = Json::object();
-    for (std::size_t i = 0; i < table.columns.size(); ++i)
-        json.set(table.columns[i], api::value_json(row.values[i]));
-    return json.dump();
+    return api::row_object(table, row).dump();
 }
 
 Result<Row> read_row(const Table& table, std::string_view text, std::uint64_t revision) {
     const auto json = Json::parse(text);
-    if (!json || json->members().size() != table.columns.size())
-        return fail(Errc::kCorrupt, "a row in etcd is none of ublkd's");
-    Row row;
-    row.revision = revision;
-    row.values.reserve(table.columns.size());
-    for (const char* column : table.columns) {
-        auto value = api::read_value((*json)[column]);
-        if (!json->has(column) || !value)
-            return fail(Errc::kCorrupt, "a row in etcd is none of ublkd's");
-        row.values.push_back(std::move(*value));
-    }
-    return row;
+    auto row = json ? api::read_row_object(table, *json) : std::nullopt;
+    if (!row) return fail(Errc::kCorrupt, "a row in etcd is none of ublkd's");
+    row->revision = revision;
+    return std::move(*row);
+}
+
+std::string filling_text(const EtcdThere& filling) {
+    return Json::object()
+        .set("Format", kFilling)
+        .set("Filling", filling.by)
+        .set("Attempt", fmt::format("{:016x}", filling.attempt))
+        .set("Whole", filling.whole)
+        .set("Commits", filling.commits)
+        .dump();
+}
+
+Result<EtcdThere> read_there(std::string_view text) {
+    const auto json = Json::parse(text);
+    if (!json || !(*json)["Format"].is_number()) return no_state();
+    EtcdThere there;
+    there.is_store = (*json)["Format"].u64() != kFilling;
+    there.by = (*json)["Filling"].as_string();
+    there.whole = (*json)["Whole"].as_bool();
+    there.commits = (*json)["Commits"].u64();
+    return there;
 }
 
 std::string state_text(const EtcdState& state) {
@@ -102,8 +114,11 @@ std::string state_text(const EtcdState& state) {
 
 Result<EtcdState> read_state(std::string_view text) {
     const auto json = Json::parse(text);
-    if (!json || !(*json)["Format"].is_number() || !(*json)["Schema"].is_number())
-        return no_state();
+    if (!json || !(*json)["Format"].is_number()) return no_state();
+    if ((*json)["Format"].u64() == kFilling)
+        return fail(Errc::kBusy,
+                    "the metadata in etcd are being filled in, by a restore or a move to it");
+    if (!(*json)["Schema"].is_number()) return no_state();
     if ((*json)["Format"].u64() != kEtcdFormat ||
         (*json)["Schema"].u64() != static_cast<std::uint64_t>(newest_schema()))
         return fail(Errc::kUnsupported,

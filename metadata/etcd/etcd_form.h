@@ -55,4 +55,17 @@ std::string state_text(const EtcdState& state);
 /// kUnsupported: of another format or schema. kCorrupt: none.
 Result<EtcdState> read_state(std::string_view text);
 
+/// The same key while a whole store is being put there (etcd_filler.h), as anybody may find it.
+struct EtcdThere {
+    bool is_store = false;
+    std::string by = {};         // who fills it in
+    std::uint64_t attempt = 0;   // of that
+    bool whole = false;          // all rows are there
+    std::uint64_t commits = 0;   // EtcdState::commits, and on from it
+    std::uint64_t revision = 0;  // 0: nothing is there
+};
+
+std::string filling_text(const EtcdThere& filling);
+Result<EtcdThere> read_there(std::string_view text);
+
 }  // namespace ublkd::metadata

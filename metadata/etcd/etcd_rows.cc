@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <charconv>
 #include <map>
 #include <mutex>
 #include <optional>
 
 #include "metadata/etcd/etcd_form.h"
+#include "metadata/etcd/etcd_json.h"
 #include "metadata/etcd/etcd_seen.h"
 #include "metadata/etcd/turn.h"
 #include "metadata/local_rows.h"
@@ -24,50 +24,6 @@ namespace {
 using api::Json;
 using std::chrono::steady_clock;
 using TimePoint = EtcdClient::TimePoint;
-
-constexpr const char* kRange = "/v3/kv/range";
-constexpr const char* kTxn = "/v3/kv/txn";
-constexpr std::uint64_t kPage = 500;  // rows of one answer
-
-/// The gateway writes 64-bit numbers as text, and leaves out those that are 0.
-std::uint64_t number(const Json& json) {
-    const std::string text = json.as_string();
-    std::uint64_t value = json.u64();
-    std::from_chars(text.data(), text.data() + text.size(), value);
-    return value;
-}
-
-std::string text_of(std::uint64_t value) { return std::to_string(value); }
-
-Json range(const std::string& key) { return Json::object().set("key", to_base64(key)); }
-
-Json put(const std::string& key, const std::string& value) {
-    return Json::object().set(
-        "request_put", Json::object().set("key", to_base64(key)).set("value", to_base64(value)));
-}
-
-Json erase(const std::string& key) {
-    return Json::object().set("request_delete_range", range(key));
-}
-
-struct Found {
-    std::string key, value;
-    std::uint64_t revision = 0;
-};
-
-std::unexpected<Error> no_etcd() { return fail(Errc::kProtocol, "what answers is no etcd"); }
-
-Result<std::vector<Found>> found_in(const Json& range_answer) {
-    std::vector<Found> all;
-    for (const Json& json : range_answer["kvs"].items()) {
-        auto key = from_base64(json["key"].as_string());
-        auto value = from_base64(json["value"].as_string());
-        const std::uint64_t revision = number(json["mod_revision"]);
-        if (!key || !value || revision == 0) return no_etcd();
-        all.push_back({std::move(*key), std::move(*value), revision});
-    }
-    return all;
-}
 
 /// What changes come to: for each key what it has in the end.
 std::map<std::pair<const Table*, std::vector<Value>>, const Row*> outcome_of(
@@ -153,7 +109,7 @@ Result<EtcdRows::Impl::Shown> EtcdRows::Impl::shown(const Json& header,
                                                     const Json& range_answer) const {
     TRY_ASSIGN(auto found, found_in(range_answer));
     Shown now;
-    now.cluster = number(header["cluster_id"]);
+    now.cluster = number_of(header["cluster_id"]);
     if (now.cluster == 0) return no_etcd();
     if (!found.empty()) {
         now.revision = found.front().revision;
@@ -177,7 +133,7 @@ Result<void> EtcdRows::Impl::not_restored(const Shown& now, std::uint64_t floor,
     }
     // A restored one that has gone on since: what was seen was never there.
     const auto past =
-        ask(kRange, range(keys.state()).set("revision", text_of(mark.revision)), until);
+        ask(kRange, range_of(keys.state()).set("revision", text_of(mark.revision)), until);
     if (!past && past.error().code == Errc::kLost) return {};  // compacted: it can not be told
     if (!past) return fail(past.error());
     TRY_ASSIGN(const Shown then, shown((*past)["header"], *past));
@@ -192,7 +148,7 @@ Result<void> EtcdRows::Impl::refresh(TimePoint until) {
         TRY(settle(until));
     }
     const std::uint64_t floor = mirror->state();
-    TRY_ASSIGN(const Json answer, ask(kRange, range(keys.state()), until));
+    TRY_ASSIGN(const Json answer, ask(kRange, range_of(keys.state()), until));
     TRY_ASSIGN(const Shown now, shown(answer["header"], answer));
     const bool same_cluster = now.cluster == cluster;
     if (same_cluster && now.revision >= floor && now.revision == mirror->state()) return {};
@@ -205,7 +161,7 @@ Result<void> EtcdRows::Impl::refresh(TimePoint until) {
 Result<Mirrored> EtcdRows::Impl::read_rows(const Json& range_answer) {
     TRY_ASSIGN(const auto found, found_in(range_answer));
     Mirrored rows;
-    for (const Found& one : found) {
+    for (const FoundKey& one : found) {
         const Table* const table = keys.table_of_key(one.key);
         if (table == nullptr) {
             log::error("etcd: the key {} is none of ublkd's", api::Json(one.key).dump());
@@ -233,12 +189,12 @@ Result<void> EtcdRows::Impl::adopt(const Shown& now, const EtcdState& state,
 Result<void> EtcdRows::Impl::catch_up(TimePoint until) {
     const std::uint64_t floor = mirror->state();
     if (floor == 0) return load(until);
-    const Json changed = range(keys.rows_begin())
+    const Json changed = range_of(keys.rows_begin())
                              .set("range_end", to_base64(keys.rows_end()))
                              .set("min_mod_revision", text_of(floor + 1))
                              .set("limit", text_of(kPage));
     const Json both = Json::array()
-                          .push(Json::object().set("request_range", range(keys.state())))
+                          .push(Json::object().set("request_range", range_of(keys.state())))
                           .push(Json::object().set("request_range", changed));
     TRY_ASSIGN(const Json answer, ask(kTxn, Json::object().set("success", both), until));
     const auto& parts = answer["responses"].items();
@@ -269,7 +225,7 @@ Result<void> EtcdRows::Impl::load(TimePoint until) {
 
 /// All rows of one revision, page by page.
 Result<void> EtcdRows::Impl::load_pages(TimePoint until) {
-    TRY_ASSIGN(const Json first, ask(kRange, range(keys.state()), until));
+    TRY_ASSIGN(const Json first, ask(kRange, range_of(keys.state()), until));
     TRY_ASSIGN(const Shown now, shown(first["header"], first));
     TRY(not_restored(now, mirror->state(), until));
     if (now.revision == 0) return {};
@@ -278,7 +234,7 @@ Result<void> EtcdRows::Impl::load_pages(TimePoint until) {
     std::string from = keys.rows_begin();
     for (bool more = true; more;) {
         // As it was with that state, whatever has come since.
-        const Json page = range(from)
+        const Json page = range_of(from)
                               .set("range_end", to_base64(keys.rows_end()))
                               .set("revision", text_of(now.revision))
                               .set("limit", text_of(kPage));
@@ -329,10 +285,10 @@ Result<EtcdRows::Impl::Sent> EtcdRows::Impl::send(const std::vector<Change>& cha
         const Table* const table = key.first;
         const std::string name = keys.row(*table, key.second);
         if (row != nullptr) {
-            steps.push(put(name, row_text(*table, *row)));
+            steps.push(put_key(name, row_text(*table, *row)));
             mirrored.puts.push_back({table, *row});
         } else {
-            steps.push(erase(name));
+            steps.push(erase_key(name));
             mirrored.erased.push_back({table, key.second});
             next.erased.push_back({next.commits, table, key.second});
         }
@@ -343,16 +299,12 @@ Result<EtcdRows::Impl::Sent> EtcdRows::Impl::send(const std::vector<Change>& cha
     }
     const std::string state = state_text(next);
     const std::string own = keys.client(seen.mark().client);
-    steps.push(put(keys.state(), state)).push(put(own, next.by));
+    steps.push(put_key(keys.state(), state)).push(put_key(own, next.by));
     Json body = Json::object();
     if (!faults::rule_off("rule.etcd_state_compared"))
-        body.set("compare", Json::array().push(Json::object()
-                                                   .set("key", to_base64(keys.state()))
-                                                   .set("target", "MOD")
-                                                   .set("result", "EQUAL")
-                                                   .set("mod_revision", text_of(before))));
+        body.set("compare", if_unchanged(keys.state(), before));
     body.set("success", std::move(steps));
-    body.set("failure", Json::array().push(Json::object().set("request_range", range(own))));
+    body.set("failure", Json::array().push(Json::object().set("request_range", range_of(own))));
     if (const int error = faults::hit("etcd.before_commit"))
         return fail_errno(error, "commit to etcd");
     bool unsure = false;
@@ -367,8 +319,8 @@ Result<EtcdRows::Impl::Sent> EtcdRows::Impl::send(const std::vector<Change>& cha
     if ((*answer)["succeeded"].as_bool()) {
         const Json& header = (*answer)["header"];
         const std::uint64_t known = seen.mark().cluster;  // another one is found out by who reads
-        const Shown now{known != 0 ? known : number(header["cluster_id"]),
-                        number(header["revision"]), state};
+        const Shown now{known != 0 ? known : number_of(header["cluster_id"]),
+                        number_of(header["revision"]), state};
         for (auto& one : mirrored.puts) one.row.revision = now.revision;
         TRY(adopt(now, next, mirrored, false));
         return Sent{true, now.revision};

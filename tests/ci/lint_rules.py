@@ -19,6 +19,7 @@ ALLOWED.update(
         "ublkd/front/nbd": FRONT + ["ublkd/front/nbd"],
         "ublkd/front/ublk": FRONT + ["ublkd/front/ublk"],
         "metadata": ["metadata", "ublkd/base", "ublkd/replication/membership.h"],
+        "metadata/backup": ["metadata", "ublkd/base", "ublkd/api/value_json.h"],
         "metadata/etcd": ["metadata", "ublkd/base", "ublkd/api/json.h", "ublkd/api/value_json.h"],
         "ublkd/replication": ["ublkd/base", "ublkd/io/task.h", "ublkd/block", "ublkd/replication"],
         "ublkd/peer": FRONT + ["ublkd/replication", "ublkd/peer"],

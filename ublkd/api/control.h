@@ -118,6 +118,25 @@ class TagControl {
                                         const std::vector<std::string>& keys) = 0;
 };
 
+class MetadataControl {
+  public:
+    virtual ~MetadataControl() = default;
+    virtual ApiResult<BackupView> backup() = 0;
+    /// Checks the file and keeps it for the next start of this daemon, which puts it in the place
+    /// of what is there. Errors: CorruptData, UnsupportedOperation (of another version),
+    /// IncorrectState (there are metadata, and not `force`; another host keeps them).
+    virtual ApiResult<BackupView> restore(const RestoreRequest& request) = 0;
+    virtual ApiResult<PlanView> plan_restore(const RestoreRequest& request) = 0;
+    /// Makes the metadata of this host, which has none, from what is in its pools. Errors:
+    /// IncorrectState (it is initialized), AlreadyExists (another host has its name), what opening
+    /// a pool gives.
+    virtual ApiResult<RebuildView> rebuild(const RebuildRequest& request) = 0;
+    virtual ApiResult<PlanView> plan_rebuild(const RebuildRequest& request) = 0;
+    /// A volume goes on after a restore by what those hosts have told that could (R16).
+    /// IncorrectState: it waits for nobody, or nobody has told anything.
+    virtual ApiResult<void> thaw(const std::string& volume) = 0;
+};
+
 struct Controls {
     SystemControl* system;
     ClusterControl* cluster;
@@ -126,6 +145,7 @@ struct Controls {
     PoolControl* pools;
     PermissionControl* permissions;
     TagControl* tags;
+    MetadataControl* metadata;
 };
 
 }  // namespace ublkd::api

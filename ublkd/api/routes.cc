@@ -13,6 +13,7 @@ void add_routes(RouteTable& table, const Controls& controls) {
     add_drain_routes(table, controls);
     add_permission_routes(table, controls.permissions);
     add_tag_routes(table, controls.tags);
+    add_metadata_routes(table, controls.metadata);
 }
 
 Json done_json() { return Json::object().set("Return", true); }

@@ -20,6 +20,7 @@ void add_instance_routes(RouteTable& table, InstanceControl* instances);
 void add_pool_routes(RouteTable& table, PoolControl* pools);
 void add_permission_routes(RouteTable& table, PermissionControl* permissions);
 void add_tag_routes(RouteTable& table, TagControl* tags);
+void add_metadata_routes(RouteTable& table, MetadataControl* metadata);
 
 Json attachment_json(const AttachmentView& view);
 Json pool_json(const PoolView& view);

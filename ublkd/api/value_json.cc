@@ -43,6 +43,25 @@ std::optional<Bytes> bytes_of(std::string_view text) {
 
 }  // namespace
 
+Json row_object(const metadata::Table& table, const metadata::Row& row) {
+    Json json = Json::object();
+    for (std::size_t i = 0; i < table.columns.size(); ++i)
+        json.set(table.columns[i], value_json(row.values[i]));
+    return json;
+}
+
+std::optional<metadata::Row> read_row_object(const metadata::Table& table, const Json& json) {
+    if (json.members().size() != table.columns.size()) return std::nullopt;
+    metadata::Row row;
+    row.values.reserve(table.columns.size());
+    for (const char* column : table.columns) {
+        auto value = read_value(json[column]);
+        if (!json.has(column) || !value) return std::nullopt;
+        row.values.push_back(std::move(*value));
+    }
+    return row;
+}
+
 std::unexpected<ApiError> malformed(std::string_view what, const Json& given) {
     return refuse("InvalidRequest",
                   fmt::format("{}; '{}' was given", what,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 
 #include "metadata/value.h"
@@ -13,6 +14,11 @@ namespace ublkd::api {
 
 Json value_json(const metadata::Value& value);
 ApiResult<metadata::Value> read_value(const Json& json);
+
+/// A row as an object: each column of its table by its name; and the way back, with revision 0.
+/// nullopt: no row of this table, of this version.
+Json row_object(const metadata::Table& table, const metadata::Row& row);
+std::optional<metadata::Row> read_row_object(const metadata::Table& table, const Json& json);
 
 /// A refusal that shows what was given.
 std::unexpected<ApiError> malformed(std::string_view what, const Json& given);

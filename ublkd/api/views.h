@@ -108,6 +108,30 @@ struct PlanView {
     std::vector<std::string> steps;
 };
 
+/// What is in a backup of the metadata.
+struct BackupView {
+    std::string host;  // at which it was made
+    std::uint64_t create_time_ms = 0;
+    unsigned hosts = 0, pools = 0, volumes = 0;
+    std::string text;  // the file's; "" where it is there already
+};
+
+struct RestoreRequest {
+    std::string path;  // of the file, which the daemon reads
+    bool force = false;
+    bool dry_run = false;
+};
+
+struct RebuildRequest {
+    std::vector<std::string> pools;  // folders
+    bool dry_run = false;
+};
+/// What was made of it.
+struct RebuildView {
+    std::string host_id;
+    unsigned pools = 0, volumes = 0;
+};
+
 struct InstanceView {
     std::string id, name, host_id;
     Tags tags;

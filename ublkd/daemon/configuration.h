@@ -55,6 +55,7 @@ struct Configuration {
     bool has_cluster_tls() const;
     bool has_cluster_settings() const;
     std::string database() const { return state_dir + "/metadata.db"; }
+    std::string rebuild_file() const { return state_dir + "/rebuild"; }  // a host_file() to be
     std::string host_file() const { return state_dir + "/host-id"; }
     std::string cluster_folder() const { return state_dir + "/cluster"; }
     std::string cluster_file(const char* name) const { return cluster_folder() + "/" + name; }

@@ -5,6 +5,7 @@
 #include "metadata/authority.h"
 #include "metadata/permission.h"
 #include "metadata/store.h"
+#include "ublkd/daemon/authority_client.h"
 #include "ublkd/daemon/configuration.h"
 #include "ublkd/daemon/engine.h"
 #include "ublkd/daemon/event_log.h"
@@ -12,7 +13,6 @@
 #include "ublkd/daemon/host_directory.h"
 #include "ublkd/daemon/identity.h"
 #include "ublkd/daemon/pools.h"
-#include "ublkd/replication/authority_client.h"
 
 namespace ublkd::daemon {
 
@@ -22,7 +22,7 @@ struct Core {
     metadata::MetadataStore* store = nullptr;
     metadata::Authority* authority = nullptr;
     metadata::PermissionService* permissions = nullptr;
-    replication::AuthorityClient* authority_client = nullptr;
+    LocalAuthority* authority_client = nullptr;
     Engine* engine = nullptr;
     EventLog* events = nullptr;
     Pools* pools = nullptr;

@@ -26,10 +26,12 @@
 #include "ublkd/daemon/etcd_metadata.h"
 #include "ublkd/daemon/host_certificate.h"
 #include "ublkd/daemon/instances.h"
+#include "ublkd/daemon/metadata_control.h"
 #include "ublkd/daemon/nbd_tls.h"
 #include "ublkd/daemon/peer_listener.h"
 #include "ublkd/daemon/permissions.h"
 #include "ublkd/daemon/repair.h"
+#include "ublkd/daemon/restore.h"
 #include "ublkd/daemon/system.h"
 #include "ublkd/daemon/system_control.h"
 #include "ublkd/daemon/tag_control.h"
@@ -66,6 +68,7 @@ struct Daemon::Parts {
     std::unique_ptr<Instances> instances;
     std::unique_ptr<Permissions> permissions;
     std::unique_ptr<TagControl> tags;
+    std::unique_ptr<MetadataControl> metadata;
     std::unique_ptr<api::RouteTable> routes;
     std::unique_ptr<api::Server> server;
     std::future<void> recovery;
@@ -125,6 +128,10 @@ std::expected<void, std::string> Daemon::open_store(Parts& p, const HostTls& tls
     if (!configuration.metadata.empty()) {
         auto rows = open_far_rows(configuration, tls);
         if (!rows) return std::unexpected(rows.error());
+        if (is_in_etcd(configuration)) {
+            if (const auto restored = apply_pending_restore(configuration, nullptr); !restored)
+                return restored;
+        }
         p.far_rows = std::move(*rows);
         p.store = std::make_unique<metadata::OptimisticStore>(p.far_rows.get());
         return {};
@@ -134,6 +141,8 @@ std::expected<void, std::string> Daemon::open_store(Parts& p, const HostTls& tls
         return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
     if (!store)
         return std::unexpected(because("cannot open " + configuration.database(), store.error()));
+    if (const auto restored = apply_pending_restore(configuration, store->get()); !restored)
+        return restored;
     p.store = std::move(*store);
     return {};
 }
@@ -230,6 +239,7 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     p.instances = std::make_unique<Instances>(p.core, p.volumes.get());
     p.permissions = std::make_unique<Permissions>(p.core);
     p.tags = std::make_unique<TagControl>(p.core);
+    p.metadata = std::make_unique<MetadataControl>(p.core, p.system.get());
     std::unique_ptr<Daemon> daemon(
         new Daemon(std::move(parts)));  // from here on its destructor stops what was started
 
@@ -271,8 +281,9 @@ std::expected<std::unique_ptr<Daemon>, std::string> Daemon::start(
     }
     p.routes = std::make_unique<api::RouteTable>(
         [system = p.system.get()] { return system->initialized(); });
-    api::add_routes(*p.routes, {p.system.get(), p.cluster.get(), p.volumes.get(), p.instances.get(),
-                                p.pools.get(), p.permissions.get(), p.tags.get()});
+    api::add_routes(*p.routes,
+                    {p.system.get(), p.cluster.get(), p.volumes.get(), p.instances.get(),
+                     p.pools.get(), p.permissions.get(), p.tags.get(), p.metadata.get()});
     p.server->serve(p.routes.get());
     return daemon;
 }

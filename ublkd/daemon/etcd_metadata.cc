@@ -64,8 +64,7 @@ std::string why_no_etcd(const std::string& metadata) {
            "http://ADDRESS:PORT of this machine";
 }
 
-std::expected<std::unique_ptr<metadata::RowService>, std::string> open_etcd(
-    const Configuration& configuration) {
+std::expected<metadata::EtcdOptions, std::string> etcd_options(const Configuration& configuration) {
     metadata::EtcdOptions options;
     options.access.endpoints = endpoints_of(configuration.metadata);
     options.access.ca = configuration.etcd_ca;
@@ -96,7 +95,14 @@ std::expected<std::unique_ptr<metadata::RowService>, std::string> open_etcd(
         if (!password) return std::unexpected(password.error());
         options.access.password = std::move(*password);
     }
-    auto rows = metadata::EtcdRows::make(options);
+    return options;
+}
+
+std::expected<std::unique_ptr<metadata::RowService>, std::string> open_etcd(
+    const Configuration& configuration) {
+    const auto options = etcd_options(configuration);
+    if (!options) return std::unexpected(options.error());
+    auto rows = metadata::EtcdRows::make(*options);
     if (!rows && rows.error().code == Errc::kBusy)
         return std::unexpected(fmt::format("another ublkd runs with {}", configuration.state_dir));
     if (!rows) return std::unexpected(fmt::format("cannot use etcd: {}", to_string(rows.error())));

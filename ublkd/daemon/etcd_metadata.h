@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "metadata/etcd/etcd_rows.h"
 #include "metadata/row_service.h"
 #include "ublkd/daemon/configuration.h"
 
@@ -14,7 +15,9 @@ namespace ublkd::daemon {
 bool is_in_etcd(const Configuration& configuration);
 /// What is wrong with cluster.metadata as the name of one; "" where nothing is.
 std::string why_no_etcd(const std::string& metadata);
-/// Nobody is connected to yet. An error is one line for a person.
+/// How it is reached. An error, here and below, is one line for a person.
+std::expected<metadata::EtcdOptions, std::string> etcd_options(const Configuration& configuration);
+/// Nobody is connected to yet.
 std::expected<std::unique_ptr<metadata::RowService>, std::string> open_etcd(
     const Configuration& configuration);
 

@@ -50,7 +50,8 @@ Result<void> erase_replicas(Transaction& tx, HostId host, std::string& left) {
         TRY_ASSIGN(const auto replicas, tx.list<ReplicaRecord>(metadata::where("pool", pool.id)));
         for (const auto& replica : replicas) {
             TRY_ASSIGN(const auto record, tx.get<metadata::MembershipRecord>(replica.volume));
-            if (record && record->membership && record->membership->has(replica.id)) {
+            const bool frozen = record && record->frozen;  // it may be one in truth (R16)
+            if (frozen || (record && record->membership && record->membership->has(replica.id))) {
                 left = fmt::format(
                     "{} has its replica {} in {} there: 'ebs-cli why {}' tells "
                     "what it waits for",

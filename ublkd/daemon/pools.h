@@ -1,7 +1,7 @@
 // The pools of this host, and what the metadata says of those of others: opened at start (those
 // that are not there are tried again), added and removed on request, put aside when a disk fails
 // and taken back after it has passed a probe. Knows folders and space, not volumes. Parts:
-// pools.cc, pools_change.cc (add, remove), pools_drain.cc.
+// pools.cc, pools_change.cc (add, remove), pools_drain.cc, pools_found.cc.
 //
 // Crash safety: the intent is in the metadata before the disk is touched (PoolState adding,
 // removing); open_all() and finish_changes() finish or roll back. A disk that hangs holds up nobody
@@ -31,6 +31,7 @@
 #include "ublkd/daemon/event_log.h"
 #include "ublkd/daemon/identity.h"
 #include "ublkd/store/pool.h"
+#include "ublkd/store/superblock.h"
 #include "ublkd/volume/volume_types.h"
 
 namespace ublkd::daemon {
@@ -43,6 +44,15 @@ struct UsablePool {
     dev_t file_system = 0;  // whose free space that is
     HostId host = {};
 };
+
+/// A replica that lies in a pool, whatever the metadata say.
+struct FoundReplica {
+    PoolId pool;
+    ReplicaId id;
+    store::Superblock superblock;
+};
+/// Those of one pool.
+Result<std::vector<FoundReplica>> replicas_found_in(const store::Pool& pool);
 
 /// What lies in a pool of a replica.
 struct ReplicaLook {
@@ -102,6 +112,12 @@ class Pools final : public api::PoolControl {
     Result<void> remove_replica(PoolId pool, ReplicaId replica);
     /// Looks in all pools. kClosed where it is in none of the open ones, and a pool is missing.
     Result<void> remove_replica_anywhere(ReplicaId replica);
+    /// All replicas in all pools of this host, with what their superblocks say (pools_found.cc).
+    /// An error where not all can be known: a pool is not there, its disk does not answer, a
+    /// superblock cannot be read; `*where` is the pool's folder then.
+    Result<std::vector<FoundReplica>> find_replicas(std::string* where);
+    /// What the superblock of one says now.
+    Result<store::Superblock> superblock_of(PoolId pool, ReplicaId replica);
 
     api::ApiResult<api::PoolView> add_pool(const api::AddPoolRequest& request) override;
     /// The same while this host is not initialized yet.

@@ -479,8 +479,10 @@ Result<void> Pools::find_given_up(Transaction& tx, PoolId pool,
     TRY_ASSIGN(const auto replicas,
                tx.list<metadata::ReplicaRecord>(metadata::where("pool", pool)));
     for (const auto& replica : replicas) {
-        if (replica.state == metadata::ReplicaState::kRemoving) continue;
-        if (replica.state == metadata::ReplicaState::kLost) {
+        TRY_ASSIGN(const auto record, tx.get<metadata::MembershipRecord>(replica.volume));
+        const bool frozen = record && record->frozen;  // it may be a member in truth (R16)
+        if (replica.state == metadata::ReplicaState::kRemoving && !frozen) continue;
+        if (replica.state == metadata::ReplicaState::kLost && !frozen) {
             given_up.push_back(replica);
             continue;
         }

@@ -126,6 +126,7 @@ void Repair::round() {
         wake();
     });
     steps_.run("pools", [this] { look_at_pools(); });
+    steps_.run("restored", [this] { volumes_->report_restored(); });
     steps_.run("others", [this] { volumes_->look_after_others(); });
     steps_.run("replicas", [this] { remove_lost_replicas(); });
     for (const VolumeId volume : volumes_->due()) {

@@ -142,6 +142,17 @@ Result<volume::VolumeStatus> RunningVolume::status() {
     return std::move(**answer);
 }
 
+Result<replication::HostReport> RunningVolume::known() {
+    auto answer =
+        lane_->ask([self = shared_from_this()]() -> std::optional<replication::HostReport> {
+            if (!self->volume_) return std::nullopt;
+            return self->volume_->known();
+        });
+    if (!answer) return fail(answer.error());
+    if (!*answer) return fail(Errc::kClosed, "the volume was stopped");
+    return std::move(**answer);
+}
+
 void RunningVolume::try_disks(PoolId pool) {
     lane_->reactor().post([self = shared_from_this(), pool] {
         if (self->volume_) self->volume_->try_disks(pool);

@@ -39,6 +39,8 @@ class RunningVolume : public std::enable_shared_from_this<RunningVolume> {
     metadata::Durability durability() const { return durability_; }
     /// kClosed: it was stopped. kTimedOut: its reactor does not answer (questions.h).
     Result<volume::VolumeStatus> status();
+    /// Volume::known(). Errors as of status().
+    Result<replication::HostReport> known();
     Result<void> add_replica(volume::ReplicaPlace place);
     /// Another volume's replica in `pool` was lost by its disk. Returns at once.
     void try_disks(PoolId pool);

@@ -47,7 +47,7 @@ Result<std::optional<HostId>> SystemControl::read_identity() {
 
 Result<void> SystemControl::load_identity() {
     TRY_ASSIGN(const auto host, read_identity());
-    if (!host) return undo_init();
+    if (!host) return finish_rebuild();
     TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(*host));
     if (!record) return fail(Errc::kNotFound, "the host of the state folder's host-id");
     core_.identity->set(*host);
@@ -77,6 +77,23 @@ Result<void> SystemControl::enter_cluster(HostId host) {
     core_.identity->set_cluster(cluster);
     core_.pools->learn(host);
     return core_.hosts->refresh();
+}
+
+/// A rebuild that was killed (rebuild.h): where its records are stored, this host is theirs.
+Result<void> SystemControl::finish_rebuild() {
+    const std::string& file = core_.configuration->rebuild_file();
+    const auto text = read_file(file);
+    if (!text && text.error().code == Errc::kNotFound) return undo_init();
+    if (!text) return fail(text.error());
+    const auto host = HostId::parse(text->substr(0, text->find('\n')));
+    TRY_ASSIGN(const auto record, core_.store->get<HostRecord>(host.value_or(HostId())));
+    if (!record) {
+        TRY(remove_file_durably(file));
+        return undo_init();
+    }
+    TRY(write_file_durably(core_.configuration->host_file(), *text, 0600));
+    TRY(remove_file_durably(file));
+    return load_identity();
 }
 
 /// What an `init` of this host that was killed, or failed, has left: pools without replicas, and

@@ -40,6 +40,7 @@ class SystemControl final : public api::SystemControl {
 
   private:
     Result<std::optional<HostId>> read_identity();
+    Result<void> finish_rebuild();
     Result<void> undo_init();
     Result<void> enter_cluster(HostId host);
     api::HostView view_of(const metadata::HostRecord& record);

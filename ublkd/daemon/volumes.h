@@ -6,8 +6,8 @@
 // A slot per volume: one operation at a time on it (Slot::operation); the volume runs while it has
 // users (attachment, verify, copy). Thread-safe: called by the API's threads and by Repair;
 // reactors only post. Parts: volumes_create.cc, volumes_attach.cc, volumes_delete.cc,
-// volumes_view.cc, volumes_membership.cc, volumes_recover.cc, volumes_repair.cc. Owner: Daemon;
-// shut_down() comes first. Fault points:
+// volumes_view.cc, volumes_membership.cc, volumes_recover.cc, volumes_repair.cc,
+// volumes_restored.cc. Owner: Daemon; shut_down() comes first. Fault points:
 // daemon.create.{before_intent,after_intent,after_record,before_available},
 // daemon.attach.{after_intent,after_front}, daemon.detach.{after_intent,after_front},
 // daemon.delete.{after_intent,after_record}, daemon.recover.attachment, and those of hosting.h.
@@ -102,6 +102,8 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     void post_peer(HeardPeer heard);
     /// Whether another host answers now, within a second. Blocks.
     bool answers(HostId host);
+    /// A round: what this host knows of volumes whose membership was restored (R16).
+    void report_restored();
     /// A round, in a cluster: what other hosts want of this one.
     void look_after_others();
 
@@ -431,6 +433,11 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     // volumes_why.cc
     api::FindingView replica_finding(const api::ReplicaView& replica);
 
+    // volumes_restored.cc
+    Result<void> report_volume(VolumeId volume, const std::vector<FoundReplica>& found);
+    /// What a volume waits for whose membership was restored; "": it is none.
+    std::string waits_after_restore(VolumeId volume);
+
     // volumes_delete.cc
     api::ApiResult<void> delete_one(VolumeId volume, const std::string& name, bool dry_run);
     api::ApiResult<void> finish_delete(const metadata::VolumeRecord& record);
@@ -461,6 +468,7 @@ class Volumes final : public api::VolumeControl, public volume::VolumeEvents {
     std::uint64_t peers_ = 0;  // that have connected; on the worker's thread
     std::mutex mutex_;         // of the map
     std::map<VolumeId, SlotRef> slots_;
+    std::string report_trouble_;  // why this host cannot report after a restore
     std::atomic<bool> ending_ = false;
     Steps peer_steps_;
     std::unique_ptr<io::Worker> worker_;  // what reactors post

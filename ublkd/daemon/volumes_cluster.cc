@@ -159,7 +159,8 @@ void Volumes::tell_members(VolumeId volume) {
 /// Replicas that another host wants here, made and asked for; who gets no place is discarded.
 void Volumes::prepare_wanted(const SlotRef& slot, const VolumeRecord& volume) {
     const Operation operation(slot->operation, std::try_to_lock);
-    if (!operation.owns_lock()) return;  // that is being done
+    if (!operation.owns_lock()) return;                // that is being done
+    if (!core_.authority->current(volume.id)) return;  // frozen: it may be there already (R16)
     const auto replicas = core_.store->list<ReplicaRecord>(metadata::where("volume", volume.id));
     for (const auto& replica : replicas ? *replicas : std::vector<ReplicaRecord>()) {
         if (replica.state != ReplicaState::kPreparing) continue;

@@ -45,7 +45,9 @@ ApiResult<void> Volumes::delete_one(VolumeId volume, const std::string& name, bo
         if (dry_run) return {};
         ref->deleting = true;
     }
-    const auto deleted = finish_delete(record);
+    const auto known = core_.authority->current(volume);
+    const auto deleted =
+        known ? finish_delete(record) : refuse(known.error(), "cannot delete the volume " + name);
     const std::lock_guard state(ref->state);
     ref->deleting = false;
     return deleted;

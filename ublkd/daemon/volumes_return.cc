@@ -50,6 +50,7 @@ void Volumes::reconcile(VolumeId volume) {
         TRY_ASSIGN(const auto record, tx.get<VolumeRecord>(volume));
         TRY_ASSIGN(const auto membership, tx.get<metadata::MembershipRecord>(volume));
         if (!record || !membership || !membership->membership || membership->retired) return {};
+        if (membership->frozen) return {};
         const Membership& members = *membership->membership;
         const bool whole = members.members.size() >= record->replica_count;
         // Here: set_returning() comes after it was set.

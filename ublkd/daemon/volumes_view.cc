@@ -188,6 +188,11 @@ void Volumes::add_health(const VolumeRecord& record, api::VolumeView& view) {
         if (membership && *membership) add_lost(record, **membership, view);
         return;
     }
+    if (!membership) {
+        view.health.reason = waits_after_restore(record.id);
+        if (!view.health.reason.empty()) view.health.state = "blocked";
+        if (!view.health.reason.empty()) view.health.blocked_by = "R16";
+    }
     if (!membership || !*membership) return;
     view.number = (*membership)->number;
     view.loss_count = (*membership)->loss_count;

@@ -45,6 +45,7 @@ class Volume::Driver final : public replication::ClientEffects, public LinkUser 
     io::Task<Result<VerifyReport>> verify(OnDifference on_difference);
     void end_verify() { verify_ends_ = true; }
     VolumeStatus status() const;
+    replication::HostReport known() const;
     void set_on_full(OnFull on_full);
     void try_disks(PoolId pool);
     void close_replica(ReplicaId replica);

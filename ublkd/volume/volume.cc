@@ -54,6 +54,7 @@ Result<void> Volume::let_go(ReplicaId replica, std::uint64_t number) {
 }
 unsigned Volume::connections_of_others() const { return driver_->connections_of_others(); }
 VolumeStatus Volume::status() const { return driver_->status(); }
+replication::HostReport Volume::known() const { return driver_->known(); }
 void Volume::try_disks(PoolId pool) { driver_->try_disks(pool); }
 
 void Volume::close_replica(ReplicaId replica) { driver_->close_replica(replica); }
@@ -228,6 +229,15 @@ const Volume::Driver::Host* Volume::Driver::hanging_member(
         if (host->hangs && record.has(host->place.member.replica)) return host.get();
     }
     return nullptr;
+}
+
+replication::HostReport Volume::Driver::known() const {
+    replication::HostReport report{.host = {}, .records = {}, .pending = {}};
+    for (const auto& host : hosts_) {
+        if (host->node.newest_record()) report.records.push_back(*host->node.newest_record());
+        if (host->node.proposal()) report.pending.push_back(*host->node.proposal());
+    }
+    return report;
 }
 
 VolumeStatus Volume::Driver::status() const {

@@ -88,6 +88,9 @@ class Volume final : public block::BlockDevice {
                                            io::Clock::time_point deadline);
 
     VolumeStatus status() const;
+    /// R16: the records and open proposals of its members in this process, for a report; also those
+    /// that no superblock has yet.
+    replication::HostReport known() const;
     /// From now on. With kFail, writes that wait for space fail too (kNoSpace), so that a front end
     /// can come to its end.
     void set_on_full(OnFull on_full);

@@ -18,7 +18,8 @@ struct Willing final : SystemControl,
                        InstanceControl,
                        PoolControl,
                        PermissionControl,
-                       TagControl {
+                       TagControl,
+                       MetadataControl {
     const AttachmentView attachment_{"a",   "v",    "i", "h",  "n",  "attached", "d",  "l",
                                      "sdf", "ublk", 1,   true, true, true,       "why"};
     const VolumeView volume_{
@@ -123,6 +124,14 @@ struct Willing final : SystemControl,
         return PermissionAnswer{false, "held-by-another", "h", "i", 1};
     }
     ApiResult<void> revoke_permission(const std::string&) override { return {}; }
+    ApiResult<BackupView> backup() override { return BackupView{"h", 1, 1, 1, 1, "t"}; }
+    ApiResult<BackupView> restore(const RestoreRequest&) override { return backup(); }
+    ApiResult<PlanView> plan_restore(const RestoreRequest&) override { return plan_; }
+    ApiResult<RebuildView> rebuild(const RebuildRequest&) override {
+        return RebuildView{"h", 1, 1};
+    }
+    ApiResult<PlanView> plan_rebuild(const RebuildRequest&) override { return plan_; }
+    ApiResult<void> thaw(const std::string&) override { return {}; }
     ApiResult<std::vector<TagView>> tags(const std::string&) override {
         return std::vector<TagView>{{"r", "k", "v"}};
     }
@@ -136,7 +145,7 @@ class Answers : public testing::Test {
   protected:
     Answers() {
         add_routes(table_, {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_,
-                            &controls_});
+                            &controls_, &controls_});
     }
     Json ask(const DescribedOperation& operation, const Json& body) {
         std::string target = operation.path;

@@ -24,7 +24,8 @@ struct Unreachable final : SystemControl,
                            InstanceControl,
                            PoolControl,
                            PermissionControl,
-                           TagControl {
+                           TagControl,
+                           MetadataControl {
     bool initialized() const override { return true; }
     VersionView version() override { return {}; }
     StatusView status() override { return {}; }
@@ -85,6 +86,12 @@ struct Unreachable final : SystemControl,
         return reached();
     }
     ApiResult<void> revoke_permission(const std::string&) override { return reached(); }
+    ApiResult<BackupView> backup() override { return reached(); }
+    ApiResult<BackupView> restore(const RestoreRequest&) override { return reached(); }
+    ApiResult<PlanView> plan_restore(const RestoreRequest&) override { return reached(); }
+    ApiResult<RebuildView> rebuild(const RebuildRequest&) override { return reached(); }
+    ApiResult<PlanView> plan_rebuild(const RebuildRequest&) override { return reached(); }
+    ApiResult<void> thaw(const std::string&) override { return reached(); }
     ApiResult<std::vector<TagView>> tags(const std::string&) override { return reached(); }
     ApiResult<void> add_tags(const std::string&, const Tags&) override { return reached(); }
     ApiResult<void> remove_tags(const std::string&, const std::vector<std::string>&) override {
@@ -128,7 +135,7 @@ class BadInput : public testing::Test {
   protected:
     BadInput() {
         add_routes(table_, {&controls_, &controls_, &controls_, &controls_, &controls_, &controls_,
-                            &controls_});
+                            &controls_, &controls_});
     }
 
     Json ask(const DescribedOperation& operation, const std::string& query,

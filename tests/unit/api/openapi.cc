@@ -139,6 +139,8 @@ Json least_good_body(const std::string& object) {
         if (object == "ModifyVolume") return R"({"OnFull": "wait"})";
         if (object == "InitializeCluster") return R"({"Listen": "192.0.2.1:7071"})";
         if (object == "JoinCluster") return R"({"Token": "t", "Listen": "192.0.2.1:7071"})";
+        if (object == "RestoreMetadata") return R"({"Path": "/x"})";
+        if (object == "RebuildMetadata") return R"({"Paths": ["/x"]})";
         if (object == "AddPool") return R"({"Path": "/x"})";
         if (object == "CreateTags") return R"({"Tags": [{"Key": "k", "Value": "v"}]})";
         if (object == "RequestPermission")

@@ -24,7 +24,8 @@ void PrintTo(const Described& item, std::ostream* out) {
 class OpenApiTest : public testing::Test {
   protected:
     OpenApiTest() {
-        add_routes(table_, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
+        add_routes(table_,
+                   {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr});
     }
 
     const OpenApi described_ = read_openapi();

@@ -37,6 +37,7 @@ const std::map<std::string, Form> kForms{
     {"DEVICE", {"ublkb0", {}}},
     {"DIR", {"/pool", {}}},
     {"POOL", {"/pool", {}}},
+    {"FILE", {"/tmp/ublkd-no-backup/file", {}}},
     {"NAME", {"x", {}}},
     {"LABEL", {"/dev/sdf", {}}},
     {"TOKEN", {"t", {}}},
