@@ -35,7 +35,7 @@ hosts_new() {
         printf '[host]\nname = "%s"\n[cluster]\nlisten = "127.0.0.%s:7071"\n' "$name" $number > "/srv/state/$name/ublkd.toml"
         [ $number = 1 ] || echo "metadata = \"/srv/state/${hosts%% *}/metadata.sock\"" >> "/srv/state/$name/ublkd.toml"
         host_start "$name"
-        if mountpoint -q "/srv/$name"; then
+        if grep -q " /srv/$name " /proc/mounts; then
             host_on "$name" init --dir "/srv/$name/pool" --domain "$name" > /dev/null || fail "init of $name"
             pools=$((pools + 1))
         else
