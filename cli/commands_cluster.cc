@@ -112,7 +112,6 @@ std::vector<Command> cluster_commands() {
          "Before this host's first 'ebs-cli init'. Its key is made here and never leaves it.",
          {{"TOKEN", "what 'ebs-cli cluster token' printed; - reads it from standard input"}},
          {listen, name},
-         "ebs-cli cluster join ublkd-join-01... --listen 192.0.2.2:7071\n"
          "ssh one ebs-cli cluster token -q | ebs-cli cluster join - --listen 192.0.2.2:7071",
          join_cluster},
     };
